@@ -1,0 +1,48 @@
+# Everything a newcomer needs: `make demo`, `make test`. Works with plain pip; uses uv when it is on PATH.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo up test check lint types imports format lock clean
+
+help:  ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.installed: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --allow-existing --python $(PYTHON) .venv && uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+	  $(PYTHON) -m venv .venv || { echo "make: Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $@
+
+demo: .venv/.installed  ## the whole story on the embedded stack, in one terminal
+	@$(BIN)/byok demo
+
+up: .venv/.installed  ## embedded stack + worker + beat + Flower, until Ctrl-C
+	@$(BIN)/byok up
+
+test: .venv/.installed  ## the whole test suite; starts the servers it needs
+	@$(BIN)/python -m pytest
+
+check: lint types imports  ## ruff, mypy and the import contracts
+
+lint: .venv/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/.installed
+	@$(BIN)/mypy
+
+imports: .venv/.installed
+	@$(BIN)/lint-imports --no-cache
+
+format: .venv/.installed  ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lock:  ## renew constraints.txt and requirements.lock (names, versions and hashes only; needs uv)
+	uv pip compile -q --universal --extra dev --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o constraints.txt
+	uv pip compile -q --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -c constraints.txt pyproject.toml -o requirements.lock
+
+clean:  ## remove the environment, caches and the embedded stack's data
+	rm -rf .venv .byok .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

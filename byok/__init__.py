@@ -1,0 +1,1 @@
+"""Bring Your Own Key encryption: data keys in each customer's own AWS KMS."""

@@ -1,0 +1,1 @@
+"""The Celery side of byok: tasks, schedule and worker set-up."""
