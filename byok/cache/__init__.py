@@ -1,0 +1,1 @@
+"""The Redis adapter: sealed leases with a TTL."""

@@ -1,0 +1,308 @@
+"""The words of the domain as types: tenants, keys, versions, rotations, and their states."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from byok.errors import InvalidArn, InvalidName, OutOfBounds
+
+MIN_ROTATION_PERIOD = timedelta(hours=1)
+MAX_ROTATION_PERIOD = timedelta(days=3650)
+DEFAULT_ROTATION_PERIOD = timedelta(days=365)  # the default of AWS KMS automatic rotation
+MAX_LEASE_TTL = timedelta(hours=24)
+DEFAULT_LEASE_TTL = timedelta(hours=1)
+
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_KMS_KEY_ARN = re.compile(
+    r"arn:(?P<partition>aws|aws-cn|aws-us-gov):kms:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)"
+    r":(?P<account>\d{12}):key/(?P<key_id>mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
+_ROLE_ARN = re.compile(
+    r"arn:(?P<partition>aws|aws-cn|aws-us-gov):iam::(?P<account>\d{12}):role/(?P<name>[\w+=,.@/-]{1,512})",
+    re.ASCII,
+)
+
+
+class TenantState(StrEnum):
+    """Whether byok may use a tenant's keys."""
+
+    PENDING = "pending"  # registered, its connection not yet verified
+    ACTIVE = "active"
+    SUSPENDED = "suspended"  # access stopped: revoked by the customer, or locked by somebody
+    OFFBOARDED = "offboarded"  # left for good
+
+
+class VersionState(StrEnum):
+    """What a version may be used for."""
+
+    PENDING = "pending"  # generated, not yet validated: nobody may use it
+    ACTIVE = "active"  # encrypts and decrypts; at most one a key
+    RETIRED = "retired"  # decrypts only
+    COMPROMISED = "compromised"  # decrypts only, until all is re-encrypted
+    REJECTED = "rejected"  # failed validation: never used
+    DESTROYED = "destroyed"  # its wrapped key is gone
+
+
+class RotationState(StrEnum):
+    """How far a rotation has come. The first three are open: at most one open rotation a key."""
+
+    REQUESTED = "requested"
+    GENERATED = "generated"  # version n+1 is stored as pending
+    VALIDATED = "validated"  # version n+1 passed its gate
+    DONE = "done"  # version n+1 is active
+    FAILED = "failed"
+
+
+class RotationReason(StrEnum):
+    """Why a rotation was asked for."""
+
+    INITIAL = "initial"  # the first version of a key
+    SCHEDULED = "scheduled"  # the key's period has passed
+    FORCED = "forced"  # somebody asked
+    COMPROMISE = "compromise"  # the active version must not encrypt any more
+    KMS_KEY_ROTATED = "kms-key-rotated"  # follows the customer's KMS key
+    MIGRATION = "migration"  # to another KMS key
+
+
+@dataclass(frozen=True, slots=True)
+class KmsKeyArn:
+    """The parsed ARN of a customer's KMS key. ``str()`` gives the ARN back."""
+
+    partition: str
+    region: str
+    account: str
+    key_id: str
+
+    @classmethod
+    def parse(cls, text: str) -> "KmsKeyArn":
+        """Parse a key ARN; an alias ARN is refused, since the customer can point it elsewhere.
+
+        Raises:
+            InvalidArn: not the ARN of a KMS key.
+        """
+        match = _KMS_KEY_ARN.fullmatch(text)
+        if match is None:
+            raise InvalidArn(
+                f"{text!r} is not the ARN of a KMS key",
+                remedy="it reads arn:aws:kms:REGION:ACCOUNT:key/KEY-ID; an alias ARN will not do",
+            )
+        return cls(**match.groupdict())
+
+    def __str__(self) -> str:
+        return f"arn:{self.partition}:kms:{self.region}:{self.account}:key/{self.key_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleArn:
+    """The parsed ARN of an IAM role. ``str()`` gives the ARN back."""
+
+    partition: str
+    account: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "RoleArn":
+        """Parse a role ARN.
+
+        Raises:
+            InvalidArn: not the ARN of an IAM role.
+        """
+        match = _ROLE_ARN.fullmatch(text)
+        if match is None:
+            raise InvalidArn(
+                f"{text!r} is not the ARN of an IAM role",
+                remedy="it reads arn:aws:iam::ACCOUNT:role/NAME",
+            )
+        return cls(**match.groupdict())
+
+    def __str__(self) -> str:
+        return f"arn:{self.partition}:iam::{self.account}:role/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach a tenant's KMS key: through a role of the customer's, or by a key policy alone.
+
+    ``external_id`` is made by us, one for each registration, and sent with every AssumeRole.
+    """
+
+    kms_key_arn: KmsKeyArn
+    external_id: str
+    role_arn: RoleArn | None = None
+
+    def __post_init__(self) -> None:
+        if self.role_arn is not None and self.role_arn.account != self.kms_key_arn.account:
+            raise InvalidArn(
+                f"role account {self.role_arn.account} differs from KMS key account "
+                f"{self.kms_key_arn.account}",
+                remedy="create the role in the account that owns the KMS key",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Why a tenant is suspended, with the evidence."""
+
+    reason: str
+    since: datetime
+    aws_code: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer of the vendor. ``connection`` is None until the customer has provisioned it.
+
+    ``generation`` grows with every change of state: leases of an older generation are void.
+    """
+
+    id: UUID
+    name: str
+    state: TenantState
+    external_id: str
+    created_at: datetime
+    generation: int = 0
+    connection: Connection | None = None
+    verified_at: datetime | None = None
+    suspension: Suspension | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A tenant's named data key and its settings."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    rotation_period: timedelta
+    lease_ttl: timedelta
+    created_at: datetime
+    next_rotation_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBox:
+    """Something encrypted locally under a master key, with AES-256-GCM: ``body`` ends in the tag."""
+
+    master_key_id: str
+    iv: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One named check of a gate and its verdict."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """One generation of a key: its record as stored, without any plaintext."""
+
+    key_id: UUID
+    number: int
+    state: VersionState
+    sealed_wrapped_key: SealedBox
+    kms_key_arn: KmsKeyArn
+    kms_request_id: str
+    rotation_id: UUID
+    reason: RotationReason
+    requested_by: str
+    requested_at: datetime
+    generated_at: datetime
+    kms_key_material_id: str | None = None
+    fingerprint: bytes | None = None
+    canary: bytes | None = None
+    checks: tuple[Check, ...] = ()
+    validated_at: datetime | None = None
+    activated_at: datetime | None = None
+    retired_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """The job that makes version n+1 of a key active."""
+
+    OPEN_STATES: ClassVar[frozenset[RotationState]] = frozenset(
+        {RotationState.REQUESTED, RotationState.GENERATED, RotationState.VALIDATED}
+    )
+
+    id: UUID
+    key_id: UUID
+    reason: RotationReason
+    state: RotationState
+    idempotency_key: str
+    requested_by: str
+    requested_at: datetime
+    attempts: int = 0
+    version_number: int | None = None
+    failure: str | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is work left to do."""
+        return self.state in self.OPEN_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One act of the control plane, as it stands in a tenant's hash chain."""
+
+    tenant_id: UUID
+    sequence: int
+    at: datetime
+    actor: str
+    action: str
+    details: dict[str, str | int | None]
+    previous_hash: bytes
+    hash: bytes
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return ``name`` if it is a slug: 1 to 63 of a-z, 0-9 and inner hyphens.
+
+    Raises:
+        InvalidName: it is not.
+    """
+    if _SLUG.fullmatch(name) is None:
+        raise InvalidName(
+            f"{name!r} is not a {kind} name",
+            remedy="use 1 to 63 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit",
+        )
+    return name
+
+
+def check_rotation_period(period: timedelta) -> timedelta:
+    """Return ``period`` if it lies within 1 hour and 3650 days.
+
+    Raises:
+        OutOfBounds: it does not.
+    """
+    if not MIN_ROTATION_PERIOD <= period <= MAX_ROTATION_PERIOD:
+        raise OutOfBounds(
+            f"a rotation period of {period.total_seconds():.0f} seconds is out of bounds",
+            remedy="choose between 1 hour (1h) and 10 years (3650d)",
+        )
+    return period
+
+
+def check_lease_ttl(ttl: timedelta) -> timedelta:
+    """Return ``ttl`` if it lies within 0 (caching off) and 24 hours.
+
+    Raises:
+        OutOfBounds: it does not.
+    """
+    if not timedelta(0) <= ttl <= MAX_LEASE_TTL:
+        raise OutOfBounds(
+            f"a cache TTL of {ttl.total_seconds():.0f} seconds is out of bounds",
+            remedy="choose between 0 (caching off) and 24 hours (24h)",
+        )
+    return ttl

@@ -1,0 +1,96 @@
+"""The IAM policy documents that a customer's security team provisions. Pure.
+
+Nothing wider than needed: two KMS actions under an encryption context that names this tenant, and
+three that only look. See the AWS KMS Developer Guide, "Policy conditions", and the IAM User Guide on
+external ids and the confused deputy.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from byok.core.encryption_context import APP, CONTEXT_KEYS
+from byok.core.model import KmsKeyArn, RoleArn
+
+USE_ACTIONS = ("kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt")
+LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:ListResourceTags")
+# Tags can never be read across accounts, so key-policy mode does not ask for them.
+CROSS_ACCOUNT_LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus")
+MAX_SESSION_SECONDS = 3600
+
+PolicyDocument = dict[str, Any]
+
+
+def _policy(*statements: dict[str, Any]) -> PolicyDocument:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def trust_policy(vendor_role: RoleArn, external_id: str) -> PolicyDocument:
+    """Who may assume the customer's role: the vendor's worker role, with this external id.
+
+    The principal is the vendor's account, narrowed by a condition: a role named as principal would be
+    stored as its unique id, and re-creating it would lock every customer out.
+    """
+    return _policy(
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:{vendor_role.partition}:iam::{vendor_role.account}:root"},
+            "Action": "sts:AssumeRole",
+            "Condition": {
+                "StringEquals": {"sts:ExternalId": external_id},
+                "ArnEquals": {"aws:PrincipalArn": str(vendor_role)},
+            },
+        }
+    )
+
+
+def role_permissions(kms_key_arn: KmsKeyArn, tenant_id: UUID) -> PolicyDocument:
+    """What the customer's role may do with its KMS key."""
+    return _policy(
+        {
+            "Sid": "UseWithContext",
+            "Effect": "Allow",
+            "Action": list(USE_ACTIONS),
+            "Resource": str(kms_key_arn),
+            "Condition": _context_condition(tenant_id),
+        },
+        {"Sid": "Look", "Effect": "Allow", "Action": list(LOOK_ACTIONS), "Resource": str(kms_key_arn)},
+    )
+
+
+def key_policy_statements(vendor_role: RoleArn, tenant_id: UUID) -> list[dict[str, Any]]:
+    """What to add to the KMS key's own policy where no role is wanted (key-policy mode)."""
+    principal = {"AWS": f"arn:{vendor_role.partition}:iam::{vendor_role.account}:root"}
+    only_worker = {"ArnEquals": {"aws:PrincipalArn": str(vendor_role)}}
+    return [
+        {
+            "Sid": "ByokUseWithContext",
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": list(USE_ACTIONS),
+            "Resource": "*",
+            "Condition": only_worker | _context_condition(tenant_id),
+        },
+        {
+            "Sid": "ByokLook",
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": list(CROSS_ACCOUNT_LOOK_ACTIONS),
+            "Resource": "*",
+            "Condition": only_worker,
+        },
+    ]
+
+
+def session_policy(kms_key_arn: KmsKeyArn) -> PolicyDocument:
+    """What we leave ourselves of the role's rights, however wide the customer made it."""
+    return _policy({"Effect": "Allow", "Action": [*USE_ACTIONS, *LOOK_ACTIONS], "Resource": str(kms_key_arn)})
+
+
+def _context_condition(tenant_id: UUID) -> dict[str, Any]:
+    return {
+        "StringEquals": {
+            "kms:EncryptionContext:byok-app": APP,
+            "kms:EncryptionContext:byok-tenant": str(tenant_id),
+        },
+        "ForAllValues:StringEquals": {"kms:EncryptionContextKeys": list(CONTEXT_KEYS)},
+    }

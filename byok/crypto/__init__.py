@@ -1,0 +1,1 @@
+"""Cryptography: the one door to the ``cryptography`` package, and the master key ring behind it."""

@@ -1,0 +1,171 @@
+"""The only module that imports ``cryptography``.
+
+It offers AES-256-GCM, XAES-256-GCM, HKDF-SHA256 and HMAC-SHA256, each with the one key size and nonce
+size that byok uses. It refuses: associated data left out, other key sizes, truncated tags, and any
+other algorithm. It draws no randomness: nonces are passed in, so that test vectors can be run.
+"""
+
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Never, SupportsIndex
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES: Final = 32
+GCM_IV_BYTES: Final = 12
+XAES_NONCE_BYTES: Final = 24
+_BLOCK_BYTES = 16
+_CMAC_POLYNOMIAL = 0x87  # NIST SP 800-38B, R_b for 128-bit blocks
+
+
+class NotAuthentic(Exception):
+    """A tag does not fit: wrong key, nonce, associated data or ciphertext. Never leaves byok."""
+
+
+class SecretBytes:
+    """Key bytes that can't be printed, pickled, copied, hashed or compared carelessly.
+
+    ``==`` compares in constant time, and with other SecretBytes only. ``wipe`` is best effort:
+    Python may have copied the bytes before, and OpenSSL's own key schedules are out of reach.
+    """
+
+    __slots__ = ("_raw",)
+    __hash__ = None  # type: ignore[assignment]  # a secret must not become a dictionary key
+
+    def __init__(self, raw: bytes | bytearray) -> None:
+        self._raw = bytearray(raw)
+
+    @contextmanager
+    def borrow(self) -> Iterator[bytearray]:
+        """Lend the bytes themselves, not a copy. Don't keep them."""
+        yield self._raw
+
+    def wipe(self) -> None:
+        """Overwrite the bytes with zeros and forget them."""
+        for index in range(len(self._raw)):
+            self._raw[index] = 0
+        self._raw.clear()
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SecretBytes):
+            return NotImplemented
+        return hmac.compare_digest(self._raw, other._raw)
+
+    def __repr__(self) -> str:
+        return "SecretBytes(...)"
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __bytes__(self) -> Never:
+        raise TypeError("SecretBytes does not turn into bytes; use borrow()")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
+        raise TypeError("SecretBytes can't be pickled or copied")
+
+
+def _require_key(key: bytes | bytearray) -> None:
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(key)}")
+
+
+def gcm_encrypt(key: SecretBytes, iv: bytes, plaintext: bytes | bytearray, associated_data: bytes) -> bytes:
+    """AES-256-GCM with a 96-bit IV. Returns ciphertext and 16-byte tag."""
+    with key.borrow() as raw:
+        _require_key(raw)
+        return AESGCM(raw).encrypt(iv, plaintext, associated_data)
+
+
+def gcm_decrypt(key: SecretBytes, iv: bytes, body: bytes, associated_data: bytes) -> bytes:
+    """Open what `gcm_encrypt` made.
+
+    Raises:
+        NotAuthentic: the tag does not fit.
+    """
+    with key.borrow() as raw:
+        _require_key(raw)
+        try:
+            return AESGCM(raw).decrypt(iv, body, associated_data)
+        except InvalidTag:
+            raise NotAuthentic from None
+
+
+def derive_key(key: SecretBytes, info: bytes) -> SecretBytes:
+    """HKDF-SHA256 (RFC 5869) without salt, 32 bytes long, bound to ``info``."""
+    with key.borrow() as raw:
+        _require_key(raw)
+        return SecretBytes(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(raw))
+
+
+def fingerprint(secret: SecretBytes) -> bytes:
+    """A 32-byte value that tells two secrets apart and reveals neither: HMAC-SHA256 keyed by the secret."""
+    with secret.borrow() as raw:
+        _require_key(raw)
+        return hmac.digest(raw, b"byok/fingerprint/1", "sha256")
+
+
+class XaesKey:
+    """XAES-256-GCM (C2SP specification) under one 256-bit key.
+
+    Each message's AES key is derived from the first half of its 192-bit nonce, so random nonces are
+    safe far beyond the 2^32 messages at which plain AES-GCM must stop.
+    """
+
+    __slots__ = ("_ecb", "_subkey")
+
+    def __init__(self, secret: SecretBytes) -> None:
+        with secret.borrow() as raw:
+            _require_key(raw)
+            # The block cipher itself, as the specification's CMAC needs it; no data is encrypted in ECB.
+            self._ecb = Cipher(algorithms.AES256(raw), modes.ECB())  # noqa: S305
+        self._subkey = _cmac_subkey(self._encrypt_blocks(bytes(_BLOCK_BYTES)))
+
+    def __repr__(self) -> str:
+        return "XaesKey(...)"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
+        raise TypeError("XaesKey can't be pickled or copied")
+
+    def encrypt(self, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+        """Encrypt under a 24-byte nonce that must never be used twice. Returns ciphertext and tag."""
+        return self._derive(nonce).encrypt(nonce[12:], plaintext, associated_data)
+
+    def decrypt(self, nonce: bytes, body: bytes, associated_data: bytes) -> bytes:
+        """Open what `encrypt` made.
+
+        Raises:
+            NotAuthentic: the tag does not fit.
+        """
+        try:
+            return self._derive(nonce).decrypt(nonce[12:], body, associated_data)
+        except InvalidTag:
+            raise NotAuthentic from None
+
+    def _derive(self, nonce: bytes) -> AESGCM:
+        if len(nonce) != XAES_NONCE_BYTES:
+            raise ValueError(f"a nonce has {XAES_NONCE_BYTES} bytes, not {len(nonce)}")
+        salt = nonce[:12]
+        blocks = b"\x00\x01X\x00" + salt + b"\x00\x02X\x00" + salt
+        mixed = int.from_bytes(blocks) ^ self._subkey
+        return AESGCM(self._encrypt_blocks(mixed.to_bytes(2 * _BLOCK_BYTES)))
+
+    def _encrypt_blocks(self, blocks: bytes) -> bytes:
+        encryptor = self._ecb.encryptor()
+        return encryptor.update(blocks) + encryptor.finalize()
+
+
+def _cmac_subkey(zero_block: bytes) -> int:
+    """K1 of NIST SP 800-38B, twice side by side: the mask of both derivation blocks."""
+    value = int.from_bytes(zero_block)
+    doubled = (value << 1) & (2**128 - 1)
+    if value >> 127:
+        doubled ^= _CMAC_POLYNOMIAL
+    return doubled << 128 | doubled

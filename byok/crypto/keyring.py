@@ -1,0 +1,109 @@
+"""The vendor's master keys: the first seals, all open."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable
+
+from byok.core.model import SealedBox
+from byok.core.wire import associated_data
+from byok.crypto import hazmat
+from byok.crypto.hazmat import SecretBytes
+from byok.errors import InvalidMasterKey, SealBroken, UnknownMasterKey
+
+_KEY_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+RandomBytes = Callable[[int], bytes]
+
+
+class MasterKeyRing:
+    """An ordered ring of master keys.
+
+    What is sealed is bound to its associated data twice: the AES-256-GCM key of a seal is derived from
+    the master key by HKDF over it, and GCM authenticates it. So one master key is never worn out by the
+    number of seals, and a row copied to another tenant, version or purpose doesn't open.
+    """
+
+    def __init__(self, keys: Iterable[tuple[str, SecretBytes]], random_bytes: RandomBytes) -> None:
+        self._keys = dict(keys)
+        self._random_bytes = random_bytes
+        if not self._keys:
+            raise InvalidMasterKey(
+                "the master key ring is empty", remedy="byok master-key generate prints a new one"
+            )
+
+    @classmethod
+    def parse(cls, text: str, random_bytes: RandomBytes) -> "MasterKeyRing":
+        """Parse ``id:base64,id:base64``; newlines may stand for commas.
+
+        Raises:
+            InvalidMasterKey: naming the entry by its place, never by its content.
+        """
+        entries = [entry.strip() for entry in text.replace("\n", ",").split(",") if entry.strip()]
+        parsed = [_parse_entry(place, entry) for place, entry in enumerate(entries, start=1)]
+        if len({key_id for key_id, _ in parsed}) != len(parsed):
+            raise InvalidMasterKey("two master keys have the same id", remedy="give each its own id")
+        return cls(parsed, random_bytes)
+
+    @property
+    def primary_id(self) -> str:
+        """The id of the key that seals."""
+        return next(iter(self._keys))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All key ids, the sealing one first."""
+        return tuple(self._keys)
+
+    def __repr__(self) -> str:
+        return f"MasterKeyRing({', '.join(self._keys)})"
+
+    def seal(self, plaintext: bytes | bytearray, purpose: str, *parts: str | int) -> SealedBox:
+        """Seal under the first key, bound to ``purpose`` and ``parts``."""
+        key_id = self.primary_id
+        bound_to = associated_data(purpose, *parts, key_id)
+        iv = self._random_bytes(hazmat.GCM_IV_BYTES)
+        body = hazmat.gcm_encrypt(hazmat.derive_key(self._keys[key_id], bound_to), iv, plaintext, bound_to)
+        return SealedBox(key_id, iv, body)
+
+    def open(self, box: SealedBox, purpose: str, *parts: str | int) -> bytes:
+        """Open a box that was sealed with the same ``purpose`` and ``parts``.
+
+        Raises:
+            UnknownMasterKey: the ring does not hold the key that sealed it.
+            SealBroken: tampered with, or sealed for something else.
+        """
+        key = self._keys.get(box.master_key_id)
+        if key is None:
+            raise UnknownMasterKey(
+                f"a record is sealed under master key {box.master_key_id!r}, which is not in the ring",
+                remedy="add that key to BYOK_MASTER_KEYS, behind the first",
+            )
+        bound_to = associated_data(purpose, *parts, box.master_key_id)
+        try:
+            return hazmat.gcm_decrypt(hazmat.derive_key(key, bound_to), box.iv, box.body, bound_to)
+        except hazmat.NotAuthentic:
+            raise SealBroken(
+                f"a {purpose} record does not open: it was changed, or belongs to another row",
+                remedy="restore the row from a backup and find out who wrote it",
+            ) from None
+
+
+def _parse_entry(place: int, entry: str) -> tuple[str, SecretBytes]:
+    remedy = "each reads ID:BASE64 of 32 random bytes; byok master-key generate prints one"
+    key_id, colon, encoded = entry.partition(":")
+    if not colon or _KEY_ID.fullmatch(key_id) is None:
+        raise InvalidMasterKey(f"master key {place} does not read ID:BASE64", remedy=remedy)
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        # from None: the cause would carry nothing secret today, but it was made from key bytes
+        raise InvalidMasterKey(f"master key {place} is not base64", remedy=remedy) from None
+    if len(raw) != hazmat.KEY_BYTES:
+        raise InvalidMasterKey(f"master key {place} has {len(raw)} bytes, not 32", remedy=remedy)
+    return key_id, SecretBytes(raw)
+
+
+def format_entry(key_id: str, raw: bytes) -> str:
+    """One entry of the ring as `MasterKeyRing.parse` reads it."""
+    return f"{key_id}:{base64.b64encode(raw).decode()}"

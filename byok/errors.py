@@ -1,0 +1,299 @@
+"""Every error of byok, as one tree.
+
+::
+
+    ByokError
+    ├── InvalidInput            exit 2   the caller's argument is wrong; nothing was changed
+    │   ├── InvalidName · InvalidArn · OutOfBounds · EmptyContext
+    ├── ConfigurationError      exit 78  a setting is missing or wrong
+    │   └── InvalidMasterKey · UnknownMasterKey
+    ├── NotFound                exit 3
+    │   ├── UnknownTenant · UnknownKey · UnknownVersion · UnknownRotation
+    ├── Conflict                exit 4   the state of things does not allow it
+    │   ├── DuplicateTenant · DuplicateKey · KmsKeyTaken · RoleTaken · ConnectionFixed
+    │   ├── IllegalTransition · LostRace · NotReady
+    ├── AccessStopped           exit 5   no plaintext for this tenant now
+    │   ├── TenantNotActive · KmsAccessRevoked
+    ├── Unavailable             exit 6   something cannot be reached; trying again can help
+    │   ├── KmsUnavailable · StoreUnavailable · CacheUnavailable · QueueUnavailable
+    ├── IntegrityError          exit 7   bytes are not what they must be
+    │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
+    ├── ValidationFailed        exit 8   a version or a connection did not pass its gate
+    └── KmsRequestRejected      exit 9   AWS refuses our request for good: configuration, key type, quota
+
+``code`` is stable and meant for machines. ``retryable`` says whether the same call may succeed later
+without anybody changing anything. The message names what is wrong; ``remedy`` says what to do.
+"""
+
+from typing import ClassVar
+
+
+class ByokError(Exception):
+    """Base of all errors of byok."""
+
+    code: ClassVar[str] = "byok-error"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by message alone: Celery may carry an error between processes."""
+        return (_rebuild, (type(self), self.message, self.remedy))
+
+
+def _rebuild(kind: type[ByokError], message: str, remedy: str | None) -> ByokError:
+    error = kind.__new__(kind)
+    ByokError.__init__(error, message, remedy=remedy)
+    return error
+
+
+class InvalidInput(ByokError):
+    """The caller's argument is wrong; nothing was changed."""
+
+    code = "invalid-input"
+    exit_code = 2
+
+
+class InvalidName(InvalidInput):
+    """A tenant or key name is not a slug."""
+
+    code = "invalid-name"
+
+
+class InvalidArn(InvalidInput):
+    """An ARN is malformed or is not of the needed kind."""
+
+    code = "invalid-arn"
+
+
+class OutOfBounds(InvalidInput):
+    """A number lies outside its documented bounds."""
+
+    code = "out-of-bounds"
+
+
+class EmptyContext(InvalidInput):
+    """The context of an encryption or decryption is empty."""
+
+    code = "empty-context"
+
+
+class ConfigurationError(ByokError):
+    """A setting is missing or wrong."""
+
+    code = "configuration"
+    exit_code = 78  # EX_CONFIG of sysexits.h
+
+
+class InvalidMasterKey(ConfigurationError):
+    """A master key is missing, malformed or of the wrong length."""
+
+    code = "invalid-master-key"
+
+
+class UnknownMasterKey(ConfigurationError):
+    """A record is sealed under a master key that the key ring does not hold."""
+
+    code = "unknown-master-key"
+
+
+class NotFound(ByokError):
+    """Something named does not exist."""
+
+    code = "not-found"
+    exit_code = 3
+
+
+class UnknownTenant(NotFound):
+    """No tenant has this name."""
+
+    code = "unknown-tenant"
+
+
+class UnknownKey(NotFound):
+    """The tenant has no key of this name."""
+
+    code = "unknown-key"
+
+
+class UnknownVersion(NotFound):
+    """The key has no version of this number."""
+
+    code = "unknown-version"
+
+
+class UnknownRotation(NotFound):
+    """No rotation has this id."""
+
+    code = "unknown-rotation"
+
+
+class Conflict(ByokError):
+    """The state of things does not allow what was asked."""
+
+    code = "conflict"
+    exit_code = 4
+
+
+class DuplicateTenant(Conflict):
+    """A tenant of this name exists."""
+
+    code = "duplicate-tenant"
+
+
+class DuplicateKey(Conflict):
+    """The tenant has a key of this name."""
+
+    code = "duplicate-key"
+
+
+class KmsKeyTaken(Conflict):
+    """Another tenant registered this KMS key."""
+
+    code = "kms-key-taken"
+
+
+class RoleTaken(Conflict):
+    """Another tenant registered this role."""
+
+    code = "role-taken"
+
+
+class ConnectionFixed(Conflict):
+    """A verified tenant keeps its KMS key and role."""
+
+    code = "connection-fixed"
+
+
+class IllegalTransition(Conflict):
+    """The transition table has no such step."""
+
+    code = "illegal-transition"
+
+
+class LostRace(Conflict):
+    """Somebody else made the same step first; nothing was changed."""
+
+    code = "lost-race"
+
+
+class NotReady(Conflict):
+    """The key has no active version yet."""
+
+    code = "not-ready"
+
+
+class AccessStopped(ByokError):
+    """No plaintext for this tenant now, by its own or the vendor's will."""
+
+    code = "access-stopped"
+    exit_code = 5
+
+
+class TenantNotActive(AccessStopped):
+    """The tenant is pending, suspended or offboarded."""
+
+    code = "tenant-not-active"
+
+
+class KmsAccessRevoked(AccessStopped):
+    """The customer took access to its KMS key or role away.
+
+    ``aws_code`` and ``request_id`` are the evidence that the suspension keeps.
+    """
+
+    code = "kms-access-revoked"
+
+    def __init__(
+        self, message: str, *, aws_code: str = "", request_id: str = "", remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.aws_code = aws_code
+        self.request_id = request_id
+
+
+class Unavailable(ByokError):
+    """Something cannot be reached; trying again can help."""
+
+    code = "unavailable"
+    retryable = True
+    exit_code = 6
+
+
+class KmsUnavailable(Unavailable):
+    """The customer's KMS cannot be reached, throttles, or failed on its side."""
+
+    code = "kms-unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """PostgreSQL cannot be reached."""
+
+    code = "store-unavailable"
+
+
+class CacheUnavailable(Unavailable):
+    """The Redis cache cannot be reached."""
+
+    code = "cache-unavailable"
+
+
+class QueueUnavailable(Unavailable):
+    """The broker cannot be reached."""
+
+    code = "queue-unavailable"
+
+
+class IntegrityError(ByokError):
+    """Bytes are not what they must be."""
+
+    code = "integrity"
+    exit_code = 7
+
+
+class CannotDecrypt(IntegrityError):
+    """The one answer to every ciphertext that does not open: it never says why."""
+
+    code = "cannot-decrypt"
+
+
+class SealBroken(IntegrityError):
+    """A sealed record does not open: tampered with, or moved to another row."""
+
+    code = "seal-broken"
+
+
+class KmsIntegrityError(IntegrityError):
+    """KMS refuses the ciphertext, or answers with another key than the one asked for."""
+
+    code = "kms-integrity"
+
+
+class AuditChainBroken(IntegrityError):
+    """The audit chain was edited, cut or reordered."""
+
+    code = "audit-chain-broken"
+
+
+class InvariantBroken(IntegrityError):
+    """The stored versions of a key contradict each other."""
+
+    code = "invariant-broken"
+
+
+class ValidationFailed(ByokError):
+    """A version or a connection did not pass its gate."""
+
+    code = "validation-failed"
+    exit_code = 8
+
+
+class KmsRequestRejected(ByokError):
+    """AWS refuses the request for good: wrong key type, bad parameter, a limit."""
+
+    code = "kms-request-rejected"
+    exit_code = 9

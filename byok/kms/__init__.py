@@ -1,0 +1,1 @@
+"""The AWS KMS adapter: sessions, clients, error classes and connection checks."""

@@ -1,0 +1,349 @@
+"""What the services need of the world: clock, KMS, store, lease cache and queue.
+
+Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from byok.core.model import (
+    AuditEvent,
+    Check,
+    Connection,
+    Key,
+    KeyVersion,
+    Rotation,
+    RotationState,
+    SealedBox,
+    Suspension,
+    Tenant,
+    TenantState,
+    VersionState,
+)
+from byok.crypto.hazmat import SecretBytes
+
+
+class Clock(Protocol):
+    """The wall clock, in UTC."""
+
+    def now(self) -> datetime:
+        """The time now, timezone-aware."""
+
+
+class Random(Protocol):
+    """A cryptographically secure source."""
+
+    def bytes(self, count: int) -> bytes:
+        """``count`` random bytes."""
+
+    def fraction(self) -> float:
+        """A number in [0, 1), for jitter."""
+
+    def uuid(self) -> UUID:
+        """A fresh id; later ids sort behind earlier ones."""
+
+
+# --- KMS ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A new data key as KMS returns it: wrapped, without its plaintext."""
+
+    ciphertext: bytes
+    request_id: str
+    key_material_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnwrappedKey:
+    """The secret inside a wrapped key."""
+
+    secret: SecretBytes
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KmsKeyDescription:
+    """What DescribeKey says of a KMS key, in AWS's words."""
+
+    arn: str
+    state: str
+    spec: str
+    usage: str
+    manager: str
+
+
+class Kms(Protocol):
+    """A customer's KMS key, reached through the tenant's connection.
+
+    Every method raises KmsAccessRevoked, KmsUnavailable, KmsIntegrityError or KmsRequestRejected.
+    """
+
+    def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:
+        """Make a random 256-bit data key; its plaintext never leaves KMS."""
+
+    def decrypt(
+        self,
+        connection: Connection,
+        ciphertext: bytes,
+        context: Mapping[str, str],
+        *,
+        fresh_session: bool = False,
+    ) -> UnwrappedKey:
+        """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
+        of the role's trust policy is noticed."""
+
+    def describe_key(self, connection: Connection) -> KmsKeyDescription:
+        """Read the KMS key's metadata. Works in every key state: it proves no access."""
+
+    def check_connection(self, connection: Connection, tenant_id: UUID) -> Sequence[Check]:
+        """Try what must work and what must be refused. Raises KmsUnavailable only."""
+
+
+# --- Lease cache ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseId:
+    """What a cached lease is filed under. An entry of an older tenant generation is never found."""
+
+    tenant_id: UUID
+    generation: int
+    key_id: UUID
+    version_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealedLease:
+    """A version secret sealed under the master key, with the time of the KMS Decrypt behind it."""
+
+    box: SealedBox
+    decrypted_at: datetime
+
+
+class LeaseCache(Protocol):
+    """The shared cache of sealed leases. It may forget anything at any time.
+
+    Every method raises CacheUnavailable.
+    """
+
+    def get(self, lease_id: LeaseId) -> SealedLease | None:
+        """The cached lease, or None."""
+
+    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
+        """Keep a lease for ``ttl`` at most."""
+
+    def purge(self, tenant_id: UUID) -> int:
+        """Drop all leases of a tenant; return how many there were."""
+
+    def ping(self) -> None:
+        """Answer if the cache is there."""
+
+
+# --- Queue ----------------------------------------------------------------------------------------
+
+
+class TaskQueue(Protocol):
+    """Where work for the workers is published, after the commit that made it.
+
+    Every method raises QueueUnavailable.
+    """
+
+    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
+        """Publish a rotation; the reason decides the queue."""
+
+    def validate(self, tenant: str, key: str) -> None:
+        """Publish a validation of a key's active version."""
+
+    def probe(self, tenant: str) -> None:
+        """Publish a liveness probe of a tenant's access."""
+
+    def ping(self) -> None:
+        """Answer if the broker is there."""
+
+
+# --- Store ----------------------------------------------------------------------------------------
+
+
+class Tenants(Protocol):
+    """The tenants table."""
+
+    def add(self, tenant: Tenant) -> None:
+        """Raises DuplicateTenant."""
+
+    def get(self, name: str) -> Tenant:
+        """Raises UnknownTenant."""
+
+    def get_by_id(self, tenant_id: UUID) -> Tenant:
+        """Raises UnknownTenant."""
+
+    def list(self) -> Sequence[Tenant]:
+        """All tenants, by name."""
+
+    def set_connection(self, tenant: Tenant, connection: Connection) -> None:
+        """Raises KmsKeyTaken, RoleTaken."""
+
+    def transition(
+        self, tenant: Tenant, to: TenantState, at: datetime, suspension: Suspension | None = None
+    ) -> Tenant:
+        """Move to another state and to the next generation; entering ``active`` notes the verification.
+
+        Raises:
+            IllegalTransition: the table has no such step.
+            LostRace: the tenant's state is not what ``tenant`` says any more.
+        """
+
+
+class Keys(Protocol):
+    """The keys table."""
+
+    def add(self, key: Key) -> None:
+        """Raises DuplicateKey."""
+
+    def get(self, tenant: Tenant, name: str) -> Key:
+        """Raises UnknownKey."""
+
+    def get_by_id(self, key_id: UUID) -> Key:
+        """Raises UnknownKey."""
+
+    def list(self, tenant_id: UUID) -> Sequence[Key]:
+        """A tenant's keys, by name."""
+
+    def update(
+        self,
+        key_id: UUID,
+        *,
+        rotation_period: timedelta,
+        lease_ttl: timedelta,
+        next_rotation_at: datetime | None,
+    ) -> None:
+        """Change a key's settings and its next due time."""
+
+    def lock(self, key_id: UUID) -> Key:
+        """The key's row, locked until the transaction ends: the lock that orders changes of its versions."""
+
+    def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
+        """Lock keys that are due, of active tenants, without an open rotation; skip what others locked."""
+
+
+class Versions(Protocol):
+    """The key_versions table."""
+
+    def add(self, version: KeyVersion) -> None:
+        """Raises LostRace: a version of this number, or another pending one, exists."""
+
+    def get(self, key_id: UUID, number: int) -> KeyVersion:
+        """Raises UnknownVersion."""
+
+    def list(self, key_id: UUID) -> Sequence[KeyVersion]:
+        """All versions of a key, by number."""
+
+    def find_active(self, key_id: UUID) -> KeyVersion | None:
+        """The version that encrypts, if there is one."""
+
+    def set_validated(
+        self, version: KeyVersion, at: datetime, checks: Sequence[Check], fingerprint: bytes, canary: bytes
+    ) -> None:
+        """Note that a pending version passed its gate. Raises LostRace: it is not pending any more."""
+
+    def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
+        """Replace the report that is stored with a version."""
+
+    def transition(self, version: KeyVersion, to: VersionState, at: datetime) -> None:
+        """Raises IllegalTransition, LostRace."""
+
+
+class Rotations(Protocol):
+    """The rotations table."""
+
+    def add(self, rotation: Rotation, wake_at: datetime) -> bool:
+        """Insert unless the key has an open rotation, or one with this idempotency key."""
+
+    def get(self, rotation_id: UUID) -> Rotation:
+        """Raises UnknownRotation."""
+
+    def find(self, key_id: UUID, idempotency_key: str) -> Rotation | None:
+        """The rotation that was requested with this idempotency key."""
+
+    def find_open(self, key_id: UUID) -> Rotation | None:
+        """The key's open rotation."""
+
+    def list(self, key_id: UUID, limit: int) -> Sequence[Rotation]:
+        """The latest rotations of a key, newest first."""
+
+    def claim(self, rotation_id: UUID, now: datetime, until: datetime) -> Rotation | None:
+        """Claim an open rotation for one worker and count the attempt; None if it is not to be had."""
+
+    def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
+        """Give a claim back; the sweeper publishes it again at ``wake_at``."""
+
+    def transition(
+        self,
+        rotation: Rotation,
+        to: RotationState,
+        at: datetime,
+        *,
+        version_number: int | None = None,
+        failure: str | None = None,
+    ) -> Rotation:
+        """Raises IllegalTransition, LostRace."""
+
+    def lock_waking(
+        self, now: datetime, limit: int, next_wake_at: datetime
+    ) -> Sequence[tuple[str, str, Rotation]]:
+        """Open rotations that nobody works on any more, as (tenant, key, rotation); their next time to
+        wake is moved on, so that two sweepers don't publish the same one."""
+
+    def count_by_state(self) -> Mapping[RotationState, int]:
+        """How many rotations are in each state."""
+
+
+class AuditLog(Protocol):
+    """The audit_events table."""
+
+    def append(
+        self, tenant_id: UUID, at: datetime, actor: str, action: str, **details: str | int | None
+    ) -> AuditEvent:
+        """Add the next event of a tenant's chain; concurrent writers of one tenant wait for each other."""
+
+    def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
+        """A tenant's events, oldest first."""
+
+
+class Transaction(Protocol):
+    """One database transaction; its parts share it."""
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants."""
+
+    @property
+    def keys(self) -> Keys:
+        """The keys."""
+
+    @property
+    def versions(self) -> Versions:
+        """The versions."""
+
+    @property
+    def rotations(self) -> Rotations:
+        """The rotations."""
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log."""
+
+
+class Store(Protocol):
+    """PostgreSQL. Everything raises StoreUnavailable when it can't be reached."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """A transaction that commits when the block ends well and rolls back when it raises."""
+
+    def ping(self) -> None:
+        """Answer if the database is there and migrated."""

@@ -1,0 +1,139 @@
+"""Implements `byok.ports.TaskQueue` on Celery: names, queues and settings that both sides share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Queue
+from kombu.exceptions import KombuError
+from kombu.exceptions import OperationalError as KombuOperationalError
+from redis.exceptions import RedisError
+
+from byok.core.model import Rotation, RotationReason
+from byok.errors import QueueUnavailable
+
+GENERATE = "byok.keys.generate"
+ROTATE = "byok.keys.rotate"
+VALIDATE = "byok.keys.validate"
+PROBE = "byok.tenants.probe"
+DISPATCH_DUE = "byok.schedule.dispatch_due"
+SWEEP = "byok.schedule.sweep"
+PUBLISH_PROBES = "byok.schedule.publish_probes"
+PUBLISH_VALIDATIONS = "byok.schedule.publish_validations"
+
+# In the order in which a worker empties them.
+FORCED_QUEUE = "rotate.forced"
+SCHEDULED_QUEUE = "rotate.scheduled"
+VALIDATE_QUEUE = "validate"
+MAINTENANCE_QUEUE = "maintenance"
+QUEUES = (FORCED_QUEUE, SCHEDULED_QUEUE, VALIDATE_QUEUE, MAINTENANCE_QUEUE)
+
+_ROUTES = {
+    GENERATE: FORCED_QUEUE,
+    ROTATE: FORCED_QUEUE,
+    VALIDATE: VALIDATE_QUEUE,
+    PROBE: VALIDATE_QUEUE,
+    DISPATCH_DUE: MAINTENANCE_QUEUE,
+    SWEEP: MAINTENANCE_QUEUE,
+    PUBLISH_PROBES: MAINTENANCE_QUEUE,
+    PUBLISH_VALIDATIONS: MAINTENANCE_QUEUE,
+}
+_QUEUE_BY_REASON = {
+    RotationReason.SCHEDULED: SCHEDULED_QUEUE,
+    RotationReason.KMS_KEY_ROTATED: SCHEDULED_QUEUE,
+    RotationReason.MIGRATION: SCHEDULED_QUEUE,
+}
+
+# Each setting with its reason; docs/celery.md tells more.
+COMMON_SETTINGS: dict[str, Any] = {
+    # JSON only: a pickle from the broker could run code in a worker.
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    # Outcomes stand in PostgreSQL; nothing is kept in Redis.
+    "task_ignore_result": True,
+    "task_queues": tuple(Queue(name) for name in QUEUES),
+    "task_default_queue": MAINTENANCE_QUEUE,
+    # A queue that nobody consumes would swallow tasks silently.
+    "task_create_missing_queues": False,
+    "task_routes": {name: {"queue": queue} for name, queue in _ROUTES.items()},
+    "broker_transport_options": {
+        # An unacknowledged message comes back after this long. Tasks take seconds and lost ones are
+        # found by the sweeper, so it only has to be longer than the longest task.
+        "visibility_timeout": 900,
+        "queue_order_strategy": "priority",
+        # A half-open connection would leave a worker deaf.
+        "socket_keepalive": True,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 10,
+    },
+    # The row is the truth and the sweeper publishes again: a caller need not wait long for a broker.
+    "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3},
+    "enable_utc": True,
+    "timezone": "UTC",
+}
+
+
+class CeleryQueue:
+    """Publishes tasks by name. Thread-safe; kombu's pools notice a fork."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @classmethod
+    def connect(cls, broker_url: str) -> "CeleryQueue":
+        """A queue of its own for a process that only publishes."""
+        app = Celery("byok", broker=broker_url, set_as_current=False)
+        app.conf.update(COMMON_SETTINGS)
+        return cls(app)
+
+    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
+        name = GENERATE if rotation.reason is RotationReason.INITIAL else ROTATE
+        queue = _QUEUE_BY_REASON.get(rotation.reason, FORCED_QUEUE)
+        self._send(name, {"tenant": tenant, "key": key, "rotation_id": str(rotation.id)}, queue)
+
+    def validate(self, tenant: str, key: str) -> None:
+        self._send(VALIDATE, {"tenant": tenant, "key": key}, VALIDATE_QUEUE)
+
+    def probe(self, tenant: str) -> None:
+        self._send(PROBE, {"tenant": tenant}, VALIDATE_QUEUE)
+
+    def ping(self) -> None:
+        with _translated_errors(), self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+
+    def workers(self, timeout_seconds: float = 1.0) -> list[str]:
+        """The names of the workers that answer in time."""
+        with _translated_errors():
+            replies = self._app.control.ping(timeout=timeout_seconds)
+        return sorted(name for reply in replies for name in reply)
+
+    def depths(self) -> dict[str, int]:
+        """How many messages wait in each queue."""
+
+        def depth(channel: Any, name: str) -> int:  # noqa: ANN401  # kombu is untyped
+            return int(channel.client.llen(name))
+
+        with _translated_errors(), self._app.connection_for_read() as connection:
+            channel = connection.default_channel
+            return {name: depth(channel, name) for name in QUEUES}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.close()
+
+    def _send(self, name: str, arguments: dict[str, str], queue: str) -> None:
+        with _translated_errors():
+            self._app.send_task(name, kwargs=arguments, queue=queue)
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except (KombuOperationalError, KombuError, RedisError, OSError) as error:
+        # from None: the driver's message may hold the broker's address
+        raise QueueUnavailable(
+            f"the broker does not answer ({type(error).__name__})",
+            remedy="check that Redis runs and BYOK_BROKER_URL names it; what was requested is not lost",
+        ) from None

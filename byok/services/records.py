@@ -1,0 +1,67 @@
+"""Opening a version's record: unseal the wrapped key, have KMS unwrap it."""
+
+from dataclasses import dataclass
+
+from byok.core.encryption_context import version_context
+from byok.core.model import Connection, Key, KeyVersion, SealedBox, Tenant
+from byok.crypto.keyring import MasterKeyRing
+from byok.errors import TenantNotActive
+from byok.ports import Kms, UnwrappedKey
+
+RECORD_PURPOSE = "byok/record/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Seals and opens version records with both the customer's KMS and our master key."""
+
+    kms: Kms
+    master_keys: MasterKeyRing
+
+    def seal(self, tenant: Tenant, key: Key, number: int, wrapped_key: bytes) -> SealedBox:
+        """Seal a wrapped key for its row."""
+        arn = str(require_connection(tenant).kms_key_arn)
+        return self.master_keys.seal(wrapped_key, RECORD_PURPOSE, str(tenant.id), str(key.id), number, arn)
+
+    def wrapped_key(self, tenant: Tenant, version: KeyVersion) -> bytes:
+        """Open the seal of a row: the wrapped key, which only the customer's KMS can unwrap.
+
+        Raises:
+            SealBroken, UnknownMasterKey.
+        """
+        return self.master_keys.open(
+            version.sealed_wrapped_key,
+            RECORD_PURPOSE,
+            str(tenant.id),
+            str(version.key_id),
+            version.number,
+            str(version.kms_key_arn),
+        )
+
+    def unwrap(self, tenant: Tenant, version: KeyVersion, *, fresh_session: bool = False) -> UnwrappedKey:
+        """The secret of a version, by a KMS Decrypt under the context rebuilt from the row.
+
+        Raises:
+            SealBroken, UnknownMasterKey, and what `Kms.decrypt` raises.
+        """
+        context = version_context(tenant.id, version.key_id, version.number)
+        return self.kms.decrypt(
+            require_connection(tenant),
+            self.wrapped_key(tenant, version),
+            context,
+            fresh_session=fresh_session,
+        )
+
+
+def require_connection(tenant: Tenant) -> Connection:
+    """The tenant's connection.
+
+    Raises:
+        TenantNotActive: the tenant has none yet.
+    """
+    if tenant.connection is None:
+        raise TenantNotActive(
+            f"tenant {tenant.name!r} has no KMS key yet",
+            remedy=f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN",
+        )
+    return tenant.connection

@@ -1,0 +1,38 @@
+"""What a service gets from `byok.connect`."""
+
+from byok.core.model import RotationReason
+from byok.ports import Random
+from byok.services.fields import Cipher
+from byok.services.leases import LeaseDesk
+from byok.services.rotations import Requested, Rotations
+
+
+class Vault:
+    """The door for services: ciphers, and requests for rotation. Thread-safe and fork-safe."""
+
+    def __init__(self, desk: LeaseDesk, rotations: Rotations, random: Random) -> None:
+        self._desk = desk
+        self._rotations = rotations
+        self._random = random
+
+    def cipher(self, tenant: str, key: str) -> Cipher:
+        """The cipher of a tenant's key. Makes no call: whether the key exists shows on first use."""
+        return Cipher(self._desk, self._random, tenant, key)
+
+    def request_rotation(
+        self,
+        tenant: str,
+        key: str,
+        *,
+        reason: str = RotationReason.FORCED.value,
+        idempotency_key: str | None = None,
+        requested_by: str = "service",
+    ) -> Requested:
+        """Enqueue a rotation; see `byok.services.rotations.Rotations.request`."""
+        return self._rotations.request(
+            tenant,
+            key,
+            reason=RotationReason(reason),
+            requested_by=requested_by,
+            idempotency_key=idempotency_key,
+        )

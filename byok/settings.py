@@ -1,0 +1,115 @@
+"""All settings, from environment variables ``BYOK_*``, parsed once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from byok.core.model import RoleArn
+from byok.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What the environment says. Secrets don't show in ``repr``."""
+
+    model_config = SettingsConfigDict(env_prefix="BYOK_", frozen=True, extra="ignore")
+
+    env: Literal["production", "dev", "test"] = Field(
+        "production", description="`dev` and `test` allow the KMS simulator"
+    )
+    database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+psycopg://USER:PASSWORD@HOST/DB`")
+    broker_url: SecretStr = Field(description="Redis for the queue, as `redis://…/0`; must not evict")
+    cache_url: SecretStr = Field(description="Redis for leases, as `redis://…/0`; may evict")
+    master_keys: SecretStr | None = Field(
+        None, description="master key ring, `ID:BASE64,ID:BASE64`: the first seals, all open"
+    )
+    master_keys_file: Path | None = Field(None, description="file with the master key ring, one a line")
+    vendor_role_arn: str | None = Field(
+        None, description="the IAM role that the workers run under; customers' policies name it"
+    )
+    kms_endpoint_url: str | None = Field(None, description="KMS simulator; in `dev` and `test` only")
+    recheck_seconds: Seconds = Field(
+        5.0, description="how long a process may go on without looking at a tenant's state again"
+    )
+    database_pool_size: int = Field(10, ge=1, description="connections to PostgreSQL, per process")
+    worker_concurrency: int = Field(8, ge=1, description="threads of a worker process")
+    dispatch_interval_seconds: Seconds = Field(30.0, description="how often Beat looks for due keys")
+    sweep_interval_seconds: Seconds = Field(15.0, description="how often Beat looks for lost requests")
+    probe_interval_seconds: Seconds = Field(300.0, description="how often each tenant's access is proven")
+    validate_interval_seconds: Seconds = Field(
+        86_400.0, description="how often active versions are validated"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="how log lines look")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith("postgresql+psycopg://"):
+            raise ValueError("must begin with postgresql+psycopg://")
+        return value
+
+    @field_validator("broker_url", "cache_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @field_validator("vendor_role_arn")
+    @classmethod
+    def _is_role(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                RoleArn.parse(value)
+            except Exception as error:
+                raise ValueError("must be the ARN of an IAM role") from error
+        return value
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "Settings":
+        if (self.master_keys is None) == (self.master_keys_file is None):
+            raise ValueError("BYOK_MASTER_KEYS: set it, or BYOK_MASTER_KEYS_FILE, and not both")
+        if self.kms_endpoint_url is not None and self.env == "production":
+            raise ValueError("BYOK_KMS_ENDPOINT_URL: is for BYOK_ENV=dev and test only")
+        return self
+
+    def read_master_keys(self) -> str:
+        """The text of the master key ring.
+
+        Raises:
+            ConfigurationError: the file can't be read.
+        """
+        if self.master_keys is not None:
+            return self.master_keys.get_secret_value()
+        assert self.master_keys_file is not None
+        try:
+            return self.master_keys_file.read_text()
+        except OSError as error:
+            raise ConfigurationError(
+                f"BYOK_MASTER_KEYS_FILE: {error.strerror}: {self.master_keys_file}",
+                remedy="byok master-key generate prints a key to put there",
+            ) from error
+
+
+def load_settings() -> Settings:
+    """Parse the environment.
+
+    Raises:
+        ConfigurationError: naming the first variable that is missing or wrong, never its value.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    except ValidationError as error:
+        # from None: pydantic's error holds the values, and some are secret
+        first = error.errors(include_input=False, include_url=False)[0]
+        variable = "".join(f"BYOK_{str(part).upper()}: " for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            message = "is not set"
+        raise ConfigurationError(
+            f"{variable}{message}",
+            remedy="see docs/settings.md; in a checkout, `byok up` starts a stack and prints all of them",
+        ) from None

@@ -1,0 +1,1 @@
+"""The PostgreSQL adapter: schema, migrations and the tables behind the Store port."""

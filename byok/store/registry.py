@@ -1,0 +1,168 @@
+"""The tables of tenants and keys."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from byok.core.lifecycle import check_transition
+from byok.core.model import Connection, Key, Suspension, Tenant, TenantState
+from byok.errors import LostRace, UnknownKey, UnknownTenant
+from byok.store import schema
+from byok.store.rows import to_key, to_tenant
+from byok.store.translate import translated_errors
+
+_tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
+
+
+class TenantTable:
+    """Implements `byok.ports.Tenants`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add(self, tenant: Tenant) -> None:
+        with translated_errors():
+            self._connection.execute(
+                _tenants.insert().values(
+                    id=tenant.id,
+                    name=tenant.name,
+                    state=tenant.state,
+                    generation=tenant.generation,
+                    external_id=tenant.external_id,
+                    created_at=tenant.created_at,
+                )
+            )
+
+    def get(self, name: str) -> Tenant:
+        return self._one(_tenants.c.name == name, name)
+
+    def get_by_id(self, tenant_id: UUID) -> Tenant:
+        return self._one(_tenants.c.id == tenant_id, str(tenant_id))
+
+    def _one(self, condition: sa.ColumnElement[bool], shown: str) -> Tenant:
+        row = self._connection.execute(sa.select(_tenants).where(condition)).one_or_none()
+        if row is None:
+            raise UnknownTenant(f"there is no tenant {shown!r}", remedy="byok tenant list shows them")
+        return to_tenant(row)
+
+    def list(self) -> Sequence[Tenant]:
+        rows = self._connection.execute(sa.select(_tenants).order_by(_tenants.c.name))
+        return [to_tenant(row) for row in rows]
+
+    def set_connection(self, tenant: Tenant, connection: Connection) -> None:
+        with translated_errors():
+            self._connection.execute(
+                _tenants.update()
+                .where(_tenants.c.id == tenant.id)
+                .values(
+                    kms_key_arn=str(connection.kms_key_arn),
+                    role_arn=None if connection.role_arn is None else str(connection.role_arn),
+                )
+            )
+
+    def transition(
+        self, tenant: Tenant, to: TenantState, at: datetime, suspension: Suspension | None = None
+    ) -> Tenant:
+        check_transition(tenant.state, to)
+        values: dict[str, object] = {
+            "state": to,
+            "generation": _tenants.c.generation + 1,
+            "suspended_at": suspension and suspension.since,
+            "suspended_reason": suspension and suspension.reason,
+            "suspended_aws_code": suspension and suspension.aws_code,
+            "suspended_request_id": suspension and suspension.request_id,
+        }
+        if to is TenantState.ACTIVE:
+            values["verified_at"] = at
+        row = self._connection.execute(
+            _tenants.update()
+            .where(_tenants.c.id == tenant.id, _tenants.c.state == tenant.state)
+            .values(values)
+            .returning(_tenants)
+        ).one_or_none()
+        if row is None:
+            raise LostRace(f"tenant {tenant.name!r} is not {tenant.state} any more")
+        return to_tenant(row)
+
+
+class KeyTable:
+    """Implements `byok.ports.Keys`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add(self, key: Key) -> None:
+        with translated_errors():
+            self._connection.execute(
+                _keys.insert().values(
+                    id=key.id,
+                    tenant_id=key.tenant_id,
+                    name=key.name,
+                    rotation_period_seconds=_seconds(key.rotation_period),
+                    lease_ttl_seconds=_seconds(key.lease_ttl),
+                    created_at=key.created_at,
+                    next_rotation_at=key.next_rotation_at,
+                )
+            )
+
+    def get(self, tenant: Tenant, name: str) -> Key:
+        condition = sa.and_(_keys.c.tenant_id == tenant.id, _keys.c.name == name)
+        return self._one(sa.select(_keys).where(condition), f"tenant {tenant.name!r} has no key {name!r}")
+
+    def get_by_id(self, key_id: UUID) -> Key:
+        return self._one(sa.select(_keys).where(_keys.c.id == key_id), f"there is no key {key_id}")
+
+    def lock(self, key_id: UUID) -> Key:
+        query = sa.select(_keys).where(_keys.c.id == key_id).with_for_update(key_share=True)
+        return self._one(query, f"there is no key {key_id}")
+
+    def _one(self, query: sa.Select[tuple[object, ...]], message: str) -> Key:
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            raise UnknownKey(message, remedy="byok key list TENANT shows them")
+        return to_key(row)
+
+    def list(self, tenant_id: UUID) -> Sequence[Key]:
+        query = sa.select(_keys).where(_keys.c.tenant_id == tenant_id).order_by(_keys.c.name)
+        return [to_key(row) for row in self._connection.execute(query)]
+
+    def update(
+        self,
+        key_id: UUID,
+        *,
+        rotation_period: timedelta,
+        lease_ttl: timedelta,
+        next_rotation_at: datetime | None,
+    ) -> None:
+        self._connection.execute(
+            _keys.update()
+            .where(_keys.c.id == key_id)
+            .values(
+                rotation_period_seconds=_seconds(rotation_period),
+                lease_ttl_seconds=_seconds(lease_ttl),
+                next_rotation_at=next_rotation_at,
+            )
+        )
+
+    def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
+        open_rotation = sa.exists().where(_rotations.c.key_id == _keys.c.id, schema.OPEN_ROTATION)
+        query = (
+            sa.select(_keys)
+            .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
+            .where(_keys.c.next_rotation_at <= now, _tenants.c.state == TenantState.ACTIVE, ~open_rotation)
+            .order_by(_keys.c.next_rotation_at)
+            .limit(limit)
+            .with_for_update(of=_keys, skip_locked=True, key_share=True)
+        )
+        due = [to_key(row) for row in self._connection.execute(query)]
+        found = self._connection.execute(
+            sa.select(_tenants).where(_tenants.c.id.in_({key.tenant_id for key in due}))
+        )
+        tenants = {row.id: to_tenant(row) for row in found}
+        return [(tenants[key.tenant_id], key) for key in due]
+
+
+def _seconds(duration: timedelta) -> int:
+    return int(duration.total_seconds())

@@ -1,0 +1,148 @@
+"""Between rows and the model."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from byok.core.model import (
+    AuditEvent,
+    Check,
+    Connection,
+    Key,
+    KeyVersion,
+    KmsKeyArn,
+    RoleArn,
+    Rotation,
+    RotationReason,
+    RotationState,
+    SealedBox,
+    Suspension,
+    Tenant,
+    TenantState,
+    VersionState,
+)
+
+
+def to_tenant(row: Row[Any]) -> Tenant:
+    """A row of ``tenants``."""
+    connection = suspension = None
+    if row.kms_key_arn is not None:
+        role_arn = None if row.role_arn is None else RoleArn.parse(row.role_arn)
+        connection = Connection(KmsKeyArn.parse(row.kms_key_arn), row.external_id, role_arn)
+    if row.suspended_at is not None:
+        suspension = Suspension(
+            row.suspended_reason, row.suspended_at, row.suspended_aws_code, row.suspended_request_id
+        )
+    return Tenant(
+        id=row.id,
+        name=row.name,
+        state=TenantState(row.state),
+        external_id=row.external_id,
+        created_at=row.created_at,
+        generation=row.generation,
+        connection=connection,
+        verified_at=row.verified_at,
+        suspension=suspension,
+    )
+
+
+def to_key(row: Row[Any]) -> Key:
+    """A row of ``keys``."""
+    return Key(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        name=row.name,
+        rotation_period=timedelta(seconds=row.rotation_period_seconds),
+        lease_ttl=timedelta(seconds=row.lease_ttl_seconds),
+        created_at=row.created_at,
+        next_rotation_at=row.next_rotation_at,
+    )
+
+
+def to_version(row: Row[Any]) -> KeyVersion:
+    """A row of ``key_versions``."""
+    return KeyVersion(
+        key_id=row.key_id,
+        number=row.number,
+        state=VersionState(row.state),
+        sealed_wrapped_key=SealedBox(row.master_key_id or "", row.iv or b"", row.encrypted_key or b""),
+        kms_key_arn=KmsKeyArn.parse(row.kms_key_arn),
+        kms_request_id=row.kms_request_id,
+        kms_key_material_id=row.kms_key_material_id,
+        rotation_id=row.rotation_id,
+        reason=RotationReason(row.reason),
+        requested_by=row.requested_by,
+        requested_at=row.requested_at,
+        generated_at=row.generated_at,
+        fingerprint=row.fingerprint,
+        canary=row.canary,
+        checks=tuple(Check(**check) for check in row.checks),
+        validated_at=row.validated_at,
+        activated_at=row.activated_at,
+        retired_at=row.retired_at,
+        ended_at=row.ended_at,
+    )
+
+
+def from_version(version: KeyVersion) -> dict[str, object]:
+    """The row of a version."""
+    return {
+        "key_id": version.key_id,
+        "number": version.number,
+        "state": version.state,
+        "encrypted_key": version.sealed_wrapped_key.body,
+        "iv": version.sealed_wrapped_key.iv,
+        "master_key_id": version.sealed_wrapped_key.master_key_id,
+        "kms_key_arn": str(version.kms_key_arn),
+        "kms_request_id": version.kms_request_id,
+        "kms_key_material_id": version.kms_key_material_id,
+        "rotation_id": version.rotation_id,
+        "reason": version.reason,
+        "requested_by": version.requested_by,
+        "requested_at": version.requested_at,
+        "generated_at": version.generated_at,
+        "fingerprint": version.fingerprint,
+        "canary": version.canary,
+        "checks": from_checks(version.checks),
+        "validated_at": version.validated_at,
+        "activated_at": version.activated_at,
+        "retired_at": version.retired_at,
+        "ended_at": version.ended_at,
+    }
+
+
+def from_checks(checks: tuple[Check, ...]) -> list[dict[str, object]]:
+    """A validation report as JSON."""
+    return [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
+
+
+def to_rotation(row: Row[Any]) -> Rotation:
+    """A row of ``rotations``."""
+    return Rotation(
+        id=row.id,
+        key_id=row.key_id,
+        reason=RotationReason(row.reason),
+        state=RotationState(row.state),
+        idempotency_key=row.idempotency_key,
+        requested_by=row.requested_by,
+        requested_at=row.requested_at,
+        attempts=row.attempts,
+        version_number=row.version_number,
+        failure=row.failure,
+        finished_at=row.finished_at,
+    )
+
+
+def to_audit_event(row: Row[Any]) -> AuditEvent:
+    """A row of ``audit_events``."""
+    return AuditEvent(
+        tenant_id=row.tenant_id,
+        sequence=row.sequence,
+        at=row.at,
+        actor=row.actor,
+        action=row.action,
+        details=row.details,
+        previous_hash=row.previous_hash,
+        hash=row.hash,
+    )

@@ -1,0 +1,182 @@
+"""The tables. The database refuses by itself whatever the lifecycle refuses; every constraint is named."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+Timestamp = DateTime(timezone=True)
+
+OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", UUID, primary_key=True, comment="opaque; stands in the KMS encryption context"),
+    Column("name", Text, nullable=False, unique=True, comment="slug that people use"),
+    Column("state", Text, nullable=False),
+    Column("generation", Integer, nullable=False, comment="grows with every change of state"),
+    Column("external_id", Text, nullable=False, unique=True, comment="made by us; sent with AssumeRole"),
+    Column("kms_key_arn", Text, unique=True, comment="the customer's KMS key"),
+    Column("role_arn", Text, unique=True, comment="the customer's role; NULL in key-policy mode"),
+    Column("created_at", Timestamp, nullable=False),
+    Column("verified_at", Timestamp, comment="last time that the connection passed its checks"),
+    Column("suspended_at", Timestamp),
+    Column("suspended_reason", Text),
+    Column("suspended_aws_code", Text, comment="evidence: AWS's error code"),
+    Column("suspended_request_id", Text, comment="evidence: id of the refused KMS request"),
+    CheckConstraint("state IN ('pending', 'active', 'suspended', 'offboarded')", name="state"),
+    CheckConstraint(
+        "state NOT IN ('active', 'suspended') OR (kms_key_arn IS NOT NULL AND verified_at IS NOT NULL)",
+        name="verified_before_use",
+    ),
+    CheckConstraint("(state = 'suspended') = (suspended_at IS NOT NULL)", name="suspended_at"),
+    CheckConstraint("(suspended_at IS NULL) = (suspended_reason IS NULL)", name="suspended_reason"),
+    CheckConstraint("role_arn IS NULL OR kms_key_arn IS NOT NULL", name="role_with_key"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("rotation_period_seconds", BigInteger, nullable=False),
+    Column("lease_ttl_seconds", Integer, nullable=False, comment="0: no caching"),
+    Column("created_at", Timestamp, nullable=False),
+    Column("next_rotation_at", Timestamp, comment="NULL until the first version is active"),
+    UniqueConstraint("tenant_id", "name"),
+    CheckConstraint("rotation_period_seconds BETWEEN 3600 AND 315360000", name="rotation_period"),
+    CheckConstraint("lease_ttl_seconds BETWEEN 0 AND 86400", name="lease_ttl"),
+    Index("ix_keys_due", "next_rotation_at", postgresql_where=text("next_rotation_at IS NOT NULL")),
+)
+
+rotations = Table(
+    "rotations",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("key_id", UUID, ForeignKey("keys.id"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", Timestamp, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("claimed_until", Timestamp, comment="a worker has it until then"),
+    Column("wake_at", Timestamp, comment="when the sweeper publishes it again"),
+    Column("version_number", Integer, comment="the version that it makes"),
+    Column("failure", Text, comment="why it failed, or its last failed attempt"),
+    Column("finished_at", Timestamp),
+    UniqueConstraint("key_id", "idempotency_key"),
+    CheckConstraint(
+        "reason IN ('initial', 'scheduled', 'forced', 'compromise', 'kms-key-rotated', 'migration')",
+        name="reason",
+    ),
+    CheckConstraint("state IN ('requested', 'generated', 'validated', 'done', 'failed')", name="state"),
+    CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished_at"),
+    CheckConstraint("(state IN ('done', 'failed')) = (wake_at IS NULL)", name="wake_at"),
+    CheckConstraint("state <> 'failed' OR failure IS NOT NULL", name="failure"),
+    CheckConstraint(
+        "state NOT IN ('generated', 'validated', 'done') OR version_number IS NOT NULL", name="version_number"
+    ),
+    Index("uq_rotations_open", "key_id", unique=True, postgresql_where=OPEN_ROTATION),
+    Index("ix_rotations_wake_at", "wake_at", postgresql_where=OPEN_ROTATION),
+)
+
+key_versions = Table(
+    "key_versions",
+    metadata,
+    Column("key_id", UUID, ForeignKey("keys.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),
+    Column("encrypted_key", LargeBinary, comment="encrypted key body: the wrapped key, sealed"),
+    Column("iv", LargeBinary, comment="IV of the seal, 12 bytes"),
+    Column("master_key_id", Text, comment="the master key that sealed it"),
+    Column("kms_key_arn", Text, nullable=False),
+    Column("kms_request_id", Text, nullable=False),
+    Column("kms_key_material_id", Text, comment="where KMS tells it"),
+    Column("rotation_id", UUID, ForeignKey("rotations.id"), nullable=False, unique=True),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", Timestamp, nullable=False),
+    Column("generated_at", Timestamp, nullable=False),
+    Column("validated_at", Timestamp),
+    Column("activated_at", Timestamp),
+    Column("retired_at", Timestamp),
+    Column("ended_at", Timestamp, comment="rejected or destroyed"),
+    Column("fingerprint", LargeBinary, comment="tells secrets apart without revealing them"),
+    Column("canary", LargeBinary, comment="a token made at validation, opened ever after"),
+    Column("checks", JSONB, nullable=False, comment="report of the last validation"),
+    UniqueConstraint("key_id", "fingerprint"),
+    CheckConstraint("number >= 1", name="number"),
+    CheckConstraint(
+        "state IN ('pending', 'active', 'retired', 'compromised', 'rejected', 'destroyed')", name="state"
+    ),
+    CheckConstraint(
+        "state = 'destroyed' OR (encrypted_key IS NOT NULL AND iv IS NOT NULL AND master_key_id IS NOT NULL)",
+        name="record",
+    ),
+    CheckConstraint("iv IS NULL OR octet_length(iv) = 12", name="iv"),
+    CheckConstraint(
+        "(validated_at IS NULL) = (fingerprint IS NULL) AND (validated_at IS NULL) = (canary IS NULL)",
+        name="validated_at",
+    ),
+    CheckConstraint(
+        "state NOT IN ('active', 'retired', 'compromised') OR activated_at IS NOT NULL", name="activated_at"
+    ),
+    CheckConstraint(
+        "activated_at IS NULL OR (validated_at IS NOT NULL AND activated_at >= validated_at)",
+        name="validated_before_active",
+    ),
+    CheckConstraint("state NOT IN ('pending', 'rejected') OR activated_at IS NULL", name="never_active"),
+    CheckConstraint("state <> 'retired' OR retired_at IS NOT NULL", name="retired_at"),
+    CheckConstraint("(state IN ('rejected', 'destroyed')) = (ended_at IS NOT NULL)", name="ended_at"),
+    Index("uq_key_versions_active", "key_id", unique=True, postgresql_where=text("state = 'active'")),
+    Index("uq_key_versions_pending", "key_id", unique=True, postgresql_where=text("state = 'pending'")),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), primary_key=True),
+    Column("sequence", BigInteger, nullable=False, comment="number of the last event"),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("octet_length(hash) = 32", name="hash"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Timestamp, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("previous_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("sequence >= 1", name="sequence"),
+    CheckConstraint("octet_length(hash) = 32 AND octet_length(previous_hash) = 32", name="hash"),
+)

@@ -1,0 +1,59 @@
+"""Driver errors into byok's errors: by the name of the constraint, or by the kind of failure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import exc
+
+from byok.errors import (
+    ByokError,
+    DuplicateKey,
+    DuplicateTenant,
+    KmsKeyTaken,
+    LostRace,
+    RoleTaken,
+    StoreUnavailable,
+)
+
+_BY_CONSTRAINT: dict[str, ByokError] = {
+    "uq_tenants_name": DuplicateTenant("a tenant of this name exists", remedy="choose another name"),
+    "uq_tenants_kms_key_arn": KmsKeyTaken(
+        "another tenant registered this KMS key", remedy="each tenant needs a KMS key of its own"
+    ),
+    "uq_tenants_role_arn": RoleTaken(
+        "another tenant registered this role", remedy="each tenant needs a role of its own"
+    ),
+    "uq_keys_tenant_id_name": DuplicateKey("the tenant has a key of this name", remedy="choose another name"),
+    "pk_key_versions": LostRace("a version of this number exists"),
+    "uq_key_versions_pending": LostRace("the key has a pending version"),
+    "uq_key_versions_active": LostRace("the key has an active version"),
+    "uq_key_versions_rotation_id": LostRace("the rotation has a version"),
+}
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise byok's errors for what SQLAlchemy raises inside the block."""
+    try:
+        yield
+    except exc.IntegrityError as error:
+        raise _for_constraint(error) from error
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        # from None: the driver's message may hold the connection's address and user
+        raise StoreUnavailable(
+            f"PostgreSQL does not answer ({type(error.__cause__ or error).__name__})",
+            remedy="check that the server runs and BYOK_DATABASE_URL names it",
+        ) from None
+    except exc.ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) == "42P01":  # undefined_table
+            raise StoreUnavailable(
+                "the database has no byok tables", remedy="run: byok db upgrade"
+            ) from error
+        raise
+
+
+def _for_constraint(error: exc.IntegrityError) -> Exception:
+    diagnostics = getattr(error.orig, "diag", None)
+    name = getattr(diagnostics, "constraint_name", None)
+    known = _BY_CONSTRAINT.get(name or "")
+    return error if known is None else type(known)(known.message, remedy=known.remedy)

@@ -1,0 +1,88 @@
+"""The table of key versions."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from byok.core.lifecycle import check_transition
+from byok.core.model import Check, KeyVersion, VersionState
+from byok.errors import LostRace, UnknownVersion
+from byok.store import schema
+from byok.store.rows import from_checks, from_version, to_version
+from byok.store.translate import translated_errors
+
+_versions = schema.key_versions
+
+_TIME_OF = {
+    VersionState.ACTIVE: "activated_at",
+    VersionState.RETIRED: "retired_at",
+    VersionState.COMPROMISED: "retired_at",
+    VersionState.REJECTED: "ended_at",
+    VersionState.DESTROYED: "ended_at",
+}
+
+
+class VersionTable:
+    """Implements `byok.ports.Versions`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add(self, version: KeyVersion) -> None:
+        with translated_errors():
+            self._connection.execute(_versions.insert().values(from_version(version)))
+
+    def get(self, key_id: UUID, number: int) -> KeyVersion:
+        row = self._connection.execute(
+            sa.select(_versions).where(_versions.c.key_id == key_id, _versions.c.number == number)
+        ).one_or_none()
+        if row is None:
+            raise UnknownVersion(f"the key has no version {number}")
+        return to_version(row)
+
+    def list(self, key_id: UUID) -> Sequence[KeyVersion]:
+        query = sa.select(_versions).where(_versions.c.key_id == key_id).order_by(_versions.c.number)
+        return [to_version(row) for row in self._connection.execute(query)]
+
+    def find_active(self, key_id: UUID) -> KeyVersion | None:
+        row = self._connection.execute(
+            sa.select(_versions).where(_versions.c.key_id == key_id, _versions.c.state == VersionState.ACTIVE)
+        ).one_or_none()
+        return None if row is None else to_version(row)
+
+    def set_validated(
+        self, version: KeyVersion, at: datetime, checks: Sequence[Check], fingerprint: bytes, canary: bytes
+    ) -> None:
+        self._update(
+            version,
+            validated_at=at,
+            checks=from_checks(tuple(checks)),
+            fingerprint=fingerprint,
+            canary=canary,
+        )
+
+    def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
+        self._update(version, checks=from_checks(tuple(checks)))
+
+    def transition(self, version: KeyVersion, to: VersionState, at: datetime) -> None:
+        check_transition(version.state, to)
+        values: dict[str, object] = {"state": to, _TIME_OF[to]: at}
+        if to is VersionState.DESTROYED:
+            values |= {"encrypted_key": None, "iv": None, "master_key_id": None}
+        self._update(version, **values)
+
+    def _update(self, version: KeyVersion, **values: object) -> None:
+        with translated_errors():
+            changed = self._connection.execute(
+                _versions.update()
+                .where(
+                    _versions.c.key_id == version.key_id,
+                    _versions.c.number == version.number,
+                    _versions.c.state == version.state,
+                )
+                .values(values)
+            ).rowcount
+        if changed != 1:
+            raise LostRace(f"version {version.number} is not {version.state} any more")

@@ -1,0 +1,168 @@
+"""The one place that knows every adapter: builds the services from settings."""
+
+import os
+import random
+import secrets
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from byok.cache.redis import RedisLeaseCache
+from byok.crypto.keyring import MasterKeyRing
+from byok.kms.aws import AwsKms
+from byok.queue import CeleryQueue
+from byok.services.checkups import Checkups
+from byok.services.leases import LeaseDesk
+from byok.services.records import Records
+from byok.services.registry import Registry
+from byok.services.rotations import Rotations
+from byok.services.scheduling import Scheduling
+from byok.services.suspension import Suspensions
+from byok.services.validation import Validator
+from byok.services.vault import Vault
+from byok.settings import Settings, load_settings
+from byok.store.postgres import PostgresStore, create_engine
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class SystemRandom:
+    """The operating system's random source."""
+
+    def bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    def fraction(self) -> float:
+        return random.SystemRandom().random()
+
+    def uuid(self) -> UUID:
+        """A version 7 UUID (RFC 9562): milliseconds since the epoch, then 74 random bits."""
+        value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+        value = value & ~(0xF << 76) | 7 << 76
+        return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Services:
+    """Every service of one process, sharing its adapters."""
+
+    settings: Settings
+    engine: sa.Engine
+    store: PostgresStore
+    cache: RedisLeaseCache
+    kms: AwsKms
+    queue: CeleryQueue
+    master_keys: MasterKeyRing
+    desk: LeaseDesk
+    registry: Registry
+    rotations: Rotations
+    scheduling: Scheduling
+    checkups: Checkups
+    vault: Vault
+
+    def after_fork(self) -> None:
+        """In a forked child: forget secrets, and sockets that still belong to the parent."""
+        self.store.dispose()
+        self.kms.forget()
+        self.desk.forget()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.desk.forget()
+        self.queue.close()
+        self.cache.close()
+        self.store.close()
+
+
+def build(settings: Settings) -> Services:
+    """Wire up the services. Connects to nothing yet.
+
+    Raises:
+        ConfigurationError: the master keys or the database URL are wrong.
+    """
+    clock, random_source = SystemClock(), SystemRandom()
+    master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
+    engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
+    store = PostgresStore(engine)
+    cache = RedisLeaseCache(settings.cache_url.get_secret_value())
+    queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
+    kms = AwsKms(clock, settings.kms_endpoint_url)
+    records = Records(kms, master_keys)
+    suspensions = Suspensions(store, cache, clock)
+    desk = LeaseDesk(
+        store=store,
+        cache=cache,
+        records=records,
+        suspensions=suspensions,
+        master_keys=master_keys,
+        clock=clock,
+        recheck=timedelta(seconds=settings.recheck_seconds),
+    )
+    validator = Validator(kms, records, desk, clock, random_source)
+    rotations = Rotations(
+        store=store,
+        kms=kms,
+        records=records,
+        validator=validator,
+        desk=desk,
+        suspensions=suspensions,
+        queue=queue,
+        clock=clock,
+        random=random_source,
+    )
+    services = Services(
+        settings=settings,
+        engine=engine,
+        store=store,
+        cache=cache,
+        kms=kms,
+        queue=queue,
+        master_keys=master_keys,
+        desk=desk,
+        registry=Registry(store, kms, rotations, clock, random_source),
+        rotations=rotations,
+        scheduling=Scheduling(store, rotations, queue, clock),
+        checkups=Checkups(store, records, validator, suspensions, clock),
+        vault=Vault(desk, rotations, random_source),
+    )
+    _forget_after_fork(services)
+    return services
+
+
+def _forget_after_fork(services: Services) -> None:
+    reference = weakref.ref(services)
+
+    def in_child() -> None:
+        if (alive := reference()) is not None:
+            alive.after_fork()
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+_connected: Services | None = None
+_connecting = threading.Lock()
+
+
+def connect(settings: Settings | None = None) -> Vault:
+    """The vault of this process. Without ``settings`` the environment decides, and all callers share one.
+
+    Raises:
+        ConfigurationError: a BYOK_* variable is missing or wrong.
+    """
+    global _connected  # one set of connections a process is the point
+    if settings is not None:
+        return build(settings).vault
+    with _connecting:
+        if _connected is None:
+            _connected = build(load_settings())
+        return _connected.vault

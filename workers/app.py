@@ -1,0 +1,55 @@
+"""The Celery application of the workers and of Beat."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from byok.logs import configure_logging
+from byok.queue import COMMON_SETTINGS
+from byok.settings import Settings
+from workers.base import ByokTask
+from workers.schedule import beat_schedule
+
+# Each setting with its reason; docs/celery.md tells more.
+WORKER_SETTINGS: dict[str, Any] = {
+    # A task whose worker dies is delivered again; every task is safe to run twice.
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    # Work waits in the queue, where another worker can take it and forced rotations come first.
+    "worker_prefetch_multiplier": 1,
+    # The work is waiting for KMS, PostgreSQL and Redis: threads wait as well as processes, in a
+    # fraction of the memory. Each call has a timeout of its own, since threads know no hard limits.
+    "worker_pool": "threads",
+    # On SIGTERM running tasks get this long to end before their messages are given back.
+    "worker_soft_shutdown_timeout": 15.0,
+    # Flower lives on events.
+    "worker_send_task_events": True,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "broker_connection_retry_on_startup": True,
+    # The message may be with another worker by then; ours would only do the work twice.
+    "worker_cancel_long_running_tasks_on_connection_loss": True,
+}
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery app set up from ``settings``, with byok's tasks and schedule."""
+    app = Celery(
+        "byok", broker=settings.broker_url.get_secret_value(), task_cls=ByokTask, include=["workers.tasks"]
+    )
+    app.conf.update(COMMON_SETTINGS)
+    app.conf.update(WORKER_SETTINGS)
+    app.conf.update(
+        worker_concurrency=settings.worker_concurrency,
+        beat_schedule=beat_schedule(settings),
+        # Beat looks this often whether something is due.
+        beat_max_loop_interval=min(5.0, settings.dispatch_interval_seconds),
+    )
+    app.byok_settings = settings
+
+    def set_up_logging(**_: object) -> None:
+        configure_logging(settings.log_format)
+
+    setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
+    return app

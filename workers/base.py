@@ -1,0 +1,36 @@
+"""What all tasks share: the process's services, and log lines bound to the task."""
+
+import threading
+from typing import Any
+
+import structlog
+from celery import Task
+
+from byok.errors import ByokError
+from byok.wiring import Services, build
+
+_building = threading.Lock()
+
+
+class ByokTask(Task):
+    """Base of byok's tasks."""
+
+    abstract = True
+    # Errors of ours tell their story in one line and are logged without a traceback.
+    throws = (ByokError,)
+
+    @property
+    def services(self) -> Services:
+        """The services of this process, built on first use: after a fork, never before it."""
+        with _building:
+            found: Services | None = getattr(self.app, "byok_services", None)
+            if found is None:
+                found = build(self.app.byok_settings)
+                self.app.byok_services = found
+            return found
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # Celery's signature
+        """Run the task with its id and the ids it was given on every log line."""
+        names = {name: kwargs[name] for name in ("tenant", "key", "rotation_id") if name in kwargs}
+        with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id, **names):
+            return super().__call__(*args, **kwargs)
