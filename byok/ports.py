@@ -224,6 +224,9 @@ class Keys(Protocol):
     ) -> None:
         """Change a key's settings and its next due time."""
 
+    def count_overdue(self, now: datetime) -> tuple[int, int]:
+        """How many keys there are, and how many of active tenants are due by ``now``."""
+
     def lock(self, key_id: UUID) -> Key:
         """The key's row, locked until the transaction ends: the lock that orders changes of its versions."""
 

@@ -1,7 +1,7 @@
 """The one place that knows every adapter: builds the services from settings."""
 
 import os
-import random
+import random as system_random
 import secrets
 import threading
 import time
@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from byok.cache.redis import RedisLeaseCache
 from byok.crypto.keyring import MasterKeyRing
 from byok.kms.aws import AwsKms
+from byok.ports import Clock, Kms, LeaseCache, Random, Store, TaskQueue
 from byok.queue import CeleryQueue
 from byok.services.checkups import Checkups
 from byok.services.leases import LeaseDesk
+from byok.services.overview import Observer
 from byok.services.records import Records
 from byok.services.registry import Registry
 from byok.services.rotations import Rotations
@@ -43,7 +45,7 @@ class SystemRandom:
         return os.urandom(count)
 
     def fraction(self) -> float:
-        return random.SystemRandom().random()
+        return system_random.SystemRandom().random()
 
     def uuid(self) -> UUID:
         """A version 7 UUID (RFC 9562): milliseconds since the epoch, then 74 random bits."""
@@ -52,51 +54,31 @@ class SystemRandom:
         return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True)
 class Services:
-    """Every service of one process, sharing its adapters."""
+    """Every service, over one set of ports."""
 
-    settings: Settings
-    engine: sa.Engine
-    store: PostgresStore
-    cache: RedisLeaseCache
-    kms: AwsKms
-    queue: CeleryQueue
-    master_keys: MasterKeyRing
     desk: LeaseDesk
     registry: Registry
     rotations: Rotations
     scheduling: Scheduling
     checkups: Checkups
+    observer: Observer
     vault: Vault
 
-    def after_fork(self) -> None:
-        """In a forked child: forget secrets, and sockets that still belong to the parent."""
-        self.store.dispose()
-        self.kms.forget()
-        self.desk.forget()
 
-    def close(self) -> None:
-        """Close all connections."""
-        self.desk.forget()
-        self.queue.close()
-        self.cache.close()
-        self.store.close()
-
-
-def build(settings: Settings) -> Services:
-    """Wire up the services. Connects to nothing yet.
-
-    Raises:
-        ConfigurationError: the master keys or the database URL are wrong.
-    """
-    clock, random_source = SystemClock(), SystemRandom()
-    master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
-    engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
-    store = PostgresStore(engine)
-    cache = RedisLeaseCache(settings.cache_url.get_secret_value())
-    queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
-    kms = AwsKms(clock, settings.kms_endpoint_url)
+def assemble(
+    *,
+    store: Store,
+    cache: LeaseCache,
+    kms: Kms,
+    queue: TaskQueue,
+    master_keys: MasterKeyRing,
+    clock: Clock,
+    random: Random,
+    recheck: timedelta,
+) -> Services:
+    """Put the services together over any ports."""
     records = Records(kms, master_keys)
     suspensions = Suspensions(store, cache, clock)
     desk = LeaseDesk(
@@ -106,9 +88,9 @@ def build(settings: Settings) -> Services:
         suspensions=suspensions,
         master_keys=master_keys,
         clock=clock,
-        recheck=timedelta(seconds=settings.recheck_seconds),
+        recheck=recheck,
     )
-    validator = Validator(kms, records, desk, clock, random_source)
+    validator = Validator(kms, records, desk, clock, random)
     rotations = Rotations(
         store=store,
         kms=kms,
@@ -118,29 +100,76 @@ def build(settings: Settings) -> Services:
         suspensions=suspensions,
         queue=queue,
         clock=clock,
-        random=random_source,
+        random=random,
     )
-    services = Services(
-        settings=settings,
-        engine=engine,
+    return Services(
+        desk=desk,
+        registry=Registry(store, kms, rotations, clock, random),
+        rotations=rotations,
+        scheduling=Scheduling(store, rotations, queue, clock),
+        checkups=Checkups(store, records, validator, suspensions, clock),
+        observer=Observer(store, clock),
+        vault=Vault(desk, rotations, random),
+    )
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Runtime:
+    """The services of one process, with the adapters behind them."""
+
+    settings: Settings
+    engine: sa.Engine
+    store: PostgresStore
+    cache: RedisLeaseCache
+    kms: AwsKms
+    queue: CeleryQueue
+    master_keys: MasterKeyRing
+    services: Services
+
+    def after_fork(self) -> None:
+        """In a forked child: forget secrets, and sockets that still belong to the parent."""
+        self.store.dispose()
+        self.kms.forget()
+        self.services.desk.forget()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.services.desk.forget()
+        self.queue.close()
+        self.cache.close()
+        self.store.close()
+
+
+def build(settings: Settings) -> Runtime:
+    """Build the adapters and the services over them. Connects to nothing yet.
+
+    Raises:
+        ConfigurationError: the master keys or the database URL are wrong.
+    """
+    clock, random_source = SystemClock(), SystemRandom()
+    master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
+    engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
+    store = PostgresStore(engine)
+    cache = RedisLeaseCache(settings.cache_url.get_secret_value())
+    kms = AwsKms(clock, settings.kms_endpoint_url)
+    queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
+    services = assemble(
         store=store,
         cache=cache,
         kms=kms,
         queue=queue,
         master_keys=master_keys,
-        desk=desk,
-        registry=Registry(store, kms, rotations, clock, random_source),
-        rotations=rotations,
-        scheduling=Scheduling(store, rotations, queue, clock),
-        checkups=Checkups(store, records, validator, suspensions, clock),
-        vault=Vault(desk, rotations, random_source),
+        clock=clock,
+        random=random_source,
+        recheck=timedelta(seconds=settings.recheck_seconds),
     )
-    _forget_after_fork(services)
-    return services
+    runtime = Runtime(settings, engine, store, cache, kms, queue, master_keys, services)
+    _forget_after_fork(runtime)
+    return runtime
 
 
-def _forget_after_fork(services: Services) -> None:
-    reference = weakref.ref(services)
+def _forget_after_fork(runtime: Runtime) -> None:
+    reference = weakref.ref(runtime)
 
     def in_child() -> None:
         if (alive := reference()) is not None:
@@ -149,7 +178,7 @@ def _forget_after_fork(services: Services) -> None:
     os.register_at_fork(after_in_child=in_child)
 
 
-_connected: Services | None = None
+_connected: Runtime | None = None
 _connecting = threading.Lock()
 
 
@@ -161,8 +190,8 @@ def connect(settings: Settings | None = None) -> Vault:
     """
     global _connected  # one set of connections a process is the point
     if settings is not None:
-        return build(settings).vault
+        return build(settings).services.vault
     with _connecting:
         if _connected is None:
             _connected = build(load_settings())
-        return _connected.vault
+        return _connected.services.vault

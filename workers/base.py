@@ -7,7 +7,7 @@ import structlog
 from celery import Task
 
 from byok.errors import ByokError
-from byok.wiring import Services, build
+from byok.wiring import Runtime, Services, build
 
 _building = threading.Lock()
 
@@ -23,11 +23,11 @@ class ByokTask(Task):
     def services(self) -> Services:
         """The services of this process, built on first use: after a fork, never before it."""
         with _building:
-            found: Services | None = getattr(self.app, "byok_services", None)
-            if found is None:
-                found = build(self.app.byok_settings)
-                self.app.byok_services = found
-            return found
+            runtime: Runtime | None = getattr(self.app, "byok_runtime", None)
+            if runtime is None:
+                runtime = build(self.app.byok_settings)
+                self.app.byok_runtime = runtime
+            return runtime.services
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # Celery's signature
         """Run the task with its id and the ids it was given on every log line."""

@@ -125,7 +125,8 @@ class XaesKey:
         with secret.borrow() as raw:
             _require_key(raw)
             # The block cipher itself, as the specification's CMAC needs it; no data is encrypted in ECB.
-            self._ecb = Cipher(algorithms.AES256(raw), modes.ECB())  # noqa: S305
+            # It keeps what it is given, and the secret's own bytes may be wiped: hence a copy.
+            self._ecb = Cipher(algorithms.AES256(bytes(raw)), modes.ECB())  # noqa: S305
         self._subkey = _cmac_subkey(self._encrypt_blocks(bytes(_BLOCK_BYTES)))
 
     def __repr__(self) -> str:

@@ -156,6 +156,15 @@ class Rotations:
         )  # fmt: skip
         return Requested(rotation, joined=False)
 
+    def get(self, rotation_id: UUID) -> Rotation:
+        """A rotation as it stands now.
+
+        Raises:
+            UnknownRotation, StoreUnavailable.
+        """
+        with self._store.transaction() as tx:
+            return tx.rotations.get(rotation_id)
+
     def publish(self, tenant_name: str, key_name: str, rotation: Rotation) -> None:
         """Publish a recorded request; a broker that is down delays it to the next sweep."""
         try:
@@ -183,8 +192,7 @@ class Rotations:
             require_active(tenant)
             rotation = self._advance(tenant, key, rotation)
         except LostRace:
-            with self._store.transaction() as tx:
-                return tx.rotations.get(rotation_id)
+            return self.get(rotation_id)  # another worker is ahead of us
         except KmsAccessRevoked as refusal:
             self._suspensions.revoked(tenant, refusal, actor="rotation")
             self._fail(tenant, key, rotation_id, refusal)

@@ -121,6 +121,7 @@ class Rejected(ValidationFailed):
     """A version failed its gate."""
 
     def __init__(self, number: int, checks: tuple[Check, ...]) -> None:
+        self.number = number
         self.checks = checks
         failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
         super().__init__(f"version {number} failed validation: {failed}")

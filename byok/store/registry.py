@@ -128,6 +128,13 @@ class KeyTable:
         query = sa.select(_keys).where(_keys.c.tenant_id == tenant_id).order_by(_keys.c.name)
         return [to_key(row) for row in self._connection.execute(query)]
 
+    def count_overdue(self, now: datetime) -> tuple[int, int]:
+        overdue = sa.and_(_keys.c.next_rotation_at <= now, _tenants.c.state == TenantState.ACTIVE)
+        row = self._connection.execute(
+            sa.select(sa.func.count(), sa.func.count().filter(overdue)).select_from(_keys.join(_tenants))
+        ).one()
+        return row[0], row[1]
+
     def update(
         self,
         key_id: UUID,

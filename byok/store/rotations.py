@@ -37,8 +37,9 @@ class RotationTable:
                 wake_at=wake_at,
             )
             .on_conflict_do_nothing()
+            .returning(_rotations.c.id)
         )
-        return self._connection.execute(statement).rowcount == 1
+        return self._connection.execute(statement).one_or_none() is not None
 
     def get(self, rotation_id: UUID) -> Rotation:
         found = self._find(_rotations.c.id == rotation_id)

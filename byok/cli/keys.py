@@ -1,0 +1,290 @@
+"""``byok key``: create, list, show, rotate, validate, set-rotation."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from byok.cli.output import (
+    AsJson,
+    actor,
+    checks_json,
+    checks_table,
+    console,
+    parse_duration,
+    print_json,
+    show_duration,
+    show_state,
+    show_time,
+    table,
+)
+from byok.cli.services import open_services
+from byok.core.model import (
+    DEFAULT_LEASE_TTL,
+    DEFAULT_ROTATION_PERIOD,
+    Key,
+    KeyVersion,
+    Rotation,
+    RotationReason,
+    RotationState,
+)
+from byok.errors import InvalidInput, Unavailable, ValidationFailed
+
+if TYPE_CHECKING:
+    from byok.wiring import Services
+
+app = typer.Typer(help="Data keys: create, rotate, validate.", no_args_is_help=True)
+
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
+Name = Annotated[str, typer.Argument(metavar="KEY", help="The key's name, such as pii.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until a worker has done it.")]
+
+_WAIT_SECONDS = 60
+_REQUESTABLE = (RotationReason.FORCED, RotationReason.COMPROMISE)
+
+
+@app.command(epilog="Example: [bold]byok key create acme pii --rotate-every 90d --ttl 1h --wait[/]")
+def create(
+    tenant: Tenant,
+    key: Name,
+    rotate_every: Annotated[
+        str, typer.Option(metavar="DURATION", help="Rotation period, 1h to 3650d.")
+    ] = show_duration(DEFAULT_ROTATION_PERIOD),
+    ttl: Annotated[
+        str, typer.Option(metavar="DURATION", help="Cache TTL, 0 (off) to 24h: the bound on a revocation.")
+    ] = show_duration(DEFAULT_LEASE_TTL),
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create a key; a worker generates and validates its first version."""
+    with open_services() as services:
+        _, requested = services.registry.create_key(
+            tenant,
+            key,
+            rotation_period=parse_duration(rotate_every),
+            lease_ttl=parse_duration(ttl),
+            actor=actor(),
+        )
+        _report(services, tenant, key, requested.rotation, joined=False, wait=wait, as_json=as_json)
+
+
+@app.command(epilog="Example: [bold]byok key rotate acme pii --reason compromise --wait[/]")
+def rotate(
+    tenant: Tenant,
+    key: Name,
+    reason: Annotated[str, typer.Option(help="forced or compromise.")] = "forced",
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The same text never rotates twice.")
+    ] = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a new version now."""
+    if reason not in _REQUESTABLE:
+        raise InvalidInput(f"{reason!r} is not a reason to ask for", remedy="use forced or compromise")
+    with open_services() as services:
+        requested = services.rotations.request(
+            tenant,
+            key,
+            reason=RotationReason(reason),
+            requested_by=actor(),
+            idempotency_key=idempotency_key,
+        )
+        _report(
+            services, tenant, key, requested.rotation, joined=requested.joined, wait=wait, as_json=as_json
+        )
+
+
+def _report(
+    services: "Services",
+    tenant: str,
+    key: str,
+    rotation: Rotation,
+    *,
+    joined: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    if wait:
+        rotation = _wait(services, tenant, key, rotation)
+    if as_json:
+        print_json(_rotation_json(rotation) | {"joined": joined})
+    else:
+        note = "  (joined a rotation that was requested before)" if joined else ""
+        version = f", version {rotation.version_number}" if rotation.version_number else ""
+        console.print(f"rotation {rotation.id}: {show_state(rotation.state)}{version}{note}")
+    if rotation.state is RotationState.FAILED:
+        raise ValidationFailed(f"rotation {rotation.id} failed: {rotation.failure}")
+
+
+def _wait(services: "Services", tenant: str, key: str, rotation: Rotation) -> Rotation:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    with console.status("waiting for a worker …"):
+        while rotation.is_open:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"rotation {rotation.id} is still {rotation.state} after {_WAIT_SECONDS} s",
+                    remedy=f"it goes on by itself; byok doctor tells whether a worker runs, "
+                    f"byok key show {tenant} {key} how far it is",
+                )
+            time.sleep(0.2)
+            rotation = services.rotations.get(rotation.id)
+    return rotation
+
+
+@app.command("list")
+def list_(tenant: Tenant, as_json: AsJson = False) -> None:
+    """List a tenant's keys."""
+    with open_services() as services:
+        _, keys = services.registry.show_tenant(tenant)
+    if as_json:
+        print_json([_key_json(key) for key in keys])
+        return
+    rows = [
+        (
+            key.name,
+            show_duration(key.rotation_period),
+            show_duration(key.lease_ttl),
+            show_time(key.next_rotation_at),
+        )
+        for key in keys
+    ]
+    console.print(table(f"keys of {tenant}", ("key", "rotates every", "cache TTL", "next rotation"), rows))
+
+
+@app.command()
+def show(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
+    """Show a key: its versions with state, reason, who and when, and its latest rotations."""
+    with open_services() as services:
+        details = services.registry.show_key(tenant, key)
+    if as_json:
+        print_json(
+            _key_json(details.key)
+            | {
+                "versions": [_version_json(version) for version in details.versions],
+                "rotations": [_rotation_json(rotation) for rotation in details.rotations],
+            }
+        )
+        return
+    found = details.key
+    console.print(
+        f"key [bold]{tenant}/{key}[/]: rotates every {show_duration(found.rotation_period)}, "
+        f"cache TTL {show_duration(found.lease_ttl)}, next rotation {show_time(found.next_rotation_at)}"
+    )
+    console.print(versions_table(details.versions))
+    failed = [rotation for rotation in details.rotations if rotation.failure]
+    if failed:
+        rows = [
+            (show_time(one.requested_at), one.reason.value, show_state(one.state), one.failure or "")
+            for one in failed
+        ]
+        console.print(table("rotations with trouble", ("requested", "reason", "state", "why"), rows))
+
+
+def versions_table(versions: Sequence[KeyVersion]) -> Table:
+    """Versions with state, reason, who and when."""
+    rows = [
+        (
+            str(version.number),
+            show_state(version.state),
+            version.reason.value,
+            version.requested_by,
+            show_time(version.activated_at),
+            show_time(version.retired_at),
+            f"{sum(check.passed for check in version.checks)}/{len(version.checks)}",
+        )
+        for version in versions
+    ]
+    return table("versions", ("#", "state", "reason", "who", "activated", "retired", "checks"), rows)
+
+
+@app.command()
+def validate(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
+    """Run all checks on the active version now."""
+    from byok.services.validation import Rejected
+
+    failure: Rejected | None = None
+    with open_services() as services, console.status("checking …"):
+        try:
+            number, checks = services.checkups.validate(tenant, key, actor=actor())
+        except Rejected as rejected:
+            number, checks, failure = rejected.number, rejected.checks, rejected
+    if as_json:
+        print_json({"version": number, "passed": failure is None, "checks": checks_json(checks)})
+    else:
+        console.print(checks_table(f"version {number} of {tenant}/{key}", checks))
+    if failure is not None:
+        raise failure
+
+
+@app.command(epilog="Example: [bold]byok key set-rotation acme pii --every 30d --ttl 15m[/]")
+def set_rotation(
+    tenant: Tenant,
+    key: Name,
+    every: Annotated[str | None, typer.Option(metavar="DURATION", help="New period, 1h to 3650d.")] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="New cache TTL, 0 to 24h.")] = None,
+    next_in: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="When the next scheduled rotation is due.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change how often a key rotates, how long it may be cached, or when it is due next."""
+    with open_services() as services:
+        changed = services.registry.set_rotation(
+            tenant,
+            key,
+            actor=actor(),
+            rotation_period=None if every is None else parse_duration(every),
+            lease_ttl=None if ttl is None else parse_duration(ttl),
+            next_in=None if next_in is None else parse_duration(next_in),
+        )
+    if as_json:
+        print_json(_key_json(changed))
+        return
+    console.print(
+        f"key [bold]{tenant}/{key}[/] rotates every {show_duration(changed.rotation_period)}, "
+        f"cache TTL {show_duration(changed.lease_ttl)}, next rotation {show_time(changed.next_rotation_at)}"
+    )
+
+
+def _key_json(key: Key) -> dict[str, Any]:
+    return {
+        "key": key.name,
+        "id": key.id,
+        "rotation_period_seconds": key.rotation_period,
+        "lease_ttl_seconds": key.lease_ttl,
+        "next_rotation_at": key.next_rotation_at,
+    }
+
+
+def _version_json(version: KeyVersion) -> dict[str, Any]:
+    return {
+        "number": version.number,
+        "state": version.state,
+        "reason": version.reason,
+        "requested_by": version.requested_by,
+        "requested_at": version.requested_at,
+        "activated_at": version.activated_at,
+        "retired_at": version.retired_at,
+        "kms_key_arn": str(version.kms_key_arn),
+        "kms_request_id": version.kms_request_id,
+        "kms_key_material_id": version.kms_key_material_id,
+        "master_key_id": version.sealed_wrapped_key.master_key_id,
+        "checks": checks_json(version.checks),
+    }
+
+
+def _rotation_json(rotation: Rotation) -> dict[str, Any]:
+    return {
+        "rotation": rotation.id,
+        "state": rotation.state,
+        "reason": rotation.reason,
+        "requested_by": rotation.requested_by,
+        "requested_at": rotation.requested_at,
+        "version": rotation.version_number,
+        "attempts": rotation.attempts,
+        "failure": rotation.failure,
+        "finished_at": rotation.finished_at,
+    }

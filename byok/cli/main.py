@@ -1,0 +1,61 @@
+"""The ``byok`` command."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from byok import __version__
+from byok.cli import demo, fields, keys, operations, tenants, up
+from byok.cli.output import print_error
+from byok.errors import ByokError
+from byok.logs import configure_logging
+
+app = typer.Typer(
+    name="byok",
+    help="Bring Your Own Key encryption: data keys in each customer's own AWS KMS.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog="Begin with [bold]byok demo[/], then [bold]byok up[/].",
+)
+app.add_typer(tenants.app, name="tenant")
+app.add_typer(keys.app, name="key")
+app.add_typer(operations.db_app, name="db")
+app.add_typer(operations.master_key_app, name="master-key")
+app.add_typer(operations.audit_app, name="audit")
+app.command()(fields.encrypt)
+app.command()(fields.decrypt)
+app.command()(operations.status)
+app.command()(operations.doctor)
+app.command()(demo.demo)
+app.command()(up.up)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"byok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[  # noqa: ARG001  # handled by its callback
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set up what all commands share."""
+    configure_logging("console", logging.ERROR)
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line and its exit code."""
+    try:
+        app()
+    except ByokError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

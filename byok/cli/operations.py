@@ -1,0 +1,189 @@
+"""``byok status``, ``doctor``, ``db``, ``master-key`` and ``audit``."""
+
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from byok.cli.output import (
+    AsJson,
+    checks_json,
+    checks_table,
+    console,
+    print_json,
+    show_state,
+    show_time,
+    table,
+)
+from byok.cli.services import open_runtime, open_services
+from byok.core.model import AuditEvent, Check
+from byok.errors import ByokError, QueueUnavailable, Unavailable
+
+if TYPE_CHECKING:
+    from byok.wiring import Runtime
+
+db_app = typer.Typer(help="The database schema.", no_args_is_help=True)
+master_key_app = typer.Typer(help="The vendor's own master keys.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
+
+
+def status(as_json: AsJson = False) -> None:
+    """The fleet at a glance: tenants, keys, rotations, queues, workers, and who is stopped."""
+    with open_runtime() as runtime:
+        overview = runtime.services.observer.overview()
+        queues, workers = _queue_state(runtime)
+    if as_json:
+        print_json(
+            {
+                "tenants": overview.tenants,
+                "keys": overview.keys,
+                "overdue": overview.overdue,
+                "rotations": overview.rotations,
+                "queues": queues,
+                "workers": workers,
+                "suspended": [tenant.name for tenant in overview.suspended],
+            }
+        )
+        return
+    rows = [
+        ("tenants", ", ".join(f"{count} {show_state(state)}" for state, count in overview.tenants.items())),
+        ("keys", f"{overview.keys}, {overview.overdue} overdue"),
+        ("rotations", ", ".join(f"{n} {show_state(state)}" for state, n in overview.rotations.items())),
+        ("queues", ", ".join(f"{name} {depth}" for name, depth in (queues or {}).items()) or "no broker"),
+        ("workers", ", ".join(workers) or "[red]none answers[/]"),
+    ]
+    console.print(table("byok", ("what", "how it stands"), rows))
+    for tenant in overview.suspended:
+        assert tenant.suspension is not None
+        stopped = tenant.suspension
+        console.print(
+            f"[bold red]suspended[/] {tenant.name} since {show_time(stopped.since)}: {stopped.reason} "
+            f"({stopped.aws_code or 'by hand'}, request {stopped.request_id or '–'})"
+        )
+
+
+def _queue_state(runtime: "Runtime") -> tuple[dict[str, int] | None, list[str]]:
+    try:
+        return runtime.queue.depths(), runtime.queue.workers()
+    except QueueUnavailable:
+        return None, []
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, servers, migrations and workers; each finding with its remedy."""
+    with open_runtime() as runtime:
+        checks = [
+            Check("settings", passed=True, detail=f"BYOK_ENV={runtime.settings.env}"),
+            Check("master-keys", passed=True, detail=f"sealing with {runtime.master_keys.primary_id}"),
+            _examine("postgresql", lambda: _database(runtime)),
+            _examine("broker", lambda: _answers(runtime.queue.ping)),
+            _examine("cache", lambda: _answers(runtime.cache.ping)),
+            _examine("workers", lambda: _workers(runtime)),
+        ]
+    if as_json:
+        print_json(checks_json(checks))
+    else:
+        console.print(checks_table("doctor", checks))
+    if not all(check.passed for check in checks):
+        raise Unavailable("something is not as it must be", remedy="see the failed rows above")
+
+
+def _examine(name: str, examine: Callable[[], str]) -> Check:
+    try:
+        return Check(name, passed=True, detail=examine())
+    except ByokError as error:
+        return Check(name, passed=False, detail=f"{error.message} → {error.remedy or 'see the runbook'}")
+
+
+def _answers(ping: Callable[[], None]) -> str:
+    ping()
+    return "answers"
+
+
+def _database(runtime: "Runtime") -> str:
+    from byok.store import migrate
+
+    current, head = migrate.current_revision(runtime.engine), migrate.head_revision()
+    if current != head:
+        raise Unavailable(f"the schema is at {current}, the code at {head}", remedy="run: byok db upgrade")
+    return f"schema {current}"
+
+
+def _workers(runtime: "Runtime") -> str:
+    workers = runtime.queue.workers()
+    if not workers:
+        raise Unavailable("no worker answers", remedy="start one: celery -A workers worker")
+    return ", ".join(workers)
+
+
+@db_app.command()
+def upgrade() -> None:
+    """Bring the database to the newest schema."""
+    from byok.store import migrate
+
+    with open_runtime() as runtime:
+        migrate.upgrade(runtime.engine)
+        console.print(f"the schema is at {migrate.current_revision(runtime.engine)}")
+
+
+@master_key_app.command(epilog="Example: [bold]export BYOK_MASTER_KEYS=$(byok master-key generate)[/]")
+def generate(
+    key_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Name of the key.")] = None,
+) -> None:
+    """Print a new master key as an entry of BYOK_MASTER_KEYS. Keep it where you keep secrets."""
+    from byok.crypto.keyring import format_entry
+
+    typer.echo(format_entry(key_id or f"mk-{secrets.token_hex(4)}", secrets.token_bytes(32)))
+
+
+@audit_app.command("log")
+def audit_log(
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened to a tenant and its keys, and who did it."""
+    with open_services() as services:
+        events = services.registry.audit_log(tenant)
+    if as_json:
+        print_json([_event_json(event) for event in events])
+        return
+    rows = [
+        (
+            str(event.sequence),
+            show_time(event.at),
+            event.actor,
+            event.action,
+            ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in (None, "")),
+        )
+        for event in events
+    ]
+    console.print(table(f"audit log of {tenant}", ("#", "when", "who", "what", "details"), rows))
+
+
+@audit_app.command("verify")
+def audit_verify(
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Verify a tenant's hash chain from the first event to the last."""
+    from byok.core.audit import verify_chain
+
+    with open_services() as services:
+        count = verify_chain(services.registry.audit_log(tenant))
+    if as_json:
+        print_json({"tenant": tenant, "events": count, "intact": True})
+    else:
+        console.print(f"{count} events, [green]the chain is intact[/]")
+
+
+def _event_json(event: AuditEvent) -> dict[str, Any]:
+    return {
+        "sequence": event.sequence,
+        "at": event.at,
+        "actor": event.actor,
+        "action": event.action,
+        "details": event.details,
+        "previous_hash": event.previous_hash.hex(),
+        "hash": event.hash.hex(),
+    }

@@ -1,0 +1,129 @@
+"""How the command line prints: tables for people, JSON for machines, durations and times for both."""
+
+import getpass
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from byok.core.model import Check
+from byok.errors import ByokError, InvalidInput
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+_DURATION = re.compile(r"(\d+)([smhd]?)")
+_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_STATE_STYLES = {
+    "active": "green",
+    "done": "green",
+    "suspended": "bold red",
+    "failed": "red",
+    "rejected": "red",
+    "compromised": "bold red",
+    "pending": "yellow",
+    "requested": "yellow",
+    "generated": "yellow",
+    "validated": "yellow",
+}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Parse ``90d``, ``12h``, ``30m``, ``45s`` or plain seconds.
+
+    Raises:
+        InvalidInput: none of these.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None or len(match[1]) > 12:
+        raise InvalidInput(f"{text!r} is not a duration", remedy="write 90d, 12h, 30m or 45s")
+    seconds = int(match[1]) * _UNIT_SECONDS[match[2]]
+    if seconds > 10**10:
+        raise InvalidInput(f"{text!r} is longer than 300 years", remedy="write 90d, 12h, 30m or 45s")
+    return timedelta(seconds=seconds)
+
+
+def show_duration(duration: timedelta) -> str:
+    """The duration in its largest whole unit, as `parse_duration` reads it."""
+    seconds = int(duration.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def show_time(at: datetime | None) -> str:
+    """A time to the second in UTC, or a dash."""
+    return "–" if at is None else at.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def show_state(state: str) -> str:
+    """A state in its colour, as Rich markup."""
+    style = _STATE_STYLES.get(state)
+    return f"[{style}]{state}[/]" if style else state
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401  # whatever json takes
+    """Print JSON to standard output; times as ISO 8601, durations as seconds."""
+    print(json.dumps(value, indent=2, default=_to_json))  # noqa: T201  # standard output is the point
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table in the house style."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def checks_table(title: str, checks: Iterable[Check]) -> Table:
+    """The report of a gate."""
+    return table(
+        title,
+        ("check", "verdict", "what was seen"),
+        [
+            (check.name, "[green]passed[/]" if check.passed else "[red]FAILED[/]", check.detail)
+            for check in checks
+        ],
+    )
+
+
+def checks_json(checks: Iterable[Check]) -> list[dict[str, object]]:
+    """The report of a gate for machines."""
+    return [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
+
+
+def print_error(error: ByokError) -> None:
+    """One line on standard error, and the remedy; JSON where the command was asked for JSON."""
+    if "--json" in sys.argv:
+        line = {"error": error.code, "message": error.message, "remedy": error.remedy}
+        error_console.print(json.dumps(line), soft_wrap=True, markup=False)
+        return
+    remedy = f" → {error.remedy}" if error.remedy else ""
+    error_console.print(f"byok: {error.message} [{error.code}]{remedy}", soft_wrap=True, markup=False)
+
+
+def actor() -> str:
+    """Who runs this command, for the audit log."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container may run under a uid without a name
+        return "cli"

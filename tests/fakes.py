@@ -1,0 +1,199 @@
+"""Stand-ins for the world. They do real cryptography and pass the same contract tests as the adapters."""
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from byok.core.model import Check, Connection, Rotation
+from byok.core.wire import associated_data
+from byok.crypto import hazmat
+from byok.crypto.hazmat import SecretBytes
+from byok.errors import ByokError, CacheUnavailable, KmsAccessRevoked, KmsIntegrityError, QueueUnavailable
+from byok.ports import KmsKeyDescription, LeaseId, SealedLease, UnwrappedKey, WrappedKey
+
+
+class FakeClock:
+    """A clock that moves when told to."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self.time = start
+
+    def now(self) -> datetime:
+        return self.time
+
+    def advance(self, **duration: float) -> None:
+        self.time += timedelta(**duration)
+
+
+class CountingRandom:
+    """Real random bytes, ordered ids, and a fixed fraction."""
+
+    def __init__(self, fraction: float = 0.5) -> None:
+        self._ids = itertools.count(1)
+        self._fraction = fraction
+        self._run = int.from_bytes(os.urandom(6))
+
+    def bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    def fraction(self) -> float:
+        return self._fraction
+
+    def uuid(self) -> UUID:
+        return UUID(int=self._run << 80 | 7 << 76 | 0b10 << 62 | next(self._ids))
+
+
+@dataclass
+class FakeKmsKey:
+    """One customer's KMS key, as its owner may change it."""
+
+    material: SecretBytes = field(default_factory=lambda: SecretBytes(os.urandom(32)))
+    state: str = "Enabled"
+    spec: str = "SYMMETRIC_DEFAULT"
+
+
+class FakeKms:
+    """AWS KMS of many customers in memory: wraps with AES-GCM, binds the context, knows key states."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, FakeKmsKey] = {}
+        self.calls: list[str] = []
+        self._faults: list[ByokError] = []
+        self.hooks: dict[str, Callable[[], None]] = {}
+        self._requests = itertools.count(1)
+
+    def fail_next(self, error: ByokError, times: int = 1) -> None:
+        """Let the next calls raise ``error``."""
+        self._faults += [error] * times
+
+    def disable(self, arn: object) -> None:
+        self.keys[str(arn)].state = "Disabled"
+
+    def enable(self, arn: object) -> None:
+        self.keys[str(arn)].state = "Enabled"
+
+    def count(self, operation: str) -> int:
+        return self.calls.count(operation)
+
+    def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:
+        key = self._usable(connection, "GenerateDataKeyWithoutPlaintext")
+        iv = os.urandom(12)
+        body = hazmat.gcm_encrypt(key.material, iv, os.urandom(32), _encode(context))
+        return WrappedKey(iv + body, self._request_id(), "material-1")
+
+    def decrypt(
+        self,
+        connection: Connection,
+        ciphertext: bytes,
+        context: Mapping[str, str],
+        *,
+        fresh_session: bool = False,
+    ) -> UnwrappedKey:
+        key = self._usable(connection, "Decrypt")
+        try:
+            secret = hazmat.gcm_decrypt(key.material, ciphertext[:12], ciphertext[12:], _encode(context))
+        except hazmat.NotAuthentic:
+            raise KmsIntegrityError("Decrypt: InvalidCiphertextException") from None
+        return UnwrappedKey(SecretBytes(secret), self._request_id())
+
+    def describe_key(self, connection: Connection) -> KmsKeyDescription:
+        self._begin("DescribeKey")
+        key = self._key(connection)
+        return KmsKeyDescription(
+            str(connection.kms_key_arn), key.state, key.spec, "ENCRYPT_DECRYPT", "CUSTOMER"
+        )
+
+    def check_connection(self, connection: Connection, tenant_id: UUID) -> Sequence[Check]:
+        self._begin("CheckConnection")
+        try:
+            self._usable(connection, "Decrypt")
+        except KmsAccessRevoked as refused:
+            return [Check("kms-key-is-usable", passed=False, detail=refused.message)]
+        return [Check("kms-key-is-usable", passed=True, detail="fake")]
+
+    def _usable(self, connection: Connection, operation: str) -> FakeKmsKey:
+        self._begin(operation)
+        key = self._key(connection)
+        if key.state != "Enabled":
+            request = self._request_id()
+            raise KmsAccessRevoked(
+                f"{operation}: DisabledException", aws_code="DisabledException", request_id=request
+            )
+        return key
+
+    def _key(self, connection: Connection) -> FakeKmsKey:
+        return self.keys.setdefault(str(connection.kms_key_arn), FakeKmsKey())
+
+    def _begin(self, operation: str) -> None:
+        self.calls.append(operation)
+        if hook := self.hooks.get(operation):
+            hook()
+        if self._faults:
+            raise self._faults.pop(0)
+
+    def _request_id(self) -> str:
+        return f"request-{next(self._requests)}"
+
+
+def _encode(context: Mapping[str, str]) -> bytes:
+    return associated_data("fake-kms", *itertools.chain.from_iterable(sorted(context.items())))
+
+
+class MemoryLeaseCache:
+    """A lease cache in memory, which can be taken down."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.entries: dict[LeaseId, tuple[SealedLease, datetime]] = {}
+        self.is_down = False
+
+    def get(self, lease_id: LeaseId) -> SealedLease | None:
+        self.ping()
+        entry = self.entries.get(lease_id)
+        if entry is None or entry[1] <= self._clock.now():
+            return None
+        return entry[0]
+
+    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
+        self.ping()
+        self.entries[lease_id] = (lease, self._clock.now() + ttl)
+
+    def purge(self, tenant_id: UUID) -> int:
+        self.ping()
+        mine = [lease_id for lease_id in self.entries if lease_id.tenant_id == tenant_id]
+        for lease_id in mine:
+            del self.entries[lease_id]
+        return len(mine)
+
+    def ping(self) -> None:
+        if self.is_down:
+            raise CacheUnavailable("the cache is down")
+
+
+class RecordingQueue:
+    """Keeps what was published, for the test to run or to lose."""
+
+    def __init__(self) -> None:
+        self.rotations: list[tuple[str, str, Rotation]] = []
+        self.validations: list[tuple[str, str]] = []
+        self.probes: list[str] = []
+        self.is_down = False
+
+    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
+        self.ping()
+        self.rotations.append((tenant, key, rotation))
+
+    def validate(self, tenant: str, key: str) -> None:
+        self.ping()
+        self.validations.append((tenant, key))
+
+    def probe(self, tenant: str) -> None:
+        self.ping()
+        self.probes.append(tenant)
+
+    def ping(self) -> None:
+        if self.is_down:
+            raise QueueUnavailable("the broker is down")

@@ -1,0 +1,101 @@
+"""A small world for service tests: real PostgreSQL, everything else a fake that can be told to fail."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from byok.core.model import Key, KeyVersion, Rotation, Tenant, TenantState
+from byok.crypto.hazmat import SecretBytes
+from byok.crypto.keyring import MasterKeyRing
+from byok.ports import Store
+from byok.services.registry import KeyDetails
+from byok.wiring import Services, assemble
+from tests.fakes import CountingRandom, FakeClock, FakeKms, MemoryLeaseCache, RecordingQueue
+
+RECHECK = timedelta(seconds=5)
+PERIOD = timedelta(days=30)
+TTL = timedelta(hours=1)
+
+
+def kms_key_arn(number: int = 1) -> str:
+    """The ARN of the number-th customer's KMS key."""
+    return f"arn:aws:kms:eu-central-1:{222222222000 + number}:key/00000000-0000-4000-8000-{number:012d}"
+
+
+@dataclass
+class World:
+    """Services over a store and fakes, with one more process of the same fleet on demand."""
+
+    store: Store
+    clock: FakeClock = field(default_factory=FakeClock)
+    kms: FakeKms = field(default_factory=FakeKms)
+    queue: RecordingQueue = field(default_factory=RecordingQueue)
+    random: CountingRandom = field(default_factory=CountingRandom)
+
+    def __post_init__(self) -> None:
+        self.cache = MemoryLeaseCache(self.clock)
+        self.master_keys = MasterKeyRing([("mk-1", SecretBytes(self.random.bytes(32)))], self.random.bytes)
+        self.services = self.another_process()
+        self._tenants = 0
+
+    def another_process(self) -> Services:
+        """Services that share the stores but no memory."""
+        return assemble(
+            store=self.store,
+            cache=self.cache,
+            kms=self.kms,
+            queue=self.queue,
+            master_keys=self.master_keys,
+            clock=self.clock,
+            random=self.random,
+            recheck=RECHECK,
+        )
+
+    def add_tenant(self, name: str = "acme") -> Tenant:
+        """Register and verify a tenant."""
+        self._tenants += 1
+        self.services.registry.add_tenant(name, actor="test")
+        verification = self.services.registry.verify_tenant(
+            name, actor="test", kms_key_arn=kms_key_arn(self._tenants)
+        )
+        assert verification.tenant.state is TenantState.ACTIVE
+        return verification.tenant
+
+    def add_key(
+        self, tenant: str = "acme", key: str = "pii", *, ttl: timedelta = TTL, period: timedelta = PERIOD
+    ) -> Key:
+        """Create a key and run its first rotation."""
+        created, _ = self.services.registry.create_key(
+            tenant, key, rotation_period=period, lease_ttl=ttl, actor="test"
+        )
+        self.run_published()
+        return created
+
+    def run_published(self) -> list[Rotation | None]:
+        """Run each published rotation once, as a worker would."""
+        published, self.queue.rotations = self.queue.rotations, []
+        return [self.services.rotations.run(rotation.id) for _, _, rotation in published]
+
+    def show(self, tenant: str = "acme", key: str = "pii") -> KeyDetails:
+        """A key with its versions and rotations."""
+        return self.services.registry.show_key(tenant, key)
+
+    def versions(self, tenant: str = "acme", key: str = "pii") -> list[KeyVersion]:
+        """A key's versions, by number."""
+        return list(self.show(tenant, key).versions)
+
+    def states(self, tenant: str = "acme", key: str = "pii") -> list[str]:
+        """The states of a key's versions, by number."""
+        return [version.state.value for version in self.versions(tenant, key)]
+
+    def rotation(self, rotation_id: UUID) -> Rotation:
+        """A rotation as it stands."""
+        return self.services.rotations.get(rotation_id)
+
+    def tenant(self, name: str = "acme") -> Tenant:
+        """A tenant as it stands."""
+        return self.services.registry.show_tenant(name)[0]
+
+    def audit_actions(self, tenant: str = "acme") -> list[str]:
+        """What the audit log says was done, oldest first."""
+        return [event.action for event in self.services.registry.audit_log(tenant)]
