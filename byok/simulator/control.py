@@ -1,0 +1,64 @@
+"""Orders faults from a running simulator, and reads its log of calls."""
+
+import json
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+
+class SimulatorControl:
+    """The control plane of the simulator at ``endpoint_url``."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        self._base = f"{endpoint_url}/_sim/"
+
+    def healthy(self) -> bool:
+        """Whether it answers."""
+        try:
+            return bool(self._ask("GET", "health")["status"] == "ok")
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+
+    def inject(self, **rule: str | float | bool | None) -> int:
+        """Put a fault rule in force (see `byok.simulator.faults.Rule`); return its id."""
+        return int(self._ask("POST", "faults", rule)["id"])
+
+    def throttle(self, **matching: str | float) -> int:
+        """Refuse calls with ThrottlingException."""
+        return self.inject(code="ThrottlingException", **matching)
+
+    def internal_error(self, **matching: str | float) -> int:
+        """Fail calls with KMSInternalException, HTTP 500."""
+        return self.inject(code="KMSInternalException", http_status=500, **matching)
+
+    def bad_gateway(self, **matching: str | float) -> int:
+        """Answer with a gateway's HTML page, HTTP 502."""
+        return self.inject(html_status=502, **matching)
+
+    def hang(self, seconds: float, **matching: str | float) -> int:
+        """Let calls wait."""
+        return self.inject(delay_seconds=seconds, **matching)
+
+    def reset(self, **matching: str | float) -> int:
+        """Break the connection."""
+        return self.inject(reset=True, **matching)
+
+    def clear_faults(self) -> None:
+        """Lift all rules."""
+        self._ask("DELETE", "faults")
+
+    def calls(self, **matching: str) -> list[dict[str, Any]]:
+        """The calls so far, oldest first, whose fields equal ``matching`` (see `faults.Call`)."""
+        found: list[dict[str, Any]] = self._ask("GET", f"calls?{urlencode(matching)}")
+        return found
+
+    def forget_calls(self) -> None:
+        """Empty the log."""
+        self._ask("DELETE", "calls")
+
+    def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401  # JSON
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self._base + path, method=method, data=data)  # noqa: S310  # http, on loopback
+        with urlopen(request, timeout=10) as reply:  # noqa: S310  # as above
+            return json.load(reply)

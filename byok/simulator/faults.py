@@ -1,0 +1,104 @@
+"""Faults on order, and the log of calls."""
+
+import itertools
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+_LOG_LENGTH = 100_000
+
+
+@dataclass
+class Rule:
+    """Which calls fail, and how. Everything left out matches every call.
+
+    ``times``: how often it strikes, None for always. ``code``: an AWS error. ``html_status``: a
+    gateway's page. ``reset``: the connection breaks. A rule with a delay alone slows calls down.
+    """
+
+    id: int
+    operation: str | None = None
+    account: str | None = None
+    key_arn: str | None = None
+    times: int | None = None
+    probability: float = 1.0
+    delay_seconds: float = 0.0
+    code: str | None = None
+    http_status: int = 400
+    html_status: int | None = None
+    reset: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call as CloudTrail would tell it, and how it ended."""
+
+    at: str
+    operation: str
+    account: str
+    principal: str
+    key_arn: str
+    outcome: str
+    request_id: str
+    context: dict[str, str] = field(default_factory=dict)
+
+
+class Faults:
+    """The rules in force."""
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+        self._ids = itertools.count(1)
+        self._random = random.Random(0)  # noqa: S311  # repeatable faults, not secrets
+        self._lock = threading.Lock()
+
+    def add(self, settings: dict[str, Any]) -> int:
+        """Put a rule in force; return its id."""
+        known = {one.name for one in fields(Rule)} - {"id"}
+        with self._lock:
+            rule = Rule(next(self._ids), **{name: settings[name] for name in settings if name in known})
+            self._rules.append(rule)
+            return rule.id
+
+    def clear(self) -> None:
+        """Lift all rules."""
+        with self._lock:
+            self._rules.clear()
+
+    def pick(self, operation: str, account: str, key_arn: str) -> Rule | None:
+        """The first rule that strikes this call."""
+        with self._lock:
+            for rule in self._rules:
+                wanted = ((rule.operation, operation), (rule.account, account), (rule.key_arn, key_arn))
+                if any(want is not None and want != is_ for want, is_ in wanted) or rule.times == 0:
+                    continue
+                if self._random.random() >= rule.probability:
+                    continue
+                if rule.times is not None:
+                    rule.times -= 1
+                return rule
+        return None
+
+
+class CallLog:
+    """The latest calls, oldest first. It holds no plaintext: encryption contexts are public in AWS too."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._calls: deque[Call] = deque(maxlen=_LOG_LENGTH)
+
+    def add(self, **told: Any) -> None:  # noqa: ANN401  # the fields of Call
+        """Note a call."""
+        self._calls.append(Call(at=self._clock().isoformat(), **told))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """All calls."""
+        return [asdict(call) for call in list(self._calls)]
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        self._calls.clear()

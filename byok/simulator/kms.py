@@ -1,0 +1,223 @@
+"""AWS KMS: authorisation, key states and the operations that byok and its customers use.
+
+Cryptographic and describing operations are answered here; administrative ones are let through to moto
+after authorisation.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from moto.iam.models import Role
+from moto.kms.models import Key
+
+from byok.simulator.errors import AwsError, access_denied
+from byok.simulator.identity import Principal, find_role
+from byok.simulator.keys import KeyStore
+from byok.simulator.policy import Decision, Question, evaluate
+
+# "Cross-account use: Yes" in the API reference, of what byok could want.
+CROSS_ACCOUNT = frozenset(
+    {"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "Decrypt", "DescribeKey"}
+    | {"ReEncryptFrom", "ReEncryptTo"}
+    | {"GetKeyRotationStatus", "CreateGrant", "ListGrants", "RevokeGrant", "RetireGrant"}
+)
+_CRYPTO = frozenset({"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "Decrypt", "ReEncrypt"})
+# moto looks these up by bare id only.
+_BY_BARE_ID = frozenset({"DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"})
+MUTATING = frozenset(
+    {"CreateKey", "PutKeyPolicy", "EnableKeyRotation", "DisableKeyRotation", "RotateKeyOnDemand"}
+    | {"TagResource", "UntagResource", "CreateAlias", "UpdateAlias", "DeleteAlias", "UpdateKeyDescription"}
+    | _BY_BARE_ID
+)
+
+Parameters = dict[str, Any]
+
+
+class Kms:
+    """Answers KMS requests. ``handle`` returns None where moto is to answer the adjusted parameters."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self.keys = keys
+        self._operations: dict[str, Callable[[Key, Parameters], dict[str, Any]]] = {
+            "GenerateDataKey": self._generate_data_key,
+            "GenerateDataKeyWithoutPlaintext": self._generate_without_plaintext,
+            "Encrypt": self._encrypt,
+            "Decrypt": self._decrypt,
+            "DescribeKey": self._describe_key,
+            "GetKeyRotationStatus": self._rotation_status,
+            "RotateKeyOnDemand": self._rotate,
+        }
+
+    def handle(
+        self, operation: str, parameters: Parameters, principal: Principal, region: str
+    ) -> tuple[dict[str, Any] | None, Key | None]:
+        """Authorise and answer one request; also return the key that it is about.
+
+        Raises:
+            AwsError.
+        """
+        if operation == "ReEncrypt":
+            return self._re_encrypt(parameters, principal, region)
+        named = parameters.get("KeyId") or parameters.get("TargetKeyId")
+        if named is None and operation == "Decrypt":
+            named = base64.b64decode(parameters.get("CiphertextBlob", ""))[:36].decode("ascii", "replace")
+        if named is None:
+            if not principal.is_admin:
+                raise access_denied(principal.arn, f"kms:{operation}", "*")
+            if operation == "CreateKey":  # moto knows no default for these
+                parameters.setdefault("KeyUsage", "ENCRYPT_DECRYPT")
+                parameters.setdefault("KeySpec", "SYMMETRIC_DEFAULT")
+            return None, None
+        key = self._find(operation, named, principal, region)
+        self._authorise(operation, key, parameters.get("EncryptionContext", {}), principal)
+        self._check_state(operation, key)
+        if operation in _BY_BARE_ID:
+            parameters["KeyId"] = key.id
+        if operation == "EnableKeyRotation":
+            self.keys.materials(key).rotation_period_days = parameters.get("RotationPeriodInDays", 365)
+        answer = self._operations.get(operation)
+        if answer is None:
+            return None, key
+        self._check_dry_run(operation, key, parameters)
+        return answer(key, parameters), key
+
+    def _find(self, operation: str, named: str, principal: Principal, region: str) -> Key:
+        try:
+            return self.keys.find(named, principal.account, region)
+        except AwsError as error:
+            if error.code == "NotFoundException" and named.startswith("arn:"):
+                owner = named.split(":")[4]
+                if owner != principal.account and error.message.startswith("Key"):
+                    # AWS does not tell a stranger whether a key exists.
+                    raise access_denied(principal.arn, f"kms:{operation}", named) from None
+            raise
+
+    def _authorise(self, operation: str, key: Key, context: dict[str, str], principal: Principal) -> None:
+        same_account = principal.account == key.account_id
+        if principal.is_admin and same_account:
+            return
+        action = f"kms:{operation}"
+        question = Question(
+            principal.arn, principal.account, action, key.arn, _condition_keys(context, principal)
+        )
+        denied = access_denied(principal.arn, action, key.arn)
+        if not same_account and operation not in CROSS_ACCOUNT:
+            raise denied
+        by_key_policy = evaluate([json.loads(key.policy)], question)
+        if by_key_policy is not Decision.ALLOW:
+            raise denied
+        if same_account:
+            # The default key policy delegates to the account's IAM: the role's own policy must allow too.
+            role = find_role(principal.arn)
+            policies = [] if role is None else _role_policies(role)
+            if evaluate(policies, question) is not Decision.ALLOW:
+                raise denied
+        narrowed = principal.session_policy
+        if narrowed is not None and evaluate([narrowed], question) is not Decision.ALLOW:
+            raise denied
+
+    def _check_state(self, operation: str, key: Key) -> None:
+        if operation not in _CRYPTO:
+            return
+        if key.key_state == "Disabled":
+            raise AwsError("DisabledException", f"{key.arn} is disabled.")
+        if key.key_state != "Enabled":
+            raise AwsError("KMSInvalidStateException", f"{key.arn} is pending: {key.key_state}.")
+        if key.key_usage != "ENCRYPT_DECRYPT" or key.key_spec != "SYMMETRIC_DEFAULT":
+            raise AwsError("InvalidKeyUsageException", f"{key.arn} key usage is {key.key_usage}")
+
+    def _check_dry_run(self, operation: str, key: Key, parameters: Parameters) -> None:
+        if not parameters.get("DryRun") or operation not in _CRYPTO:
+            return
+        if operation == "Decrypt" and "IGNORE_CIPHERTEXT" not in parameters.get("DryRunModifiers", []):
+            self.keys.decrypt(key, base64.b64decode(parameters["CiphertextBlob"]), _context(parameters))
+        raise AwsError("DryRunOperationException", "The request would have succeeded", status=412)
+
+    def _generate_data_key(self, key: Key, parameters: Parameters) -> dict[str, Any]:
+        spec, count = parameters.get("KeySpec"), parameters.get("NumberOfBytes")
+        if (spec is None) == (count is None):
+            raise AwsError("ValidationException", "Please specify either number of bytes or key spec.")
+        plaintext = os.urandom(count or {"AES_256": 32, "AES_128": 16}[str(spec)])
+        blob = self.keys.encrypt(key, plaintext, _context(parameters))
+        return self._about(key) | {"CiphertextBlob": _b64(blob), "Plaintext": _b64(plaintext)}
+
+    def _generate_without_plaintext(self, key: Key, parameters: Parameters) -> dict[str, Any]:
+        reply = self._generate_data_key(key, parameters)
+        del reply["Plaintext"]
+        return reply
+
+    def _encrypt(self, key: Key, parameters: Parameters) -> dict[str, Any]:
+        blob = self.keys.encrypt(key, base64.b64decode(parameters["Plaintext"]), _context(parameters))
+        return {"KeyId": key.arn, "CiphertextBlob": _b64(blob), "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
+
+    def _decrypt(self, key: Key, parameters: Parameters) -> dict[str, Any]:
+        blob = base64.b64decode(parameters["CiphertextBlob"])
+        plaintext, generation = self.keys.decrypt(key, blob, _context(parameters))
+        return self._about(key, generation) | {
+            "Plaintext": _b64(plaintext),
+            "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+        }
+
+    def _re_encrypt(
+        self, parameters: Parameters, principal: Principal, region: str
+    ) -> tuple[dict[str, Any], Key]:
+        source_context = parameters.get("SourceEncryptionContext", {})
+        target_context = parameters.get("DestinationEncryptionContext", {})
+        source = self._find("ReEncrypt", parameters["SourceKeyId"], principal, region)
+        target = self._find("ReEncrypt", parameters["DestinationKeyId"], principal, region)
+        self._authorise("ReEncryptFrom", source, source_context, principal)
+        self._authorise("ReEncryptTo", target, target_context, principal)
+        self._check_state("ReEncrypt", source)
+        self._check_state("ReEncrypt", target)
+        blob = base64.b64decode(parameters["CiphertextBlob"])
+        plaintext, _ = self.keys.decrypt(source, blob, source_context)
+        again = self.keys.encrypt(target, plaintext, target_context)
+        return {"CiphertextBlob": _b64(again), "SourceKeyId": source.arn, "KeyId": target.arn}, target
+
+    def _describe_key(self, key: Key, _parameters: Parameters) -> dict[str, Any]:
+        description = key.to_dict()
+        description["KeyMetadata"]["CurrentKeyMaterialId"] = self.keys.material_id(key)
+        return description
+
+    def _rotation_status(self, key: Key, _parameters: Parameters) -> dict[str, Any]:
+        status: dict[str, Any] = {"KeyId": key.arn, "KeyRotationEnabled": bool(key.key_rotation_status)}
+        if key.key_rotation_status:
+            days = self.keys.materials(key).rotation_period_days
+            created = datetime.fromtimestamp(key.creation_date, UTC)
+            status |= {
+                "RotationPeriodInDays": days,
+                "NextRotationDate": (created + timedelta(days=days)).timestamp(),
+            }
+        return status
+
+    def _rotate(self, key: Key, _parameters: Parameters) -> dict[str, Any]:
+        self.keys.rotate(key)
+        return {"KeyId": key.arn}
+
+    def _about(self, key: Key, generation: int | None = None) -> dict[str, Any]:
+        return {"KeyId": key.arn, "KeyMaterialId": self.keys.material_id(key, generation)}
+
+
+def _condition_keys(context: dict[str, str], principal: Principal) -> dict[str, list[str]]:
+    keys = {"aws:principalarn": [principal.arn], "aws:principalaccount": [principal.account]}
+    keys |= {f"kms:encryptioncontext:{name.lower()}": [value] for name, value in context.items()}
+    if context:
+        keys["kms:encryptioncontextkeys"] = list(context)
+    return keys
+
+
+def _role_policies(role: Role) -> list[dict[str, Any]]:
+    return [json.loads(document) for document in role.policies.values()]
+
+
+def _context(parameters: Parameters) -> dict[str, str]:
+    context: dict[str, str] = parameters.get("EncryptionContext", {})
+    return context
+
+
+def _b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

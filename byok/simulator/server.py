@@ -1,0 +1,275 @@
+"""The HTTP side: a WSGI application in front of moto's, and its control plane under ``/_sim/``."""
+
+import io
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+from uuid import uuid4
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from byok.simulator import sts
+from byok.simulator.errors import AwsError
+from byok.simulator.faults import CallLog, Faults, Rule
+from byok.simulator.identity import Identities, Principal
+from byok.simulator.keys import KeyStore
+from byok.simulator.kms import MUTATING, Kms
+from byok.simulator.state import StateFile
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)  # noqa: TID251  # the simulator is a program of its own: this is its one clock
+
+
+class Simulator:
+    """The WSGI application."""
+
+    def __init__(self, state_file: Path, clock: Callable[[], datetime] = utc_now) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._identities = Identities(clock)
+        self._kms = Kms(KeyStore())
+        self._faults = Faults()
+        self._log = CallLog(clock)
+        self._state = StateFile(state_file, self._kms.keys)
+        self._state.load()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if environ["PATH_INFO"].startswith("/_sim/"):
+            return self._control(environ, body, start_response)
+        request_id = str(uuid4())
+        try:
+            access_key_id, region, service = _scope(environ)
+        except ValueError:
+            error = AwsError("MissingAuthenticationToken", "Missing Authentication Token", status=403)
+            return _json_error(start_response, error, request_id)
+        if service == "kms":
+            return self._answer_kms(environ, body, start_response, access_key_id, region, request_id)
+        if service == "sts":
+            return self._answer_sts(environ, body, start_response, access_key_id, request_id)
+        return self._answer_iam(environ, body, start_response, access_key_id, request_id)
+
+    # --- KMS --------------------------------------------------------------------------------------
+
+    def _answer_kms(
+        self,
+        environ: Environ,
+        body: bytes,
+        start_response: StartResponse,
+        access_key_id: str,
+        region: str,
+        request_id: str,
+    ) -> Iterable[bytes]:
+        operation = environ.get("HTTP_X_AMZ_TARGET", "").split(".")[-1]
+        parameters = json.loads(body or b"{}")
+        told: dict[str, Any] = {
+            "operation": operation,
+            "account": "",
+            "principal": "",
+            "key_arn": str(parameters.get("KeyId", "")),
+            "request_id": request_id,
+            "context": parameters.get("EncryptionContext", {}),
+        }
+        try:
+            principal = self._identities.resolve(access_key_id)
+            told |= {"account": principal.account, "principal": principal.arn}
+            rule = self._faults.pick(operation, _key_account(told), told["key_arn"])
+            if rule is not None and (broken := _strike(rule, environ, start_response)) is not None:
+                self._log.add(outcome=rule.code or "fault", **told)
+                return broken
+            reply, key = self._kms.handle(operation, parameters, principal, region)
+        except AwsError as error:
+            self._log.add(outcome=error.code, **told)
+            return _json_error(start_response, error, request_id)
+        told["key_arn"] = told["key_arn"] if key is None else key.arn
+        self._log.add(outcome="ok", **told)
+        if reply is None:
+            account = principal.account if key is None else key.account_id
+            return self._forward(environ, json.dumps(parameters).encode(), start_response, account, operation)
+        if operation in MUTATING:
+            self._state.save()
+        return _respond(
+            start_response, 200, json.dumps(reply).encode(), "application/x-amz-json-1.1", request_id
+        )
+
+    # --- STS and IAM ------------------------------------------------------------------------------
+
+    def _answer_sts(
+        self,
+        environ: Environ,
+        body: bytes,
+        start_response: StartResponse,
+        access_key_id: str,
+        request_id: str,
+    ) -> Iterable[bytes]:
+        form = sts.parse_form(body)
+        action = form.get("Action", "")
+        told: dict[str, Any] = {
+            "operation": action,
+            "account": "",
+            "principal": "",
+            "key_arn": form.get("RoleArn", ""),
+            "request_id": request_id,
+        }
+        try:
+            principal = _as_sts(lambda: self._identities.resolve(access_key_id))
+            told |= {"account": principal.account, "principal": principal.arn}
+            rule = self._faults.pick(action, _key_account(told), told["key_arn"])
+            if rule is not None and (broken := _strike(rule, environ, start_response, xml=True)) is not None:
+                self._log.add(outcome=rule.code or "fault", **told)
+                return broken
+            xml = sts.call(self._identities, principal, form, request_id)
+        except AwsError as error:
+            self._log.add(outcome=error.code, **told)
+            reply = sts.error_xml(error, request_id)
+            return _respond(start_response, error.status, reply, "text/xml", request_id)
+        self._log.add(outcome="ok", **told)
+        return _respond(start_response, 200, xml, "text/xml", request_id)
+
+    def _answer_iam(
+        self,
+        environ: Environ,
+        body: bytes,
+        start_response: StartResponse,
+        access_key_id: str,
+        request_id: str,
+    ) -> Iterable[bytes]:
+        try:
+            principal = _as_sts(lambda: self._identities.resolve(access_key_id))
+            if not principal.is_admin:
+                raise AwsError("AccessDenied", "only administrators may use this service here", status=403)
+        except AwsError as error:
+            reply = sts.error_xml(error, request_id)
+            return _respond(start_response, error.status, reply, "text/xml", request_id)
+        return self._forward(environ, body, start_response, principal.account, "Iam")
+
+    def _forward(
+        self, environ: Environ, body: bytes, start_response: StartResponse, account: str, operation: str
+    ) -> Iterable[bytes]:
+        """Let moto answer, in the account's name."""
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        application = self._moto.get_application(environ)
+        reply = list(application(environ, start_response))
+        if operation in MUTATING or operation == "Iam":
+            self._state.save()
+        return reply
+
+    # --- control plane ----------------------------------------------------------------------------
+
+    def _control(self, environ: Environ, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO'].removeprefix('/_sim/')}"
+        answer: Any = {}
+        match request:
+            case "GET health":
+                answer = {"status": "ok"}
+            case "POST faults":
+                answer = {"id": self._faults.add(json.loads(body))}
+            case "DELETE faults":
+                self._faults.clear()
+            case "GET calls":
+                wanted = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+                answer = [
+                    call
+                    for call in self._log.to_json()
+                    if all(call.get(name) == value for name, value in wanted.items())
+                ]
+            case "DELETE calls":
+                self._log.clear()
+            case _:
+                return _respond(start_response, 404, b"{}", "application/json", "-")
+        return _respond(start_response, 200, json.dumps(answer).encode(), "application/json", "-")
+
+
+def _scope(environ: Environ) -> tuple[str, str, str]:
+    """Access key id, region and service of a request signed with Signature Version 4."""
+    credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split(",")[0]
+    access_key_id, _, region, service, _ = credential.split("/")
+    return access_key_id, region, service
+
+
+def _key_account(told: dict[str, Any]) -> str:
+    """The account that owns what is called: faults are ordered for a customer, whoever calls."""
+    parts = str(told["key_arn"]).split(":")
+    return parts[4] if len(parts) > 5 else str(told["account"])
+
+
+def _as_sts(resolve: Callable[[], Principal]) -> Principal:
+    """STS and IAM have another code for an unknown access key than KMS."""
+    try:
+        return resolve()
+    except AwsError as error:
+        codes = {
+            "UnrecognizedClientException": "InvalidClientTokenId",
+            "ExpiredTokenException": "ExpiredToken",
+        }
+        raise AwsError(codes[error.code], error.message, status=403) from None
+
+
+def _strike(
+    rule: Rule, environ: Environ, start_response: StartResponse, *, xml: bool = False
+) -> Iterable[bytes] | None:
+    if rule.delay_seconds:
+        time.sleep(rule.delay_seconds)
+    request_id = str(uuid4())
+    if rule.reset:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return []
+    if rule.html_status is not None:
+        page = b"<html><body>Bad Gateway</body></html>"
+        return _respond(start_response, rule.html_status, page, "text/html", request_id)
+    if rule.code is not None:
+        error = AwsError(rule.code, "ordered fault", rule.http_status)
+        if xml:
+            reply = sts.error_xml(error, request_id)
+            return _respond(start_response, rule.http_status, reply, "text/xml", request_id)
+        return _json_error(start_response, error, request_id)
+    return None
+
+
+def _json_error(start_response: StartResponse, error: AwsError, request_id: str) -> Iterable[bytes]:
+    body = json.dumps({"__type": error.code, "message": error.message}).encode()
+    return _respond(start_response, error.status, body, "application/x-amz-json-1.1", request_id)
+
+
+def _respond(
+    start_response: StartResponse, status: int, body: bytes, content_type: str, request_id: str
+) -> Iterable[bytes]:
+    headers = [
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("x-amzn-RequestId", request_id),
+    ]
+    start_response(f"{status} {'OK' if status == 200 else 'Error'}", headers)
+    return [body]
+
+
+class _QuietHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # keep-alive, as AWS has it
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002, ANN401  # werkzeug's signature
+        """Say nothing: the call log tells more."""
+
+
+def make_simulator(host: str, port: int, state_file: Path) -> BaseWSGIServer:
+    """A server ready for ``serve_forever``.
+
+    Raises:
+        ValueError: ``host`` is not a loopback address.
+    """
+    if host not in _LOOPBACK:
+        raise ValueError(f"the simulator listens on loopback only, not on {host}")
+    return make_server(host, port, Simulator(state_file), threaded=True, request_handler=_QuietHandler)
