@@ -15,7 +15,7 @@
     ├── AccessStopped           exit 5   no plaintext for this tenant now
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
-    │   ├── KmsUnavailable · StoreUnavailable · CacheUnavailable · QueueUnavailable
+    │   ├── KmsUnavailable · StoreUnavailable · CacheUnavailable · QueueUnavailable · StackUnavailable
     ├── IntegrityError          exit 7   bytes are not what they must be
     │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
     ├── ValidationFailed        exit 8   a version or a connection did not pass its gate
@@ -246,6 +246,13 @@ class QueueUnavailable(Unavailable):
     """The broker cannot be reached."""
 
     code = "queue-unavailable"
+
+
+class StackUnavailable(Unavailable):
+    """The embedded stack can't start, or one of its servers stopped."""
+
+    code = "stack-unavailable"
+    retryable = False
 
 
 class IntegrityError(ByokError):

@@ -1,5 +1,7 @@
 """All settings, from environment variables ``BYOK_*``, parsed once."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -113,3 +115,29 @@ def load_settings() -> Settings:
             f"{variable}{message}",
             remedy="see docs/settings.md; in a checkout, `byok up` starts a stack and prints all of them",
         ) from None
+
+
+class StackSettings(BaseSettings):
+    """Settings of the embedded stack, for development."""
+
+    model_config = SettingsConfigDict(env_prefix="BYOK_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".byok"), description="folder of the embedded stack that `byok up` keeps")
+
+
+def load_stack_settings() -> StackSettings:
+    """Parse what of the environment is for the embedded stack."""
+    return StackSettings()  # type: ignore[call-arg]  # the fields come from the environment
+
+
+def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child process: ours without any ``BYOK_*``, and ``additions``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BYOK_")}
+    return kept | dict(additions)
+
+
+def use_environment(environment: Mapping[str, str]) -> None:
+    """Make this process itself run under ``environment`` as far as byok and AWS are concerned."""
+    for name in [name for name in os.environ if name.startswith(("BYOK_", "AWS_"))]:
+        del os.environ[name]
+    os.environ.update(environment)

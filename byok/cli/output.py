@@ -87,8 +87,8 @@ def _to_json(value: object) -> object:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table in the house style."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=place == 0)
     for row in rows:
         made.add_row(*row)
     return made

@@ -29,7 +29,7 @@ _Reply = TypeVar("_Reply")
 
 # At DEBUG botocore logs whole replies, and a Decrypt reply holds the secret. A level of its own keeps
 # that shut whatever level the application gives its root logger.
-logging.getLogger("botocore").setLevel(logging.INFO)
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 
 class AwsKms:

@@ -1,0 +1,47 @@
+"""The Celery processes of ``byok up`` and ``byok demo``, on an embedded stack."""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from byok.embedded.stack import Stack
+from byok.embedded.supervisor import Child
+from byok.settings import child_environment
+
+_CELERY = (sys.executable, "-m", "celery", "-A", "workers")
+
+
+def start_worker(stack: Stack, environment: Mapping[str, str]) -> Child:
+    """A worker that consumes every queue."""
+    return _start(stack, "worker", ["worker", "--loglevel", "INFO", "--without-mingle"], environment)
+
+
+def start_beat(stack: Stack, environment: Mapping[str, str]) -> Child:
+    """The Beat process."""
+    schedule: Path = stack.home.path / "beat-schedule"
+    arguments = ["beat", "--loglevel", "INFO", "--pidfile=", "--schedule", str(schedule)]
+    return _start(stack, "beat", arguments, environment)
+
+
+def start_flower(stack: Stack, environment: Mapping[str, str]) -> tuple[Child, str]:
+    """Flower behind a password; also its URL."""
+    port = stack.home.port("flower")
+    credentials = {"FLOWER_BASIC_AUTH": f"byok:{stack.home.secret('flower')}"}
+    arguments = ["flower", "--address=127.0.0.1", f"--port={port}"]
+    return _start(stack, "flower", arguments, {**environment, **credentials}), f"http://127.0.0.1:{port}"
+
+
+def wait_for_worker(stack: Stack, worker: Child) -> None:
+    """Wait until the worker consumes; raises StackUnavailable."""
+    stack.supervisor.wait_for_line(worker, r"ready\.", timeout_seconds=60)
+
+
+def _start(stack: Stack, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
+    return stack.supervisor.spawn(
+        name,
+        [*_CELERY, *arguments],
+        child_environment({**environment, "PYTHONUNBUFFERED": "1"}),
+        # If the stores vanish first, a worker retries its acknowledgements for many seconds.
+        emergency_signal=signal.SIGKILL,
+    )

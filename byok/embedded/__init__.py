@@ -1,0 +1,1 @@
+"""Real servers from wheels, for newcomers and tests: PostgreSQL, two Valkeys and the KMS simulator."""
