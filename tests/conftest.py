@@ -1,48 +1,89 @@
-"""Servers for the suite: one PostgreSQL a run, one database for each pytest process."""
+"""One embedded stack for each pytest process: real PostgreSQL, real Valkeys, the KMS simulator."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
+from byok.embedded.stack import Stack
+from byok.settings import Settings, load_settings, use_environment
+from byok.simulator.control import SimulatorControl
 from byok.store import migrate, schema
 from byok.store.postgres import PostgresStore, create_engine
+from byok.wiring import Runtime, build
 from tests.world import World
 
-
-@pytest.fixture(scope="session")
-def database_url(worker_id: str) -> Iterator[str]:
-    """A migrated database of this pytest process's own."""
-    server = os.environ["BYOK_TEST_DATABASE_URL"]
-    name = f"byok_{worker_id}"
-    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as admin:
-        admin.execute(f'DROP DATABASE IF EXISTS "{name}"')
-        admin.execute(f'CREATE DATABASE "{name}"')
-    url = sa.make_url(server).set(database=name).render_as_string(hide_password=False)
-    engine = create_engine(url, 1)
-    migrate.upgrade(engine)
-    engine.dispose()
-    yield url
+# What the machine has set must not decide what a test sees.
+for name in [name for name in os.environ if name.startswith(("BYOK_", "AWS_", "FLOWER_"))]:
+    del os.environ[name]
 
 
 @pytest.fixture(scope="session")
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = create_engine(database_url, 10)
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The servers, migrated."""
+    with Stack(tmp_path_factory.mktemp("stack") / "home", durable=False) as running:
+        engine = create_engine(running.environment["BYOK_DATABASE_URL"], 1)
+        migrate.upgrade(engine)
+        engine.dispose()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def engine(stack: Stack) -> Iterator[sa.Engine]:
+    engine = create_engine(stack.environment["BYOK_DATABASE_URL"], 10)
     yield engine
     engine.dispose()
 
 
-@pytest.fixture
-def store(engine: sa.Engine) -> Iterator[PostgresStore]:
-    """The store over empty tables."""
+def empty(engine: sa.Engine) -> None:
+    """Empty all tables."""
     with engine.begin() as connection:
         names = ", ".join(table.name for table in schema.metadata.sorted_tables)
         connection.execute(sa.text(f"TRUNCATE {names}"))
-    yield PostgresStore(engine)
+
+
+@pytest.fixture
+def store(engine: sa.Engine) -> PostgresStore:
+    """The store over empty tables."""
+    empty(engine)
+    return PostgresStore(engine)
 
 
 @pytest.fixture
 def world(store: PostgresStore) -> World:
     return World(store)
+
+
+@pytest.fixture
+def environment(stack: Stack) -> Iterator[Mapping[str, str]]:
+    """This process under the stack's settings, for the length of a test."""
+    before = dict(os.environ)
+    use_environment(stack.environment)
+    yield stack.environment
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def settings(environment: Mapping[str, str]) -> Settings:
+    return load_settings()
+
+
+@pytest.fixture
+def runtime(settings: Settings, engine: sa.Engine) -> Iterator[Runtime]:
+    """Services over the real adapters, on empty tables."""
+    empty(engine)
+    runtime = build(settings)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def simulator(stack: Stack) -> Iterator[SimulatorControl]:
+    """The simulator's control plane, without faults before and after."""
+    control = SimulatorControl(stack.simulator.url)
+    control.clear_faults()
+    control.forget_calls()
+    yield control
+    control.clear_faults()

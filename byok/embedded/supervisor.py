@@ -16,7 +16,7 @@ from byok.errors import StackUnavailable
 
 # A child waits at this gate until the guard knows it, so that there is no moment in which a killed
 # supervisor could leave it behind: at the end of the pipe it gives up.
-_GATE = 'read -r _ <&{fd} || exit 1; exec {fd}<&-; exec "$@"'
+_GATE = 'read -r _ || exit 1; exec "$@" </dev/null'
 
 
 @dataclass
@@ -64,13 +64,12 @@ class Supervisor:
         gate_out, gate_in = os.pipe()
         with log_file.open("wb") as log:
             process = subprocess.Popen(  # noqa: S603  # argv comes from this package and the CLI
-                ["/bin/sh", "-c", _GATE.format(fd=gate_out), "sh", *argv],
+                ["/bin/sh", "-c", _GATE, "sh", *argv],
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
+                stdin=gate_out,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(gate_out,),
                 **(popen_arguments or {}),
             )
         os.close(gate_out)

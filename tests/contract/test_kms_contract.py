@@ -1,0 +1,121 @@
+"""What every KMS must do: the fake of the service tests, and the AWS adapter over the simulator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import pytest
+
+from byok.core.encryption_context import version_context
+from byok.core.model import Connection, KmsKeyArn
+from byok.embedded.stack import Stack
+from byok.errors import KmsAccessRevoked, KmsIntegrityError
+from byok.ports import Kms
+from byok.simulator.customer import CustomerAccount
+from byok.wiring import Runtime
+from tests.customers import join
+from tests.fakes import FakeKms
+from tests.world import kms_key_arn
+
+KEY = uuid4()
+
+
+@dataclass
+class Case:
+    kms: Kms
+    connection: Connection
+    account: CustomerAccount | FakeKms
+    tenant_id: UUID
+
+    def context(self, number: int = 1) -> dict[str, str]:
+        return version_context(self.tenant_id, KEY, number)
+
+    def disable(self) -> None:
+        if isinstance(self.account, FakeKms):
+            self.account.disable(self.connection.kms_key_arn)
+        else:
+            self.account.disable_key(str(self.connection.kms_key_arn))
+
+    def enable(self) -> None:
+        if isinstance(self.account, FakeKms):
+            self.account.enable(self.connection.kms_key_arn)
+        else:
+            self.account.enable_key(str(self.connection.kms_key_arn))
+
+
+@pytest.fixture(params=["fake", "aws"])
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    if request.param == "fake":
+        fake = FakeKms()
+        yield Case(fake, Connection(KmsKeyArn.parse(kms_key_arn()), "external-id"), fake, uuid4())
+        return
+    stack: Stack = request.getfixturevalue("stack")
+    runtime: Runtime = request.getfixturevalue("runtime")
+    customer = join(stack, runtime, "acme")
+    assert customer.tenant.connection is not None
+    yield Case(runtime.kms, customer.tenant.connection, customer.account, customer.tenant.id)
+
+
+def test_a_data_key_unwraps_to_the_same_32_bytes_each_time(case: Case) -> None:
+    wrapped = case.kms.generate_data_key(case.connection, case.context())
+    first = case.kms.decrypt(case.connection, wrapped.ciphertext, case.context())
+    again = case.kms.decrypt(case.connection, wrapped.ciphertext, case.context(), fresh_session=True)
+    assert len(first.secret) == 32
+    assert first.secret == again.secret
+    assert wrapped.request_id
+    assert first.request_id not in ("", again.request_id)
+
+
+def test_two_data_keys_differ(case: Case) -> None:
+    one, two = (
+        case.kms.decrypt(
+            case.connection,
+            case.kms.generate_data_key(case.connection, case.context()).ciphertext,
+            case.context(),
+        )
+        for _ in range(2)
+    )
+    assert one.secret != two.secret
+
+
+def test_another_context_is_an_integrity_error(case: Case) -> None:
+    wrapped = case.kms.generate_data_key(case.connection, case.context(1))
+    with pytest.raises(KmsIntegrityError):
+        case.kms.decrypt(case.connection, wrapped.ciphertext, case.context(2))
+
+
+@pytest.mark.parametrize("place", [0, 5, 40, -1])
+def test_a_flipped_bit_is_an_integrity_error(case: Case, place: int) -> None:
+    blob = bytearray(case.kms.generate_data_key(case.connection, case.context()).ciphertext)
+    blob[place] ^= 1
+    with pytest.raises(KmsIntegrityError):
+        case.kms.decrypt(case.connection, bytes(blob), case.context())
+
+
+def test_a_disabled_key_is_a_revocation_with_evidence_and_comes_back(case: Case) -> None:
+    wrapped = case.kms.generate_data_key(case.connection, case.context())
+    case.disable()
+    for call in (
+        lambda: case.kms.decrypt(case.connection, wrapped.ciphertext, case.context()),
+        lambda: case.kms.generate_data_key(case.connection, case.context()),
+    ):
+        with pytest.raises(KmsAccessRevoked) as caught:
+            call()
+        assert caught.value.aws_code == "DisabledException"
+        assert caught.value.request_id
+    case.enable()
+    case.kms.decrypt(case.connection, wrapped.ciphertext, case.context())
+
+
+def test_describe_works_in_every_state_and_proves_nothing(case: Case) -> None:
+    assert case.kms.describe_key(case.connection).state == "Enabled"
+    case.disable()
+    described = case.kms.describe_key(case.connection)
+    assert described.state == "Disabled"
+    assert described.arn == str(case.connection.kms_key_arn)
+
+
+def test_check_connection_passes_and_fails_with_the_key(case: Case) -> None:
+    assert all(check.passed for check in case.kms.check_connection(case.connection, case.tenant_id))
+    case.disable()
+    assert not all(check.passed for check in case.kms.check_connection(case.connection, case.tenant_id))
