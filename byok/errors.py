@@ -41,13 +41,13 @@ class ByokError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by message alone: Celery may carry an error between processes."""
-        return (_rebuild, (type(self), self.message, self.remedy))
+        """Pickle by what is told alone, without the cause: an error may travel between processes."""
+        return (_rebuild, (type(self), dict(vars(self))))
 
 
-def _rebuild(kind: type[ByokError], message: str, remedy: str | None) -> ByokError:
-    error = kind.__new__(kind)
-    ByokError.__init__(error, message, remedy=remedy)
+def _rebuild(kind: type[ByokError], told: dict[str, str | None]) -> ByokError:
+    error = kind.__new__(kind, told["message"])
+    vars(error).update(told)
     return error
 
 

@@ -1,6 +1,7 @@
 """One embedded stack for each pytest process: real PostgreSQL, real Valkeys, the KMS simulator."""
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -77,6 +78,14 @@ def runtime(settings: Settings, engine: sa.Engine) -> Iterator[Runtime]:
     runtime = build(settings)
     yield runtime
     runtime.close()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
