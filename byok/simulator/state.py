@@ -75,7 +75,7 @@ class StateFile:
         if saved["deletion_date"] is not None:
             key.deletion_date = datetime.fromtimestamp(saved["deletion_date"], UTC).replace(tzinfo=None)
         backend.keys[key.id] = key
-        backend.tag_resource(key.id, saved["tags"])
+        backend.tag_resource(key.id, {tag["TagKey"]: tag["TagValue"] for tag in saved["tags"]})
         for alias in saved["aliases"]:
             backend.create_alias(key.id, alias)
         self._keys.load(key, saved["material"])

@@ -339,6 +339,7 @@ def start_alone(state_file: Path, port: int) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     control = SimulatorControl(f"http://127.0.0.1:{port}")
     while not control.healthy():
+        assert process.poll() is None
         time.sleep(0.05)
     return process
 
