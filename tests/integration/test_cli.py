@@ -1,0 +1,255 @@
+"""The command line over real servers: one line for each mistake, and exit codes that mean something."""
+
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from byok.cli.main import main
+from byok.embedded.stack import Stack
+from byok.wiring import Runtime
+from tests.conftest import empty
+from tests.customers import Customer, add_key, join
+from tests.world import kms_key_arn
+
+
+@dataclass
+class Result:
+    """What a command did."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Byok = Callable[..., Result]
+
+
+@pytest.fixture
+def byok(
+    environment: Mapping[str, str],
+    engine: sa.Engine,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Byok:
+    """Run the command as its entry point does, over empty tables."""
+    empty(engine)
+
+    def run(*arguments: str, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "argv", ["byok", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsysbinary.readouterr()
+        code = ended.value.code
+        return Result(code if isinstance(code, int) else 0, out.decode("utf-8", "replace"), err.decode())
+
+    return run
+
+
+@pytest.fixture
+def acme(byok: Byok, stack: Stack, runtime: Runtime) -> Customer:
+    customer = join(stack, runtime, "acme")
+    add_key(runtime, "acme")
+    return customer
+
+
+def snapshot(engine: sa.Engine) -> list[object]:
+    """All rows of all tables."""
+    from byok.store.schema import metadata
+
+    with engine.connect() as connection:
+        return [
+            sorted(map(repr, connection.execute(sa.select(table)).all())) for table in metadata.sorted_tables
+        ]
+
+
+def test_the_tour_of_a_tenant(byok: Byok, stack: Stack) -> None:
+    added = byok("tenant", "add", "acme", "--json")
+    assert added.exit_code == 0
+    assert added.json()["state"] == "pending"
+    from byok.core.model import KmsKeyArn
+    from tests.customers import new_account
+
+    account = new_account(stack)
+    key = account.create_key()
+    assert KmsKeyArn.parse(key).account == account.account_id
+    policy = byok("tenant", "policy", "acme", "--kms-key-arn", key, "--json").json()
+    trust = policy["role_trust_policy"]["Statement"][0]["Condition"]["StringEquals"]
+    assert trust == {"sts:ExternalId": added.json()["external_id"]}
+    role = account.create_role("byok", policy["role_trust_policy"], policy["role_permissions_policy"])
+    verified = byok("tenant", "verify", "acme", "--kms-key-arn", key, "--role-arn", role, "--json")
+    assert verified.exit_code == 0
+    assert verified.json()["state"] == "active"
+    assert all(check["passed"] for check in verified.json()["checks"])
+    assert [tenant["tenant"] for tenant in byok("tenant", "list", "--json").json()] == ["acme"]
+    shown = byok("tenant", "show", "acme")
+    assert "active" in shown.out
+    assert key in shown.out
+    assert byok("audit", "verify", "acme", "--json").json() == {"tenant": "acme", "events": 2, "intact": True}
+
+
+def test_the_tour_of_a_key(byok: Byok, acme: Customer, runtime: Runtime) -> None:
+    listed = byok("key", "list", "acme", "--json").json()
+    assert [key["key"] for key in listed] == ["pii"]
+    requested = byok("key", "rotate", "acme", "pii", "--idempotency-key", "k", "--json").json()
+    assert requested["state"] == "requested"
+    again = byok("key", "rotate", "acme", "pii", "--json").json()
+    assert again["joined"]
+    assert again["rotation"] == requested["rotation"]
+    rotation = runtime.services.registry.show_key("acme", "pii").rotations[0]
+    runtime.services.rotations.run(rotation.id)
+    shown = byok("key", "show", "acme", "pii", "--json").json()
+    assert [version["state"] for version in shown["versions"]] == ["retired", "active"]
+    assert shown["versions"][1]["requested_by"].startswith("cli")
+    assert byok("key", "validate", "acme", "pii", "--json").json()["passed"]
+    changed = byok("key", "set-rotation", "acme", "pii", "--every", "30d", "--ttl", "15m", "--json").json()
+    assert (changed["rotation_period_seconds"], changed["lease_ttl_seconds"]) == (2_592_000.0, 900.0)
+    created = byok("key", "create", "acme", "cards", "--rotate-every", "1h", "--ttl", "0", "--json")
+    assert created.json()["reason"] == "initial"
+    runtime.queue._app.control.purge()  # nobody consumes here
+
+
+def test_encrypt_and_decrypt_are_pipes(byok: Byok, acme: Customer, capsysbinary: object) -> None:
+    sealed = byok("encrypt", "acme", "pii", "--context", "users.email:1", stdin=b"ada@example.com")
+    assert sealed.exit_code == 0
+    assert sealed.out.startswith("\x01")
+    assert "ada" not in sealed.out
+
+
+def test_status_and_doctor(byok: Byok, acme: Customer) -> None:
+    status = byok("status", "--json").json()
+    assert status["tenants"] == {"active": 1}
+    assert (status["keys"], status["overdue"]) == (1, 0)
+    assert status["rotations"] == {"done": 1}
+    assert byok("status").exit_code == 0
+    examined = byok("doctor", "--json")
+    findings = {check["name"]: check for check in examined.json()}
+    assert findings["postgresql"]["passed"]
+    assert not findings["workers"]["passed"]  # no worker runs in this test
+    assert "celery -A workers worker" in findings["workers"]["detail"]
+    assert examined.exit_code == 6
+
+
+def test_master_key_generate_prints_an_entry_of_the_ring(byok: Byok) -> None:
+    import os
+
+    from byok.crypto.keyring import MasterKeyRing
+
+    printed = byok("master-key", "generate", "--id", "mk-7")
+    assert MasterKeyRing.parse(printed.out, os.urandom).ids == ("mk-7",)
+
+
+def test_db_upgrade_is_idempotent(byok: Byok) -> None:
+    assert "0001" in byok("db", "upgrade").out
+    assert "0001" in byok("db", "upgrade").out
+
+
+BAD_INPUT: list[tuple[list[str], str, int]] = [
+    (["tenant", "show", "nobody"], "unknown-tenant", 3),
+    (["key", "show", "acme", "nothing"], "unknown-key", 3),
+    (["key", "rotate", "nobody", "pii"], "unknown-tenant", 3),
+    (["key", "rotate", "acme", "nothing"], "unknown-key", 3),
+    (["key", "rotate", "acme", "pii", "--reason", "whim"], "invalid-input", 2),
+    (["tenant", "add", "Not A Slug"], "invalid-name", 2),
+    (["tenant", "add", "acme"], "duplicate-tenant", 4),
+    (["key", "create", "acme", "pii"], "duplicate-key", 4),
+    (["key", "create", "acme", "BAD"], "invalid-name", 2),
+    (["key", "create", "acme", "x", "--rotate-every", "59m"], "out-of-bounds", 2),
+    (["key", "create", "acme", "x", "--rotate-every", "3651d"], "out-of-bounds", 2),
+    (["key", "create", "acme", "x", "--ttl", "25h"], "out-of-bounds", 2),
+    (["key", "create", "acme", "x", "--ttl", "soon"], "invalid-input", 2),
+    (["key", "set-rotation", "acme", "pii", "--every", "1s"], "out-of-bounds", 2),
+    (["key", "set-rotation", "acme", "pii", "--ttl", "2d"], "out-of-bounds", 2),
+    (["tenant", "policy", "acme", "--kms-key-arn", "arn:aws:kms:nonsense"], "invalid-arn", 2),
+    (["tenant", "verify", "pending", "--kms-key-arn", "nonsense"], "invalid-arn", 2),
+    (["tenant", "verify", "pending"], "not-ready", 4),
+    (["key", "create", "pending", "pii"], "tenant-not-active", 5),
+    (["encrypt", "nobody", "pii", "--context", "c"], "unknown-tenant", 3),
+    (["encrypt", "acme", "nothing", "--context", "c"], "unknown-key", 3),
+    (["encrypt", "acme", "pii", "--context", ""], "empty-context", 2),
+    (["decrypt", "acme", "pii", "--context", "c"], "cannot-decrypt", 7),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "exit_code"), BAD_INPUT)
+def test_bad_input_is_one_line_a_stable_code_and_changes_nothing(
+    byok: Byok, acme: Customer, engine: sa.Engine, arguments: list[str], code: str, exit_code: int
+) -> None:
+    byok("tenant", "add", "pending")
+    before = snapshot(engine)
+    result = byok(*arguments, stdin=b"\x01garbage")
+    assert result.exit_code == exit_code
+    assert f"[{code}]" in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+    assert snapshot(engine) == before
+    if "encrypt" not in arguments and "decrypt" not in arguments:
+        as_json = byok(*arguments, "--json")
+        assert json.loads(as_json.err)["error"] == code
+        assert as_json.exit_code == exit_code
+
+
+def test_another_tenant_cannot_register_the_same_key_or_role(byok: Byok, acme: Customer) -> None:
+    byok("tenant", "add", "twin")
+    same_key = byok("tenant", "verify", "twin", "--kms-key-arn", acme.kms_key)
+    assert "[kms-key-taken]" in same_key.err
+    assert same_key.exit_code == 4
+    own_key = acme.account.create_key()
+    same_role = byok("tenant", "verify", "twin", "--kms-key-arn", own_key, "--role-arn", acme.role)
+    assert "[role-taken]" in same_role.err
+
+
+def test_a_verified_tenant_keeps_its_connection(byok: Byok, acme: Customer) -> None:
+    moved = byok("tenant", "verify", "acme", "--kms-key-arn", kms_key_arn(9))
+    assert "[connection-fixed]" in moved.err
+
+
+def test_verify_shows_what_is_wrong_and_the_tenant_stays_pending(byok: Byok, acme: Customer) -> None:
+    byok("tenant", "add", "open-door")
+    key = acme.account.create_key()
+    open_trust = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}],
+    }
+    wide = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": key}]}
+    role = acme.account.create_role("open-door", open_trust, wide)
+    result = byok("tenant", "verify", "open-door", "--kms-key-arn", key, "--role-arn", role)
+    assert result.exit_code == 8
+    assert "role-refuses-missing-external-id" in result.err
+    assert "foreign-tenant-context-is-refused" in result.err
+    assert "FAILED" in result.out
+    assert byok("tenant", "show", "open-door", "--json").json()["state"] == "pending"
+
+
+def test_a_missing_setting_is_one_line(byok: Byok, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BYOK_MASTER_KEYS")
+    result = byok("tenant", "list")
+    assert result.exit_code == 78
+    assert result.err.startswith("byok: BYOK_MASTER_KEYS: set it")
+    monkeypatch.setenv("BYOK_MASTER_KEYS", "mk:c2hvcnQ=")
+    assert "has 5 bytes, not 32" in byok("tenant", "list").err
+
+
+def test_servers_that_do_not_answer_are_one_line(byok: Byok, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYOK_DATABASE_URL", "postgresql+psycopg://u:hidden-password@127.0.0.1:1/d")
+    result = byok("tenant", "list")
+    assert result.exit_code == 6
+    assert "[store-unavailable]" in result.err
+    assert "hidden-password" not in result.err
+
+
+@pytest.mark.parametrize("command", ["", "tenant", "key", "db", "audit", "master-key", "demo", "up"])
+def test_help_is_there_for_everything(byok: Byok, command: str) -> None:
+    result = byok(*([command] if command else []), "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.out

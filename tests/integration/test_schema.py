@@ -1,0 +1,148 @@
+"""The database refuses by itself what the code refuses: each impossible row is tried in raw SQL."""
+
+import pytest
+import sqlalchemy as sa
+
+from byok.core.audit import verify_chain
+from byok.errors import AuditChainBroken
+from byok.store import migrate
+from tests.world import World
+
+
+@pytest.fixture
+def key(world: World) -> World:
+    world.add_tenant()
+    world.add_key()
+    world.services.vault.request_rotation("acme", "pii")
+    world.run_published()
+    return world
+
+
+def test_migrations_and_models_are_equal(engine: sa.Engine) -> None:
+    assert migrate.current_revision(engine) == migrate.head_revision()
+    assert migrate.differences(engine) == []
+
+
+IMPOSSIBLE = {
+    "ck_tenants_state": "UPDATE tenants SET state = 'happy'",
+    "ck_tenants_verified_before_use": "UPDATE tenants SET verified_at = NULL",
+    "ck_tenants_suspended_at": "UPDATE tenants SET state = 'suspended'",
+    "ck_tenants_suspended_reason": (
+        "UPDATE tenants SET state = 'suspended', suspended_at = now(), suspended_reason = NULL"
+    ),
+    "ck_tenants_role_with_key": (
+        "UPDATE tenants SET state = 'pending', kms_key_arn = NULL, role_arn = 'arn'"
+    ),
+    "ck_keys_rotation_period": "UPDATE keys SET rotation_period_seconds = 3599",
+    "ck_keys_lease_ttl": "UPDATE keys SET lease_ttl_seconds = 86401",
+    "uq_key_versions_active": "UPDATE key_versions SET state = 'active' WHERE number = 1",
+    "ck_key_versions_state": "UPDATE key_versions SET state = 'happy' WHERE number = 1",
+    "ck_key_versions_number": "UPDATE key_versions SET number = 0 WHERE number = 1",
+    "ck_key_versions_iv": "UPDATE key_versions SET iv = 'short' WHERE number = 1",
+    "ck_key_versions_record": "UPDATE key_versions SET encrypted_key = NULL WHERE number = 1",
+    "ck_key_versions_validated_at": "UPDATE key_versions SET fingerprint = NULL WHERE number = 1",
+    "ck_key_versions_activated_at": "UPDATE key_versions SET activated_at = NULL WHERE number = 1",
+    "ck_key_versions_validated_before_active": (
+        "UPDATE key_versions SET validated_at = activated_at + interval '1 s' WHERE number = 1"
+    ),
+    "ck_key_versions_never_active": "UPDATE key_versions SET state = 'pending' WHERE number = 1",
+    "ck_key_versions_retired_at": "UPDATE key_versions SET retired_at = NULL WHERE number = 1",
+    "ck_key_versions_ended_at": "UPDATE key_versions SET ended_at = now() WHERE number = 1",
+    "uq_key_versions_key_id_fingerprint": (
+        "UPDATE key_versions SET fingerprint = (SELECT fingerprint FROM key_versions WHERE number = 2)"
+        " WHERE number = 1"
+    ),
+    "uq_key_versions_rotation_id": (
+        "UPDATE key_versions SET rotation_id = (SELECT rotation_id FROM key_versions WHERE number = 2)"
+        " WHERE number = 1"
+    ),
+    "uq_rotations_open": ("UPDATE rotations SET state = 'generated', finished_at = NULL, wake_at = now()"),
+    "ck_rotations_reason": "UPDATE rotations SET reason = 'whim'",
+    "ck_rotations_state": "UPDATE rotations SET state = 'happy', finished_at = NULL, wake_at = now()",
+    "ck_rotations_finished_at": "UPDATE rotations SET finished_at = NULL",
+    "ck_rotations_wake_at": "UPDATE rotations SET wake_at = now()",
+    "ck_rotations_failure": "UPDATE rotations SET state = 'failed', failure = NULL",
+    "ck_rotations_version_number": "UPDATE rotations SET version_number = NULL",
+    "ck_audit_events_hash": "UPDATE audit_events SET hash = 'short'",
+    "ck_audit_events_sequence": "UPDATE audit_events SET sequence = 0 WHERE sequence = 1",
+    "ck_audit_heads_hash": "UPDATE audit_heads SET hash = 'short'",
+}
+
+
+@pytest.mark.parametrize("constraint", IMPOSSIBLE)
+def test_each_constraint_refuses_its_impossible_row(key: World, engine: sa.Engine, constraint: str) -> None:
+    with pytest.raises(sa.exc.IntegrityError) as caught, engine.begin() as connection:
+        connection.execute(sa.text(IMPOSSIBLE[constraint]))
+    assert getattr(caught.value.orig, "diag").constraint_name == constraint  # noqa: B009  # untyped
+
+
+def test_every_check_and_partial_unique_index_is_tried(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        checks = connection.execute(
+            sa.text("SELECT conname FROM pg_constraint WHERE contype = 'c' AND conname LIKE 'ck_%'")
+        ).scalars()
+        partial = connection.execute(
+            sa.text("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%UNIQUE%WHERE%'")
+        ).scalars()
+        wanted = {*checks, *partial} - {"uq_key_versions_pending"}  # tried by the race tests
+    assert wanted <= set(IMPOSSIBLE)
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE audit_events SET actor = 'nobody' WHERE sequence = 3",
+        "UPDATE audit_events SET details = '{}' WHERE sequence = 3",
+        "DELETE FROM audit_events WHERE sequence = 3",
+        "UPDATE audit_events SET at = at + interval '1 microsecond' WHERE sequence = 3",
+    ],
+)
+def test_tampering_with_the_audit_log_is_located(key: World, engine: sa.Engine, tampering: str) -> None:
+    assert verify_chain(key.services.registry.audit_log("acme")) > 4
+    with engine.begin() as connection:
+        connection.execute(sa.text(tampering))
+    with pytest.raises(AuditChainBroken, match="event 3"):
+        verify_chain(key.services.registry.audit_log("acme"))
+
+
+def test_a_record_moved_to_another_tenant_does_not_open(key: World, engine: sa.Engine) -> None:
+    from byok.errors import SealBroken
+
+    key.add_tenant("globex")
+    key.add_key("globex")
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE key_versions SET (encrypted_key, iv) ="
+                " (SELECT v.encrypted_key, v.iv FROM key_versions v"
+                " JOIN keys k ON k.id = v.key_id JOIN tenants t ON t.id = k.tenant_id"
+                " WHERE t.name = 'acme' AND v.number = 1)"
+                " WHERE key_id = (SELECT k.id FROM keys k JOIN tenants t ON t.id = k.tenant_id"
+                " WHERE t.name = 'globex')"
+            )
+        )
+    key.cache.entries.clear()
+    with pytest.raises(SealBroken):
+        key.another_process().vault.cipher("globex", "pii").encrypt(b"x", context=b"c")
+
+
+def test_no_transaction_is_open_while_kms_is_asked(world: World, engine: sa.Engine) -> None:
+    world.add_tenant()
+    seen: list[int] = []
+
+    def look() -> None:
+        with engine.connect() as connection:
+            seen.append(
+                connection.execute(
+                    sa.text(
+                        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+                        " AND datname = current_database()"
+                    )
+                ).scalar_one()
+            )
+
+    for operation in ("GenerateDataKeyWithoutPlaintext", "Decrypt", "DescribeKey"):
+        world.kms.hooks[operation] = look
+    world.add_key()
+    assert len(seen) >= 4
+    assert set(seen) == {0}
