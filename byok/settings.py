@@ -17,7 +17,8 @@ Seconds = Annotated[float, Field(gt=0)]
 class Settings(BaseSettings):
     """What the environment says. Secrets don't show in ``repr``."""
 
-    model_config = SettingsConfigDict(env_prefix="BYOK_", frozen=True, extra="ignore")
+    # An empty variable counts as unset: compose files pass on what may be absent.
+    model_config = SettingsConfigDict(env_prefix="BYOK_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     env: Literal["production", "dev", "test"] = Field(
         "production", description="`dev` and `test` allow the KMS simulator"

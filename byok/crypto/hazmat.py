@@ -124,9 +124,8 @@ class XaesKey:
     def __init__(self, secret: SecretBytes) -> None:
         with secret.borrow() as raw:
             _require_key(raw)
-            # The block cipher itself, as the specification's CMAC needs it; no data is encrypted in ECB.
             # It keeps what it is given, and the secret's own bytes may be wiped: hence a copy.
-            self._ecb = Cipher(algorithms.AES256(bytes(raw)), modes.ECB())  # noqa: S305
+            self._ecb = Cipher(algorithms.AES256(bytes(raw)), modes.ECB())  # noqa: S305  # single blocks for a CMAC, no data
         self._subkey = _cmac_subkey(self._encrypt_blocks(bytes(_BLOCK_BYTES)))
 
     def __repr__(self) -> str:

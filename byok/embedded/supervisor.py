@@ -80,7 +80,7 @@ class Supervisor:
         self.children.append(child)
         return child
 
-    def run(self, name: str, argv: Sequence[str], environment: Mapping[str, str], **options: Any) -> None:  # noqa: ANN401
+    def run(self, name: str, argv: Sequence[str], environment: Mapping[str, str], **options: Any) -> None:  # noqa: ANN401  # as spawn
         """Start a process and wait for its end.
 
         Raises:
