@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
@@ -52,7 +52,9 @@ COMMON_SETTINGS: dict[str, Any] = {
     "accept_content": ["json"],
     # Outcomes stand in PostgreSQL; nothing is kept in Redis.
     "task_ignore_result": True,
-    "task_queues": tuple(Queue(name) for name in QUEUES),
+    # Each queue with an exchange and key of its own: left out, all would share the default one's, and a
+    # message for that would reach them all.
+    "task_queues": tuple(Queue(name, Exchange(name), routing_key=name) for name in QUEUES),
     "task_default_queue": MAINTENANCE_QUEUE,
     # A queue that nobody consumes would swallow tasks silently.
     "task_create_missing_queues": False,

@@ -41,7 +41,14 @@ def _start(stack: Stack, name: str, arguments: Sequence[str], environment: Mappi
     return stack.supervisor.spawn(
         name,
         [*_CELERY, *arguments],
-        child_environment({**environment, "PYTHONUNBUFFERED": "1"}),
+        # As root Celery warns at length about pickle, which byok's workers don't accept.
+        child_environment(
+            {
+                **environment,
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONWARNINGS": "ignore::celery.platforms.SecurityWarning",
+            }
+        ),
         # If the stores vanish first, a worker retries its acknowledgements for many seconds.
         emergency_signal=signal.SIGKILL,
     )

@@ -19,6 +19,9 @@ from byok.errors import StackUnavailable
 _GATE = 'read -r _ || exit 1; exec "$@" </dev/null'
 
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @dataclass
 class Child:
     """A started process and how to stop it."""
@@ -159,12 +162,15 @@ class Supervisor:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt the main thread as Ctrl-C does."""
+    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread.
+
+    SIGINT too: a shell starts background jobs with it ignored, and Python leaves that as it is.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
     try:
         yield
     finally:

@@ -1,0 +1,47 @@
+"""``python -m byok.simulator.provision``: plays the customer's administrator, for tours and experiments."""
+
+import argparse
+import json
+import os
+import sys
+
+from byok.simulator.customer import CustomerAccount
+
+
+def main() -> None:
+    """Do one thing in a customer's simulated account; print the ARN that it is about."""
+    parser = argparse.ArgumentParser(prog="python -m byok.simulator.provision", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("create-key", help="make a KMS key").add_argument("account", help="12 digits")
+    role = actions.add_parser("create-role", help="make the role that `byok tenant policy --json` prints")
+    role.add_argument("account", help="12 digits")
+    role.add_argument("--name", default="byok")
+    for name in ("disable-key", "enable-key"):
+        actions.add_parser(name, help=f"{name.replace('-', ' the ')}").add_argument("arn")
+    arguments = parser.parse_args()
+    sys.stdout.write(_act(arguments) + "\n")
+
+
+def _act(arguments: argparse.Namespace) -> str:
+    endpoint_url = os.environ.get("BYOK_KMS_ENDPOINT_URL")  # noqa: TID251  # a program of its own
+    if endpoint_url is None:
+        sys.exit("BYOK_KMS_ENDPOINT_URL is not set: source the env file that `byok up` names")
+    arn: str = getattr(arguments, "arn", "")
+    account = CustomerAccount(endpoint_url, arn.split(":")[4] if arn else arguments.account)
+    match arguments.action:
+        case "create-key":
+            return account.create_key()
+        case "create-role":
+            printed = json.load(sys.stdin)
+            return account.create_role(
+                arguments.name, printed["role_trust_policy"], printed["role_permissions_policy"]
+            )
+        case "disable-key":
+            account.disable_key(arn)
+        case "enable-key":
+            account.enable_key(arn)
+    return arn
+
+
+if __name__ == "__main__":
+    main()

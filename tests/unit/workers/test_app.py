@@ -1,0 +1,83 @@
+"""The Celery side as data: names, routes, queues, schedule and settings that keep secrets out."""
+
+import inspect
+
+import pytest
+from celery import Celery
+
+from byok import queue
+from byok.settings import Settings
+from workers.app import make_app
+from workers.schedule import beat_schedule
+
+
+@pytest.fixture
+def app() -> Celery:
+    settings = Settings.model_validate(
+        {
+            "env": "test",
+            "database_url": "postgresql+psycopg://u:p@127.0.0.1:1/d",
+            "broker_url": "redis://127.0.0.1:1/0",
+            "cache_url": "redis://127.0.0.1:1/0",
+            "master_keys": "mk:" + "A" * 43 + "=",
+        }
+    )
+    app = make_app(settings)
+    app.loader.import_default_modules()
+    return app
+
+
+TASKS = {
+    "byok.keys.generate",
+    "byok.keys.rotate",
+    "byok.keys.validate",
+    "byok.tenants.probe",
+    "byok.schedule.dispatch_due",
+    "byok.schedule.sweep",
+    "byok.schedule.publish_probes",
+    "byok.schedule.publish_validations",
+}
+
+
+def test_the_tasks_are_those_that_are_documented_and_each_has_a_queue(app: Celery) -> None:
+    ours = {name for name in app.tasks if name.startswith("byok.")}
+    assert ours == TASKS
+    assert set(app.conf.task_routes) == TASKS
+    assert {route["queue"] for route in app.conf.task_routes.values()} <= set(queue.QUEUES)
+
+
+def test_each_queue_has_an_exchange_and_a_key_of_its_own(app: Celery) -> None:
+    queues = app.amqp.queues
+    assert list(queue.QUEUES) == ["rotate.forced", "rotate.scheduled", "validate", "maintenance"]
+    for name in queue.QUEUES:
+        assert (queues[name].exchange.name, queues[name].routing_key) == (name, name)
+
+
+def test_only_json_goes_in_and_nothing_is_kept(app: Celery) -> None:
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_serializer == "json"
+    assert app.conf.task_ignore_result
+    assert app.conf.result_backend is None
+
+
+def test_tasks_are_acknowledged_late_and_redelivered_after_a_loss(app: Celery) -> None:
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+    assert app.conf.worker_prefetch_multiplier == 1
+    assert app.conf.broker_transport_options["visibility_timeout"] > app.conf.worker_soft_shutdown_timeout
+
+
+def test_beat_names_tasks_that_exist_and_ticks_expire(app: Celery) -> None:
+    schedule = beat_schedule(app.byok_settings)
+    assert {entry["task"] for entry in schedule.values()} <= TASKS
+    for entry in schedule.values():
+        assert entry["options"]["queue"] == "maintenance"
+        assert entry["options"]["expires"] >= entry["schedule"]
+        assert "args" not in entry
+
+
+def test_arguments_are_ids_and_names_only(app: Celery) -> None:
+    allowed = {"tenant", "key", "rotation_id", "reason", "idempotency_key"}
+    for name in TASKS:
+        parameters = set(inspect.signature(app.tasks[name].run).parameters)
+        assert parameters <= allowed, name
