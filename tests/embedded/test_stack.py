@@ -4,9 +4,7 @@ import os
 import random
 import signal
 import stat
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from byok.embedded.home import Home
 from byok.embedded.stack import Stack
 from byok.embedded.supervisor import Supervisor
 from byok.errors import StackUnavailable
+from tests.watched import Watched, command_line
 
 RUN_STACK = """
 import sys, time
@@ -34,88 +33,22 @@ with stop_signals(), Stack(Path(sys.argv[1]), durable=False) as stack:
 """
 
 
-class Watched:
-    """A supervisor in a process of its own, and everything that descends from it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.descendants: dict[int, psutil.Process] = {}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN_STACK, str(home)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        try:
-            parent = psutil.Process(self.process.pid)
-            while True:
-                self.descendants |= {one.pid: one for one in parent.children(recursive=True)}
-                time.sleep(0.005)
-        except psutil.NoSuchProcess:
-            return
-
-    def wait_ready(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n"
-
-    def left(self) -> list[str]:
-        """What is still there: descendants that were seen, and processes at work in the home folder."""
-        found = [one for one in self.descendants.values() if _lives(one)]
-        found += [one for one in psutil.process_iter() if _lives(one) and _works_in(one, str(self.home))]
-        return [f"{one.pid} {_cmdline(one)}" for one in found]
-
-    def assert_nothing_left(self, within_seconds: float) -> None:
-        deadline = time.monotonic() + within_seconds
-        while (left := self.left()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left == []
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _cmdline(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return "?"
-
-
-def _works_in(process: psutil.Process, home: str) -> bool:
-    if process.pid == os.getpid():
-        return False
-    try:
-        return home in _cmdline(process) or process.cwd().startswith(home)
-    except psutil.Error:
-        return False
-
-
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
-    one = Watched(tmp_path / "home")
+    home = str(tmp_path / "home")
+    one = Watched([sys.executable, "-c", RUN_STACK, home], folder=home)
     yield one
-    if one.process.poll() is None:
-        one.process.kill()
-    one.process.wait()
-    assert one.process.stdout is not None
-    one.process.stdout.close()
+    one.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_process_is_left_when_the_supervisor_ends(watched: Watched, number: signal.Signals) -> None:
-    watched.wait_ready()
+    watched.wait_for_line("ready")
     assert len(watched.left()) >= 6
     watched.process.send_signal(number)
     watched.process.wait(20)
     watched.assert_nothing_left(within_seconds=20)
-    assert not (watched.home / "pg" / "postmaster.pid").exists()  # PostgreSQL was shut down in order
+    assert not (Path(watched.folder) / "pg" / "postmaster.pid").exists()  # PostgreSQL was shut down in order
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -127,12 +60,12 @@ def test_no_process_is_left_when_the_start_is_cut_off(
     watched.process.send_signal(number)
     watched.process.wait(30)
     watched.assert_nothing_left(within_seconds=20)
-    with Stack(watched.home, durable=False):  # and what it left on disk does not stand in the way
+    with Stack(Path(watched.folder), durable=False):  # and what it left on disk does not stand in the way
         pass
 
 
 def test_the_second_ctrl_c_hurries_the_stop(watched: Watched) -> None:
-    watched.wait_ready()
+    watched.wait_for_line("ready")
     for _ in range(2):
         watched.process.send_signal(signal.SIGINT)
         time.sleep(0.1)
@@ -195,7 +128,7 @@ def test_passwords_are_asked_for_and_stand_in_no_command_line(stack: Stack) -> N
         psycopg.connect(f"postgresql://byok:wrong@127.0.0.1:{stack.postgres.port}/byok")
     secrets = [stack.home.secret(name) for name in ("postgres", "broker", "cache")]
     for child in stack.supervisor.children:
-        shown = _cmdline(psutil.Process(child.process.pid))
+        shown = command_line(psutil.Process(child.process.pid))
         assert not any(secret in shown for secret in secrets)
 
 
