@@ -19,7 +19,8 @@
     ├── IntegrityError          exit 7   bytes are not what they must be
     │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
     ├── ValidationFailed        exit 8   a version or a connection did not pass its gate
-    └── KmsRequestRejected      exit 9   AWS refuses our request for good: configuration, key type, quota
+    ├── KmsRequestRejected      exit 9   AWS refuses our request for good: configuration, key type, quota
+    └── GaveUp                  exit 10  a rotation was begun too often without an end
 
 ``code`` is stable and meant for machines. ``retryable`` says whether the same call may succeed later
 without anybody changing anything. The message names what is wrong; ``remedy`` says what to do.
@@ -304,3 +305,10 @@ class KmsRequestRejected(ByokError):
 
     code = "kms-request-rejected"
     exit_code = 9
+
+
+class GaveUp(ByokError):
+    """A rotation was begun too often without an end: it may be what kills its workers."""
+
+    code = "gave-up"
+    exit_code = 10

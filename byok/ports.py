@@ -283,7 +283,8 @@ class Rotations(Protocol):
         """Claim an open rotation for one worker and count the attempt; None if it is not to be had."""
 
     def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
-        """Give a claim back; the sweeper publishes it again at ``wake_at``."""
+        """Give a claim back, unless another worker has it by now; the sweeper publishes it again at
+        ``wake_at``."""
 
     def transition(
         self,

@@ -142,6 +142,11 @@ def list_(tenant: Tenant, as_json: AsJson = False) -> None:
     if as_json:
         print_json([_key_json(key) for key in keys])
         return
+    console.print(keys_table(f"keys of {tenant}", keys))
+
+
+def keys_table(title: str, keys: Sequence[Key]) -> Table:
+    """Keys with their settings."""
     rows = [
         (
             key.name,
@@ -151,7 +156,7 @@ def list_(tenant: Tenant, as_json: AsJson = False) -> None:
         )
         for key in keys
     ]
-    console.print(table(f"keys of {tenant}", ("key", "rotates every", "cache TTL", "next rotation"), rows))
+    return table(title, ("key", "rotates every", "cache TTL", "next rotation"), rows)
 
 
 @app.command()
@@ -169,10 +174,7 @@ def show(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
         )
         return
     found = details.key
-    console.print(
-        f"key [bold]{tenant}/{key}[/]: rotates every {show_duration(found.rotation_period)}, "
-        f"cache TTL {show_duration(found.lease_ttl)}, next rotation {show_time(found.next_rotation_at)}"
-    )
+    _print_settings(tenant, found)
     console.print(versions_table(details.versions))
     failed = [rotation for rotation in details.rotations if rotation.failure]
     if failed:
@@ -243,9 +245,13 @@ def set_rotation(
     if as_json:
         print_json(_key_json(changed))
         return
+    _print_settings(tenant, changed)
+
+
+def _print_settings(tenant: str, key: Key) -> None:
     console.print(
-        f"key [bold]{tenant}/{key}[/] rotates every {show_duration(changed.rotation_period)}, "
-        f"cache TTL {show_duration(changed.lease_ttl)}, next rotation {show_time(changed.next_rotation_at)}"
+        f"key [bold]{tenant}/{key.name}[/]: rotates every {show_duration(key.rotation_period)}, "
+        f"cache TTL {show_duration(key.lease_ttl)}, next rotation {show_time(key.next_rotation_at)}"
     )
 
 

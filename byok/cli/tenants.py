@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from byok.cli.keys import keys_table
 from byok.cli.output import (
     AsJson,
     actor,
@@ -12,7 +13,6 @@ from byok.cli.output import (
     checks_table,
     console,
     print_json,
-    show_duration,
     show_state,
     show_time,
     table,
@@ -140,16 +140,7 @@ def show(tenant: Name, as_json: AsJson = False) -> None:
     if found.connection is not None:
         console.print(f"  role        {found.connection.role_arn or 'none: key-policy mode'}")
     console.print(f"  verified    {show_time(found.verified_at)}")
-    rows = [
-        (
-            key.name,
-            show_duration(key.rotation_period),
-            show_duration(key.lease_ttl),
-            show_time(key.next_rotation_at),
-        )
-        for key in keys
-    ]
-    console.print(table("keys", ("key", "rotates every", "cache TTL", "next rotation"), rows))
+    console.print(keys_table("keys", keys))
 
 
 def _kms_key(tenant: Tenant) -> str:

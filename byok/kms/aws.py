@@ -111,7 +111,7 @@ class AwsKms:
         *,
         fresh_session: bool = False,
     ) -> _Reply:
-        """Send a request as the tenant: outages are retried, a refusal is repeated once in a new session."""
+        """Send a request as the tenant: outages are retried, a denial is repeated once in a new session."""
         for attempt in self._retrying:
             with attempt:
                 return self._call_once(connection, operation, request, fresh_session)
@@ -130,7 +130,7 @@ class AwsKms:
                 return request(client)
         except AWS_ERRORS as error:
             error_class = self._classify(connection, error)
-            in_doubt = error_class in (ErrorClass.REVOKED, ErrorClass.EXPIRED)
+            in_doubt = error_class in (ErrorClass.DENIED, ErrorClass.EXPIRED)
             if in_doubt and connection.role_arn is not None and not fresh_session:
                 return self._call_once(connection, operation, request, fresh_session=True)
             raise to_byok_error(error, error_class, operation, str(connection.kms_key_arn)) from error

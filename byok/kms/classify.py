@@ -16,7 +16,8 @@ class ErrorClass(Enum):
     """What to do about an error."""
 
     OUTAGE = "retry with backoff; serve leases to their deadline"
-    REVOKED = "stop at once, after one new session was refused too"
+    REVOKED = "stop at once"
+    DENIED = "assume the role anew and repeat once; still denied is revoked"
     EXPIRED = "assume the role anew and repeat once"
     STATE = "ask DescribeKey which state the KMS key is in"
     INTEGRITY = "never retry, never suspend; quarantine and page"
@@ -35,7 +36,7 @@ KMS_ERROR_CLASSES: dict[str, ErrorClass] = {
     "DependencyTimeoutException": ErrorClass.OUTAGE,
     "KeyUnavailableException": ErrorClass.OUTAGE,
     "DisabledException": ErrorClass.REVOKED,
-    "AccessDeniedException": ErrorClass.REVOKED,
+    "AccessDeniedException": ErrorClass.DENIED,
     "NotFoundException": ErrorClass.REVOKED,
     "KMSInvalidStateException": ErrorClass.STATE,
     "InvalidCiphertextException": ErrorClass.INTEGRITY,
@@ -137,7 +138,7 @@ def to_byok_error(error: Exception, error_class: ErrorClass, operation: str, sub
     match error_class:
         case ErrorClass.OUTAGE:
             return KmsUnavailable(message, remedy="byok tries again by itself")
-        case ErrorClass.REVOKED:
+        case ErrorClass.REVOKED | ErrorClass.DENIED:
             return KmsAccessRevoked(
                 message,
                 aws_code=code,

@@ -9,6 +9,7 @@ its lease would last longer.
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -32,8 +33,11 @@ from byok.services.suspension import Suspensions, require_active
 
 log = structlog.get_logger()
 
+_Id = TypeVar("_Id")
+_Kept = TypeVar("_Kept")
+
 LEASE_PURPOSE = "byok/lease/1"
-_MAX_LEASES = 10_000
+_MAX_REMEMBERED = 10_000  # leases, and views, of one process
 # A lease from another machine may carry a time slightly ahead of ours; more than this is a broken clock.
 _MAX_CLOCK_SKEW = timedelta(seconds=5)
 
@@ -145,11 +149,16 @@ class LeaseDesk:
             view = replace(known, fresh_until=now + self._recheck)
         else:
             view = _View(tenant, key, None if active is None else active.number, now + self._recheck)
-        with self._lock:
-            self._views[tenant_name, key_name] = view
+        self._remember(self._views, (tenant_name, key_name), view)
         if known is not None and known.tenant.generation != view.tenant.generation:
             self._drop_leases(view.tenant.id)
         return view
+
+    def _remember(self, memory: dict[_Id, _Kept], one: _Id, kept: _Kept) -> None:
+        with self._lock:
+            memory[one] = kept
+            if len(memory) > _MAX_REMEMBERED:
+                del memory[next(iter(memory))]  # the oldest
 
     def _drop_leases(self, tenant_id: UUID) -> None:
         with self._lock:
@@ -174,10 +183,7 @@ class LeaseDesk:
     def _acquire(self, view: _View, lease_id: LeaseId) -> Lease:
         try:
             lease = self._from_cache(view, lease_id) or self._from_kms(view, lease_id)
-            with self._lock:
-                self._leases[lease_id] = lease
-                if len(self._leases) > _MAX_LEASES:
-                    del self._leases[next(iter(self._leases))]
+            self._remember(self._leases, lease_id, lease)
             return lease
         finally:
             with self._lock:

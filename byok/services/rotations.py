@@ -21,7 +21,7 @@ from byok.core.model import (
     Tenant,
     VersionState,
 )
-from byok.errors import ByokError, KmsAccessRevoked, LostRace, QueueUnavailable
+from byok.errors import ByokError, GaveUp, KmsAccessRevoked, LostRace, QueueUnavailable
 from byok.ports import Clock, Kms, Random, Store, TaskQueue, Transaction
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
@@ -189,19 +189,21 @@ class Rotations:
             tenant = tx.tenants.get_by_id(key.tenant_id)
         bound = log.bind(tenant=tenant.name, key=key.name, rotation=str(rotation.id))
         try:
+            if rotation.attempts > MAX_ATTEMPTS:
+                raise GaveUp(f"{MAX_ATTEMPTS} workers began and none came to an end")
             require_active(tenant)
             rotation = self._advance(tenant, key, rotation)
         except LostRace:
             return self.get(rotation_id)  # another worker is ahead of us
         except KmsAccessRevoked as refusal:
             self._suspensions.revoked(tenant, refusal, actor="rotation")
-            self._fail(tenant, key, rotation_id, refusal)
+            self._fail(tenant, key, rotation, refusal)
             raise
         except ByokError as error:
             if error.retryable and rotation.attempts < MAX_ATTEMPTS:
                 self._give_back(rotation, error)
             else:
-                self._fail(tenant, key, rotation_id, error)
+                self._fail(tenant, key, rotation, error)
             raise
         bound.info("rotation_done", version=rotation.version_number, reason=rotation.reason.value)
         return rotation
@@ -302,14 +304,17 @@ class Rotations:
         with self._store.transaction() as tx:
             tx.rotations.release(rotation, wake_at, f"{error.code}: {error.message}")
 
-    def _fail(self, tenant: Tenant, key: Key, rotation_id: UUID, error: ByokError) -> None:
-        """End a rotation: its pending version is rejected, the key is tried again later if it is due."""
+    def _fail(self, tenant: Tenant, key: Key, claimed: Rotation, error: ByokError) -> None:
+        """End a rotation: its pending version is rejected, the key is tried again later if it is due.
+
+        Does nothing if another worker has claimed the rotation meanwhile: it may fare better.
+        """
         now = self._clock.now()
         failure = f"{error.code}: {error.message}"
         with self._store.transaction() as tx:
             key = tx.keys.lock(key.id)
-            rotation = tx.rotations.get(rotation_id)
-            if not rotation.is_open:
+            rotation = tx.rotations.get(claimed.id)
+            if not rotation.is_open or rotation.attempts != claimed.attempts:
                 return
             if rotation.version_number is not None:
                 version = tx.versions.get(key.id, rotation.version_number)
@@ -329,4 +334,4 @@ class Rotations:
                 tenant.id, now, "rotation", "rotation.failed",
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
             )  # fmt: skip
-        log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(rotation_id), why=failure)
+        log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(claimed.id), why=failure)

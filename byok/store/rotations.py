@@ -79,7 +79,11 @@ class RotationTable:
     def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
         self._connection.execute(
             _rotations.update()
-            .where(_rotations.c.id == rotation.id, schema.OPEN_ROTATION)
+            .where(
+                _rotations.c.id == rotation.id,
+                _rotations.c.attempts == rotation.attempts,
+                schema.OPEN_ROTATION,
+            )
             .values(claimed_until=None, wake_at=wake_at, failure=failure)
         )
 

@@ -10,6 +10,7 @@ from byok.core.audit import verify_chain
 from byok.core.lifecycle import check_versions
 from byok.core.model import RotationReason, RotationState, TenantState
 from byok.errors import (
+    GaveUp,
     KmsAccessRevoked,
     KmsIntegrityError,
     KmsUnavailable,
@@ -332,3 +333,41 @@ def test_audit_chain_stays_whole_under_concurrent_rotations(world: World, key: N
     events = world.services.registry.audit_log("acme")
     assert verify_chain(events) == len(events)
     assert sum(event.action == "version.activated" for event in events) == 4
+
+
+def test_a_rotation_that_kills_its_workers_is_given_up(world: World, key: None) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die() -> None:
+        raise Killed
+
+    request(world)
+    _, _, rotation = world.queue.rotations.pop()
+    world.kms.hooks["GenerateDataKeyWithoutPlaintext"] = die
+    for _ in range(MAX_ATTEMPTS):
+        with pytest.raises(Killed):
+            world.services.rotations.run(rotation.id)
+        world.clock.advance(seconds=CLAIM_SECONDS + 1)
+    with pytest.raises(GaveUp):
+        world.services.rotations.run(rotation.id)
+    assert world.rotation(rotation.id).state is RotationState.FAILED
+
+
+def test_a_worker_whose_claim_ran_out_does_not_fail_the_next_ones_rotation(world: World, key: None) -> None:
+    request(world)
+    _, _, rotation = world.queue.rotations.pop()
+
+    def be_overtaken_and_fail() -> None:
+        world.kms.hooks.clear()
+        world.clock.advance(seconds=CLAIM_SECONDS + 1)
+        with world.store.transaction() as tx:
+            assert tx.rotations.claim(rotation.id, world.clock.now(), world.clock.now()) is not None
+        world.kms.fail_next(KmsIntegrityError("broken"))
+
+    world.kms.hooks["GenerateDataKeyWithoutPlaintext"] = be_overtaken_and_fail
+    with pytest.raises(KmsIntegrityError):
+        world.services.rotations.run(rotation.id)
+    assert world.rotation(rotation.id).state is RotationState.REQUESTED
+    world.services.rotations.run(rotation.id)
+    assert world.states() == ["retired", "active"]
