@@ -1,0 +1,5 @@
+"""``python -m byok.cli``."""
+
+from byok.cli.main import main
+
+main()
