@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -125,5 +126,5 @@ def actor() -> str:
     """Who runs this command, for the audit log."""
     try:
         return f"cli:{getpass.getuser()}"
-    except (OSError, KeyError):  # a container may run under a uid without a name
-        return "cli"
+    except (OSError, KeyError):  # a container may run under a user id without a name
+        return f"cli:uid-{os.geteuid()}"
