@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from byok.embedded.servers import accepts
 from byok.embedded.stack import Stack
 from byok.embedded.supervisor import Child
 from byok.settings import child_environment
@@ -29,12 +30,19 @@ def start_flower(stack: Stack, environment: Mapping[str, str]) -> tuple[Child, s
     port = stack.home.port("flower")
     credentials = {"FLOWER_BASIC_AUTH": f"byok:{stack.home.secret('flower')}"}
     arguments = ["flower", "--address=127.0.0.1", f"--port={port}"]
-    return _start(stack, "flower", arguments, {**environment, **credentials}), f"http://127.0.0.1:{port}"
+    flower = _start(stack, "flower", arguments, {**environment, **credentials})
+    return flower, f"http://127.0.0.1:{port}"
 
 
 def wait_for_worker(stack: Stack, worker: Child) -> None:
     """Wait until the worker consumes; raises StackUnavailable."""
     stack.supervisor.wait_for_line(worker, r"ready\.", timeout_seconds=60)
+
+
+def wait_for_flower(stack: Stack, flower: Child) -> None:
+    """Wait until Flower answers; raises StackUnavailable."""
+    port = stack.home.port_of("flower")
+    stack.supervisor.wait_until(flower, lambda: accepts(port), timeout_seconds=60)
 
 
 def _start(stack: Stack, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:

@@ -30,6 +30,7 @@ def up() -> None:
         beat = processes.start_beat(stack, stack.environment)
         flower, flower_url = processes.start_flower(stack, stack.environment)
         processes.wait_for_worker(stack, worker)
+        processes.wait_for_flower(stack, flower)
         _step("worker, Beat and Flower")
         console.print(
             Panel(

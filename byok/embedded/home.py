@@ -79,6 +79,10 @@ class Home:
             self._keep("ports", name, str(kept))
         return kept
 
+    def port_of(self, name: str) -> int:
+        """The port that `port` gave last."""
+        return int(self._read("ports")[name])
+
     def write_env(self, environment: Mapping[str, str]) -> None:
         """Write the file that another shell may source."""
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]

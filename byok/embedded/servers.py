@@ -159,7 +159,7 @@ class Valkey:
     def wait(self) -> None:
         """Wait until it takes connections; raises StackUnavailable."""
         assert self.child is not None
-        self._supervisor.wait_until(self.child, lambda: _accepts(self.port))
+        self._supervisor.wait_until(self.child, lambda: accepts(self.port))
 
 
 class SimulatorServer:
@@ -199,7 +199,8 @@ class SimulatorServer:
             return False
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens on this port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
