@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -334,40 +335,39 @@ def test_the_log_tells_each_call_and_no_plaintext(setup: Setup, simulator: Simul
     assert opened["Plaintext"].hex() not in str(calls)
 
 
-def start_alone(state_file: Path, port: int) -> "subprocess.Popen[bytes]":
+@contextmanager
+def alone(state_file: Path, port: int) -> Iterator[None]:
+    """A simulator process of its own, stopped by SIGTERM at the end of the block."""
     command = [sys.executable, "-m", "byok.simulator", "--port", str(port), "--state-file", str(state_file)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     control = SimulatorControl(f"http://127.0.0.1:{port}")
-    while not control.healthy():
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
+    try:
+        while not control.healthy():
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
 
 
 def test_keys_and_roles_survive_a_restart(tmp_path: Path, unused_port: int) -> None:
     state_file, url = tmp_path / "state.json", f"http://127.0.0.1:{unused_port}"
-    process = start_alone(state_file, unused_port)
     account = CustomerAccount(url, "222222222222")
-    key = account.create_key()
-    account.create_role(
-        "byok", policies.trust_policy(VENDOR, "x"), policies.session_policy(KmsKeyArn.parse(key))
-    )
-    account.rotate_key_on_demand(key)
-    blob = account.kms.encrypt(KeyId=key, Plaintext=b"x", EncryptionContext={"a": "b"})["CiphertextBlob"]
-    account.disable_key(key)
-    process.terminate()
-    assert process.wait(10) == 0
+    with alone(state_file, unused_port):
+        key = account.create_key()
+        permissions = policies.session_policy(KmsKeyArn.parse(key))
+        account.create_role("byok", policies.trust_policy(VENDOR, "x"), permissions)
+        account.rotate_key_on_demand(key)
+        blob = account.kms.encrypt(KeyId=key, Plaintext=b"x", EncryptionContext={"a": "b"})["CiphertextBlob"]
+        account.disable_key(key)
     assert state_file.stat().st_mode & 0o777 == 0o600
-    process = start_alone(state_file, unused_port)
-    try:
-        decrypt: dict[str, Any] = {"KeyId": key, "CiphertextBlob": blob, "EncryptionContext": {"a": "b"}}
+    decrypt: dict[str, Any] = {"KeyId": key, "CiphertextBlob": blob, "EncryptionContext": {"a": "b"}}
+    with alone(state_file, unused_port):
         assert code_of(lambda: account.kms.decrypt(**decrypt)) == "DisabledException"
         account.enable_key(key)
         assert account.kms.decrypt(**decrypt)["Plaintext"] == b"x"
         assert account.iam.get_role(RoleName="byok")["Role"]["RoleName"] == "byok"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
