@@ -44,11 +44,11 @@ _MAX_CLOCK_SKEW = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A version's cipher, usable until ``deadline``."""
+    """A version's cipher, usable until the KMS Decrypt behind it is older than the key's TTL."""
 
     version_number: int
     cipher: XaesKey
-    deadline: datetime
+    decrypted_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +167,22 @@ class LeaseDesk:
 
     def _lease(self, view: _View, number: int) -> Lease:
         lease_id = LeaseId(view.tenant.id, view.tenant.generation, view.key.id, number)
-        lease = self._leases.get(lease_id)
-        if lease is not None and self._clock.now() < lease.deadline:
+        lease = self._held(view, lease_id)
+        if lease is not None:
             return lease
         if not view.key.lease_ttl:
             return self._from_kms(view, lease_id)  # caching is off: each use is a KMS Decrypt of its own
         with self._lock:
             lock = self._locks.setdefault(lease_id, threading.Lock())
         with lock:  # one miss at a time: those who waited find what the first one brought
-            lease = self._leases.get(lease_id)
-            if lease is None or self._clock.now() >= lease.deadline:
-                lease = self._acquire(view, lease_id)
-            return lease
+            return self._held(view, lease_id) or self._acquire(view, lease_id)
+
+    def _held(self, view: _View, lease_id: LeaseId) -> Lease | None:
+        """This process's lease, if it is within the TTL that the key has now."""
+        lease = self._leases.get(lease_id)
+        if lease is None or lease.decrypted_at + view.key.lease_ttl <= self._clock.now():
+            return None
+        return lease
 
     def _acquire(self, view: _View, lease_id: LeaseId) -> Lease:
         try:
@@ -198,9 +202,8 @@ class LeaseDesk:
         if sealed is None:
             return None
         # This reader's own TTL counts, not the one that the writer had.
-        deadline = sealed.decrypted_at + view.key.lease_ttl
-        now = self._clock.now()
-        if deadline <= now or sealed.decrypted_at > now + _MAX_CLOCK_SKEW:
+        age = self._clock.now() - sealed.decrypted_at
+        if not -_MAX_CLOCK_SKEW <= age < view.key.lease_ttl:
             return None
         bound_to = _bound_to(lease_id, view.tenant, sealed.decrypted_at)
         try:
@@ -208,7 +211,7 @@ class LeaseDesk:
         except (IntegrityError, UnknownMasterKey) as error:
             log.warning("cached_lease_ignored", tenant=view.tenant.name, key=view.key.name, error=error.code)
             return None
-        return _to_lease(lease_id.version_number, secret, deadline)
+        return _to_lease(lease_id.version_number, secret, sealed.decrypted_at)
 
     def _from_kms(self, view: _View, lease_id: LeaseId) -> Lease:
         with self._store.transaction() as tx:
@@ -225,7 +228,7 @@ class LeaseDesk:
             raise
         if view.key.lease_ttl:
             self.put(view.tenant, view.key, version.number, secret, decrypted_at)
-        return _to_lease(version.number, secret, decrypted_at + view.key.lease_ttl)
+        return _to_lease(version.number, secret, decrypted_at)
 
 
 def _bound_to(lease_id: LeaseId, tenant: Tenant, decrypted_at: datetime) -> tuple[str | int, ...]:
@@ -246,7 +249,7 @@ def _require_decrypting(version: KeyVersion) -> None:
         raise UnknownVersion(f"version {version.number} is {version.state} and does not decrypt")
 
 
-def _to_lease(number: int, secret: SecretBytes, deadline: datetime) -> Lease:
+def _to_lease(number: int, secret: SecretBytes, decrypted_at: datetime) -> Lease:
     cipher = XaesKey(secret)
     secret.wipe()
-    return Lease(number, cipher, deadline)
+    return Lease(number, cipher, decrypted_at)

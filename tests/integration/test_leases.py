@@ -59,6 +59,14 @@ def test_a_reader_with_a_shorter_ttl_applies_its_own(world: World, token: bytes)
     assert world.kms.count("Decrypt") == asked + 1
 
 
+def test_a_ttl_that_is_shortened_shortens_the_leases_that_are_held(world: World, token: bytes) -> None:
+    world.services.registry.set_rotation("acme", "pii", actor="test", lease_ttl=timedelta(minutes=5))
+    world.clock.advance(minutes=6)
+    asked = world.kms.count("Decrypt")
+    cipher(world.services).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked + 1
+
+
 def test_ttl_zero_caches_nothing(world: World) -> None:
     world.add_tenant()
     world.add_key(ttl=timedelta(0))
