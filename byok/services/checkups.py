@@ -1,16 +1,15 @@
 """Looking after what is in use: probing tenants' access, validating active versions."""
 
-import structlog
-
 from byok.core.model import Check, Tenant, TenantState
 from byok.crypto.hazmat import fingerprint
 from byok.errors import KmsAccessRevoked, KmsIntegrityError, LostRace, NotReady
+from byok.logs import get_logger
 from byok.ports import Clock, Store
 from byok.services.records import Records
 from byok.services.suspension import Suspensions, require_active
 from byok.services.validation import Rejected, Validator
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Checkups:

@@ -12,8 +12,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-import structlog
-
 from byok.core.lifecycle import DECRYPTING_STATES
 from byok.core.model import Key, KeyVersion, Tenant
 from byok.crypto.hazmat import SecretBytes, XaesKey
@@ -27,11 +25,12 @@ from byok.errors import (
     UnknownMasterKey,
     UnknownVersion,
 )
+from byok.logs import get_logger
 from byok.ports import Clock, LeaseCache, LeaseId, SealedLease, Store
 from byok.services.records import Records
 from byok.services.suspension import Suspensions, require_active
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _Id = TypeVar("_Id")
 _Kept = TypeVar("_Kept")

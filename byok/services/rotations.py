@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-import structlog
-
 from byok.core.encryption_context import version_context
 from byok.core.lifecycle import check_versions, next_rotation_time, retry_delay
 from byok.core.model import (
@@ -22,13 +20,14 @@ from byok.core.model import (
     VersionState,
 )
 from byok.errors import ByokError, GaveUp, KmsAccessRevoked, LostRace, QueueUnavailable
+from byok.logs import get_logger
 from byok.ports import Clock, Kms, Random, Store, TaskQueue, Transaction
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
 from byok.services.suspension import Suspensions, require_active
 from byok.services.validation import Rejected, Validated, Validator
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 MAX_ATTEMPTS = 8
 # A worker has a rotation for this long; three steps of a few KMS calls, each bounded by seconds.

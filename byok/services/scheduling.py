@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-import structlog
-
 from byok.core.model import RotationReason, TenantState
 from byok.errors import QueueUnavailable
+from byok.logs import get_logger
 from byok.ports import Clock, Store, TaskQueue
 from byok.services.rotations import PUBLISH_GRACE_SECONDS, Rotations
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _BATCH = 100
 _PROBED_STATES = (TenantState.ACTIVE, TenantState.SUSPENDED)

@@ -1,12 +1,11 @@
 """Stopping and resuming a tenant: the database first, then every cache."""
 
-import structlog
-
 from byok.core.model import Suspension, Tenant, TenantState
 from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, TenantNotActive
+from byok.logs import get_logger
 from byok.ports import Clock, LeaseCache, Store
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def require_active(tenant: Tenant) -> None:
