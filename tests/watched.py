@@ -28,7 +28,9 @@ class Watched:
         try:
             parent = psutil.Process(self.process.pid)
             while True:
-                self.descendants |= {one.pid: one for one in parent.children(recursive=True)}
+                # A new dictionary each time: others read this one meanwhile.
+                seen = {one.pid: one for one in parent.children(recursive=True)}
+                self.descendants = self.descendants | seen
                 time.sleep(0.005)
         except psutil.NoSuchProcess:
             return
