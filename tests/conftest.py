@@ -1,5 +1,6 @@
 """One embedded stack for each pytest process: real PostgreSQL, real Valkeys, the KMS simulator."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,17 @@ from tests.world import World
 # What the machine has set must not decide what a test sees.
 for name in [name for name in os.environ if name.startswith(("BYOK_", "AWS_", "FLOWER_"))]:
     del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    """Undo what the command line sets up for logging."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.setLevel(level)
+    for added in [one for one in root.handlers if one not in handlers]:
+        root.removeHandler(added)
 
 
 @pytest.fixture(scope="session")

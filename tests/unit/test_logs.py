@@ -2,22 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from byok.logs import configure_logging, get_logger
-
-
-@pytest.fixture
-def root_logger() -> Iterator[None]:
-    """Put the root logger back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def test_a_library_prints_nothing_by_itself(
@@ -29,9 +18,7 @@ def test_a_library_prints_nothing_by_itself(
     assert (record.name, record.message, record.tenant) == ("byok.test", "tenant_suspended", "acme")  # type: ignore[attr-defined]
 
 
-def test_json_lines_carry_event_fields_and_context(
-    capsys: pytest.CaptureFixture[str], root_logger: None
-) -> None:
+def test_json_lines_carry_event_fields_and_context(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("json")
     with structlog.contextvars.bound_contextvars(task_id="t-1"):
         get_logger("byok.test").bind(tenant="acme").info("rotation_done", version=2)
@@ -43,7 +30,7 @@ def test_json_lines_carry_event_fields_and_context(
     assert (theirs["event"], theirs["task_id"]) == ("a library's line 7", "t-1")
 
 
-def test_quiet_levels_stay_quiet(capsys: pytest.CaptureFixture[str], root_logger: None) -> None:
+def test_quiet_levels_stay_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("console", logging.ERROR)
     get_logger("byok.test").info("rotation_done")
     assert capsys.readouterr().err == ""
