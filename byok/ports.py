@@ -14,15 +14,21 @@ from byok.core.model import (
     AuditEvent,
     Check,
     Connection,
+    Job,
     Key,
     KeyVersion,
+    OpenWork,
+    RequestOutcome,
     Rotation,
+    RotationEvent,
+    RotationReason,
     RotationState,
     SealedBox,
     Suspension,
     Tenant,
-    TenantState,
-    VersionState,
+    TenantEvent,
+    Tick,
+    VersionEvent,
 )
 from byok.crypto.hazmat import SecretBytes
 
@@ -157,6 +163,9 @@ class TaskQueue(Protocol):
     def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
         """Publish a rotation; the reason decides the queue."""
 
+    def backlog(self) -> int:
+        """How many rotations wait to be taken by a worker."""
+
     def validate(self, tenant: str, key: str) -> None:
         """Publish a validation of a key's active version."""
 
@@ -165,6 +174,22 @@ class TaskQueue(Protocol):
 
     def ping(self) -> None:
         """Answer if the broker is there."""
+
+
+# --- Metrics --------------------------------------------------------------------------------------
+
+
+class Metrics(Protocol):
+    """What is counted for operators. Never fails, and never says who a tenant is."""
+
+    def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
+        """A rotation is done, or failed for good."""
+
+    def rotation_tried_again(self, code: str) -> None:
+        """An attempt failed with this error code, and another will follow."""
+
+    def sweeper_found(self, finding: str, count: int) -> None:
+        """The sweeper had something to mend: ``republished`` or ``orphan-rejected``."""
 
 
 # --- Store ----------------------------------------------------------------------------------------
@@ -189,9 +214,9 @@ class Tenants(Protocol):
         """Raises KmsKeyTaken, RoleTaken."""
 
     def transition(
-        self, tenant: Tenant, to: TenantState, at: datetime, suspension: Suspension | None = None
+        self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
     ) -> Tenant:
-        """Move to another state and to the next generation; entering ``active`` notes the verification.
+        """Move to the state that follows and to the next generation; ``active`` notes the verification.
 
         Raises:
             IllegalTransition: the table has no such step.
@@ -257,30 +282,48 @@ class Versions(Protocol):
     def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
         """Replace the report that is stored with a version."""
 
-    def transition(self, version: KeyVersion, to: VersionState, at: datetime) -> None:
-        """Raises IllegalTransition, LostRace."""
+    def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
+        """Lock pending versions whose rotation has ended without them."""
+
+    def transition(self, version: KeyVersion, event: VersionEvent, at: datetime) -> None:
+        """Compare and swap. Raises IllegalTransition, LostRace."""
 
 
 class Rotations(Protocol):
-    """The rotations table."""
+    """The tables rotations and rotation_requests."""
 
-    def add(self, rotation: Rotation, wake_at: datetime) -> bool:
-        """Insert unless the key has an open rotation, or one with this idempotency key."""
+    def request(
+        self, rotation: Rotation, idempotency_key: str, wake_at: datetime
+    ) -> tuple[Rotation, RequestOutcome]:
+        """Record a request; the constraints decide between those who ask at once.
+
+        Returns the rotation that serves it: the one of an earlier request with this idempotency key, or
+        the key's open one, or ``rotation``, inserted. Raises LostRace.
+        """
 
     def get(self, rotation_id: UUID) -> Rotation:
         """Raises UnknownRotation."""
 
-    def find(self, key_id: UUID, idempotency_key: str) -> Rotation | None:
-        """The rotation that was requested with this idempotency key."""
-
-    def find_open(self, key_id: UUID) -> Rotation | None:
-        """The key's open rotation."""
+    def get_work(self, rotation_id: UUID) -> OpenWork:
+        """A rotation with its tenant's and its key's name. Raises UnknownRotation."""
 
     def list(self, key_id: UUID, limit: int) -> Sequence[Rotation]:
         """The latest rotations of a key, newest first."""
 
-    def claim(self, rotation_id: UUID, now: datetime, until: datetime) -> Rotation | None:
+    def list_latest(self, limit: int) -> Sequence[OpenWork]:
+        """The latest rotations of all keys, newest first."""
+
+    def list_failed(self, limit: int) -> Sequence[OpenWork]:
+        """Rotations that failed and after which their key was not rotated again, newest first."""
+
+    def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
+        """Give an open rotation a graver reason. Raises LostRace: it has ended."""
+
+    def claim(self, rotation_id: UUID, now: datetime, duration: timedelta) -> Rotation | None:
         """Claim an open rotation for one worker and count the attempt; None if it is not to be had."""
+
+    def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
+        """Hold on to claims, except those that another worker has by now."""
 
     def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
         """Give a claim back, unless another worker has it by now; the sweeper publishes it again at
@@ -289,22 +332,35 @@ class Rotations(Protocol):
     def transition(
         self,
         rotation: Rotation,
-        to: RotationState,
+        event: RotationEvent,
         at: datetime,
         *,
         version_number: int | None = None,
         failure: str | None = None,
     ) -> Rotation:
-        """Raises IllegalTransition, LostRace."""
+        """Compare and swap: the rotation as it is afterwards. Raises IllegalTransition, LostRace."""
 
     def lock_waking(
-        self, now: datetime, limit: int, next_wake_at: datetime
-    ) -> Sequence[tuple[str, str, Rotation]]:
-        """Open rotations that nobody works on any more, as (tenant, key, rotation); their next time to
-        wake is moved on, so that two sweepers don't publish the same one."""
+        self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
+    ) -> Sequence[OpenWork]:
+        """Open rotations that nobody works on any more; their next time to wake is moved on, so that two
+        sweepers don't publish the same one. ``latest_wake_at``: a later one was set by a wrong clock."""
 
     def count_by_state(self) -> Mapping[RotationState, int]:
         """How many rotations are in each state."""
+
+
+class Ticks(Protocol):
+    """The ticks table."""
+
+    def begin(self, job: Job, now: datetime, period: timedelta) -> bool:
+        """Whether the job is due, and nobody else has it; it counts as begun then."""
+
+    def end(self, job: Job, began_at: datetime, now: datetime) -> None:
+        """Note that the run which began then has ended."""
+
+    def list(self) -> Sequence[Tick]:
+        """The last run of each job."""
 
 
 class AuditLog(Protocol):
@@ -337,6 +393,10 @@ class Transaction(Protocol):
     @property
     def rotations(self) -> Rotations:
         """The rotations."""
+
+    @property
+    def ticks(self) -> Ticks:
+        """The ticks."""
 
     @property
     def audit(self) -> AuditLog:

@@ -50,8 +50,9 @@ COMMON_SETTINGS: dict[str, Any] = {
     # JSON only: a pickle from the broker could run code in a worker.
     "task_serializer": "json",
     "accept_content": ["json"],
-    # Outcomes stand in PostgreSQL; nothing is kept in Redis.
+    # Outcomes stand in PostgreSQL; nothing is kept in Redis, so that nothing of it has to expire.
     "task_ignore_result": True,
+    "result_backend": None,
     # Each queue with an exchange and key of its own: left out, all would share the default one's, and a
     # message for that would reach them all.
     "task_queues": tuple(Queue(name, Exchange(name), routing_key=name) for name in QUEUES),
@@ -60,16 +61,20 @@ COMMON_SETTINGS: dict[str, Any] = {
     "task_create_missing_queues": False,
     "task_routes": {name: {"queue": queue} for name, queue in _ROUTES.items()},
     "broker_transport_options": {
-        # An unacknowledged message comes back after this long. Tasks take seconds and lost ones are
-        # found by the sweeper, so it only has to be longer than the longest task.
+        # An unacknowledged message comes back after this long. The sweeper wakes up what got lost long
+        # before, so it only has to be longer than the longest task: three steps of at most four KMS
+        # calls, each of three tries of 7 s. No task has an ETA, let alone one beyond this.
         "visibility_timeout": 900,
         "queue_order_strategy": "priority",
         # A half-open connection would leave a worker deaf.
         "socket_keepalive": True,
+        "socket_timeout": 15,
         "socket_connect_timeout": 5,
         "health_check_interval": 10,
     },
-    # The row is the truth and the sweeper publishes again: a caller need not wait long for a broker.
+    # Redis confirms a message by its reply to LPUSH. The row is the truth and the sweeper publishes
+    # again: a caller need not wait long for a broker.
+    "task_publish_retry": True,
     "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3},
     "enable_utc": True,
     "timezone": "UTC",
@@ -109,6 +114,10 @@ class CeleryQueue:
         with _translated_errors():
             replies = self._app.control.ping(timeout=timeout_seconds)
         return sorted(name for reply in replies for name in reply)
+
+    def backlog(self) -> int:
+        depths = self.depths()
+        return depths[FORCED_QUEUE] + depths[SCHEDULED_QUEUE]
 
     def depths(self) -> dict[str, int]:
         """How many messages wait in each queue."""

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from byok.core.model import RoleArn
 from byok.errors import ConfigurationError
+from byok.failpoints import FailPoint
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -40,10 +41,21 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(10, ge=1, description="connections to PostgreSQL, per process")
     worker_concurrency: int = Field(8, ge=1, description="threads of a worker process")
     dispatch_interval_seconds: Seconds = Field(30.0, description="how often Beat looks for due keys")
-    sweep_interval_seconds: Seconds = Field(15.0, description="how often Beat looks for lost requests")
+    sweep_interval_seconds: Seconds = Field(
+        15.0,
+        description="how often the sweeper looks for lost requests and dead workers; also how long a "
+        "worker's claim lasts without renewal, so that both are found within two periods",
+    )
     probe_interval_seconds: Seconds = Field(300.0, description="how often each tenant's access is proven")
     validate_interval_seconds: Seconds = Field(
         86_400.0, description="how often active versions are validated"
+    )
+    metrics_address: str = Field("127.0.0.1", description="where a worker serves its metrics")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port of a worker's Prometheus metrics; unset: not served"
+    )
+    fail_point: FailPoint | None = Field(
+        None, description="for tests: the process kills itself there; in `test` only"
     )
     log_format: Literal["json", "console"] = Field("json", description="how log lines look")
 
@@ -77,6 +89,8 @@ class Settings(BaseSettings):
             raise ValueError("BYOK_MASTER_KEYS: set it, or BYOK_MASTER_KEYS_FILE, and not both")
         if self.kms_endpoint_url is not None and self.env == "production":
             raise ValueError("BYOK_KMS_ENDPOINT_URL: is for BYOK_ENV=dev and test only")
+        if self.fail_point is not None and self.env != "test":
+            raise ValueError("BYOK_FAIL_POINT: is for BYOK_ENV=test only")
         return self
 
     def read_master_keys(self) -> str:

@@ -3,39 +3,37 @@
 import os
 import random as system_random
 import secrets
+import signal
 import threading
 import time
 import weakref
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from byok.cache.redis import RedisLeaseCache
 from byok.crypto.keyring import MasterKeyRing
+from byok.failpoints import arm
 from byok.kms.aws import AwsKms
-from byok.ports import Clock, Kms, LeaseCache, Random, Store, TaskQueue
+from byok.metrics import PrometheusMetrics
+from byok.ports import Clock, Kms, LeaseCache, Metrics, Random, Store, TaskQueue
 from byok.queue import CeleryQueue
 from byok.services.checkups import Checkups
+from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.overview import Observer
 from byok.services.records import Records
 from byok.services.registry import Registry
+from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
-from byok.services.scheduling import Scheduling
+from byok.services.scheduling import Periods, Scheduling
 from byok.services.suspension import Suspensions
 from byok.services.validation import Validator
 from byok.services.vault import Vault
 from byok.settings import Settings, load_settings
 from byok.store.postgres import PostgresStore, create_engine
-
-
-class SystemClock:
-    """The machine's wall clock."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 class SystemRandom:
@@ -60,6 +58,8 @@ class Services:
 
     desk: LeaseDesk
     registry: Registry
+    requests: RotationRequests
+    claims: Claims
     rotations: Rotations
     scheduling: Scheduling
     checkups: Checkups
@@ -74,9 +74,11 @@ def assemble(
     kms: Kms,
     queue: TaskQueue,
     master_keys: MasterKeyRing,
+    metrics: Metrics,
     clock: Clock,
     random: Random,
     recheck: timedelta,
+    periods: Periods,
 ) -> Services:
     """Put the services together over any ports."""
     records = Records(kms, master_keys)
@@ -91,6 +93,8 @@ def assemble(
         recheck=recheck,
     )
     validator = Validator(kms, records, desk, clock, random)
+    requests = RotationRequests(store, queue, clock, random, periods.sweep)
+    claims = Claims(store, clock, periods.sweep)
     rotations = Rotations(
         store=store,
         kms=kms,
@@ -98,18 +102,21 @@ def assemble(
         validator=validator,
         desk=desk,
         suspensions=suspensions,
-        queue=queue,
+        claims=claims,
+        metrics=metrics,
         clock=clock,
         random=random,
     )
     return Services(
         desk=desk,
-        registry=Registry(store, kms, rotations, clock, random),
+        registry=Registry(store, kms, requests, clock, random),
+        requests=requests,
+        claims=claims,
         rotations=rotations,
-        scheduling=Scheduling(store, rotations, queue, clock),
+        scheduling=Scheduling(store, requests, queue, metrics, clock, periods),
         checkups=Checkups(store, records, validator, suspensions, clock),
         observer=Observer(store, clock),
-        vault=Vault(desk, rotations, random),
+        vault=Vault(desk, requests, random),
     )
 
 
@@ -124,6 +131,7 @@ class Runtime:
     kms: AwsKms
     queue: CeleryQueue
     master_keys: MasterKeyRing
+    metrics: PrometheusMetrics
     services: Services
 
     def after_fork(self) -> None:
@@ -131,10 +139,12 @@ class Runtime:
         self.store.dispose()
         self.kms.forget()
         self.services.desk.forget()
+        self.services.claims.forget()
 
     def close(self) -> None:
         """Close all connections."""
         self.services.desk.forget()
+        self.services.claims.close()
         self.queue.close()
         self.cache.close()
         self.store.close()
@@ -146,12 +156,12 @@ def build(settings: Settings) -> Runtime:
     Raises:
         ConfigurationError: the master keys or the database URL are wrong.
     """
-    clock, random_source = SystemClock(), SystemRandom()
+    random_source, metrics = SystemRandom(), PrometheusMetrics()
     master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
     store = PostgresStore(engine)
     cache = RedisLeaseCache(settings.cache_url.get_secret_value())
-    kms = AwsKms(clock, settings.kms_endpoint_url)
+    kms = AwsKms(store, settings.kms_endpoint_url)
     queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
     services = assemble(
         store=store,
@@ -159,13 +169,26 @@ def build(settings: Settings) -> Runtime:
         kms=kms,
         queue=queue,
         master_keys=master_keys,
-        clock=clock,
+        metrics=metrics,
+        clock=store,  # the database's time: one clock for all who share it
         random=random_source,
         recheck=timedelta(seconds=settings.recheck_seconds),
+        periods=_periods(settings),
     )
-    runtime = Runtime(settings, engine, store, cache, kms, queue, master_keys, services)
+    if settings.fail_point is not None:  # refused by the settings outside of tests
+        arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    runtime = Runtime(settings, engine, store, cache, kms, queue, master_keys, metrics, services)
     _forget_after_fork(runtime)
     return runtime
+
+
+def _periods(settings: Settings) -> Periods:
+    return Periods(
+        dispatch_due=timedelta(seconds=settings.dispatch_interval_seconds),
+        sweep=timedelta(seconds=settings.sweep_interval_seconds),
+        probe=timedelta(seconds=settings.probe_interval_seconds),
+        validate=timedelta(seconds=settings.validate_interval_seconds),
+    )
 
 
 def _forget_after_fork(runtime: Runtime) -> None:

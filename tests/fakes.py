@@ -2,12 +2,13 @@
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from byok.core.model import Check, Connection, Rotation
+from byok.core.model import Check, Connection, Rotation, RotationReason, RotationState
 from byok.core.wire import associated_data
 from byok.crypto import hazmat
 from byok.crypto.hazmat import SecretBytes
@@ -68,6 +69,10 @@ class FakeKms:
     def fail_next(self, error: ByokError, times: int = 1) -> None:
         """Let the next calls raise ``error``."""
         self._faults += [error] * times
+
+    def clear_faults(self) -> None:
+        """Let no further call fail."""
+        self._faults.clear()
 
     def disable(self, arn: object) -> None:
         self.keys[str(arn)].state = "Disabled"
@@ -186,6 +191,10 @@ class RecordingQueue:
         self.ping()
         self.rotations.append((tenant, key, rotation))
 
+    def backlog(self) -> int:
+        self.ping()
+        return len(self.rotations)
+
     def validate(self, tenant: str, key: str) -> None:
         self.ping()
         self.validations.append((tenant, key))
@@ -197,3 +206,19 @@ class RecordingQueue:
     def ping(self) -> None:
         if self.is_down:
             raise QueueUnavailable("the broker is down")
+
+
+class CountingMetrics:
+    """Counts in memory."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, ...]] = Counter()
+
+    def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
+        self.counts["ended", reason.value, state.value] += 1
+
+    def rotation_tried_again(self, code: str) -> None:
+        self.counts["tried-again", code] += 1
+
+    def sweeper_found(self, finding: str, count: int) -> None:
+        self.counts["found", finding] += count

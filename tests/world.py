@@ -9,12 +9,22 @@ from byok.crypto.hazmat import SecretBytes
 from byok.crypto.keyring import MasterKeyRing
 from byok.ports import Store
 from byok.services.registry import KeyDetails
+from byok.services.scheduling import Periods
 from byok.wiring import Services, assemble
-from tests.fakes import CountingRandom, FakeClock, FakeKms, MemoryLeaseCache, RecordingQueue
+from tests.fakes import (
+    CountingMetrics,
+    CountingRandom,
+    FakeClock,
+    FakeKms,
+    MemoryLeaseCache,
+    RecordingQueue,
+)
 
 RECHECK = timedelta(seconds=5)
 PERIOD = timedelta(days=30)
 TTL = timedelta(hours=1)
+SWEEP = timedelta(seconds=15)
+PERIODS = Periods(timedelta(seconds=30), SWEEP, timedelta(minutes=5), timedelta(days=1))
 
 
 def kms_key_arn(number: int = 1) -> str:
@@ -31,6 +41,7 @@ class World:
     kms: FakeKms = field(default_factory=FakeKms)
     queue: RecordingQueue = field(default_factory=RecordingQueue)
     random: CountingRandom = field(default_factory=CountingRandom)
+    metrics: CountingMetrics = field(default_factory=CountingMetrics)
 
     def __post_init__(self) -> None:
         self.cache = MemoryLeaseCache(self.clock)
@@ -46,9 +57,11 @@ class World:
             kms=self.kms,
             queue=self.queue,
             master_keys=self.master_keys,
+            metrics=self.metrics,
             clock=self.clock,
             random=self.random,
             recheck=RECHECK,
+            periods=PERIODS,
         )
 
     def add_tenant(self, name: str = "acme") -> Tenant:
@@ -90,7 +103,7 @@ class World:
 
     def rotation(self, rotation_id: UUID) -> Rotation:
         """A rotation as it stands."""
-        return self.services.rotations.get(rotation_id)
+        return self.services.requests.get(rotation_id)
 
     def tenant(self, name: str = "acme") -> Tenant:
         """A tenant as it stands."""

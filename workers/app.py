@@ -3,12 +3,12 @@
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_ready
 
 from byok.logs import configure_logging
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
-from workers.base import ByokTask
+from workers.base import ByokTask, runtime_of
 from workers.schedule import beat_schedule
 
 # Each setting with its reason; docs/celery.md tells more.
@@ -16,20 +16,30 @@ WORKER_SETTINGS: dict[str, Any] = {
     # A task whose worker dies is delivered again; every task is safe to run twice.
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
+    # An attempt that failed is written down in PostgreSQL, and due again from there.
+    "task_acks_on_failure_or_timeout": True,
     # Work waits in the queue, where another worker can take it and forced rotations come first.
     "worker_prefetch_multiplier": 1,
     # The work is waiting for KMS, PostgreSQL and Redis: threads wait as well as processes, in a
     # fraction of the memory. Each call has a timeout of its own, since threads know no hard limits.
     "worker_pool": "threads",
-    # On SIGTERM running tasks get this long to end before their messages are given back.
-    "worker_soft_shutdown_timeout": 15.0,
+    # SIGTERM is a warm shutdown: running tasks end, however long they take. On SIGQUIT they get this
+    # long; then the process ends, and the sweeper has another worker go on with them.
+    "worker_soft_shutdown_timeout": 10.0,
     # Flower lives on events.
     "worker_send_task_events": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
+    # A worker outlives every outage of its broker; the default gives up after a hundred tries.
     "broker_connection_retry_on_startup": True,
-    # The message may be with another worker by then; ours would only do the work twice.
-    "worker_cancel_long_running_tasks_on_connection_loss": True,
+    "broker_connection_max_retries": None,
+    "broker_channel_error_retry": True,
+    # Threads can't be cancelled, and needn't: what a running rotation commits counts, and its message,
+    # delivered again, finds nothing to do.
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Entries are in code and what was done when is in PostgreSQL: Beat needs no file to remember, and
+    # any number of Beats may run at once.
+    "beat_scheduler": "celery.beat:Scheduler",
 }
 
 
@@ -52,4 +62,11 @@ def make_app(settings: Settings) -> Celery:
         configure_logging(settings.log_format)
 
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
+    worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
     return app
+
+
+def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's consumer
+    settings: Settings = sender.app.byok_settings
+    if settings.metrics_port is not None:
+        runtime_of(sender.app).metrics.serve(settings.metrics_address, settings.metrics_port)

@@ -4,12 +4,21 @@ import threading
 from typing import Any
 
 import structlog
-from celery import Task
+from celery import Celery, Task
 
 from byok.errors import ByokError
 from byok.wiring import Runtime, Services, build
 
 _building = threading.Lock()
+
+
+def runtime_of(app: Celery) -> Runtime:
+    """The services of this process, built on first use: after a fork, never before it."""
+    with _building:
+        runtime: Runtime | None = getattr(app, "byok_runtime", None)
+        if runtime is None:
+            runtime = app.byok_runtime = build(app.byok_settings)
+        return runtime
 
 
 class ByokTask(Task):
@@ -21,13 +30,8 @@ class ByokTask(Task):
 
     @property
     def services(self) -> Services:
-        """The services of this process, built on first use: after a fork, never before it."""
-        with _building:
-            runtime: Runtime | None = getattr(self.app, "byok_runtime", None)
-            if runtime is None:
-                runtime = build(self.app.byok_settings)
-                self.app.byok_runtime = runtime
-            return runtime.services
+        """The services of this process."""
+        return runtime_of(self.app).services
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # Celery's signature
         """Run the task with its id and the ids it was given on every log line."""

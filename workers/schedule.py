@@ -1,13 +1,19 @@
-"""Beat's entries, as data. A tick that comes twice finds nothing to do the second time."""
+"""Beat's entries, as data.
+
+Beat is a metronome: it asks at least once a minute whether a job is due, and PostgreSQL knows. So a Beat
+that is restarted every hour still lets a daily job run, and of two Beats' ticks one finds nothing to do.
+"""
 
 from typing import Any
 
 from byok import queue
 from byok.settings import Settings
 
+_SLOWEST_SECONDS = 60.0
+
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Each entry's task and period in seconds; a tick that waits longer than its period expires."""
+    """Each entry's task and how often to ask, in seconds; a tick that waits longer than that expires."""
     periods = {
         queue.DISPATCH_DUE: settings.dispatch_interval_seconds,
         queue.SWEEP: settings.sweep_interval_seconds,
@@ -17,8 +23,11 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "task": name,
-            "schedule": period_seconds,
-            "options": {"queue": queue.MAINTENANCE_QUEUE, "expires": max(period_seconds, 30.0)},
+            "schedule": min(period_seconds, _SLOWEST_SECONDS),
+            "options": {
+                "queue": queue.MAINTENANCE_QUEUE,
+                "expires": max(min(period_seconds, _SLOWEST_SECONDS), 30.0),
+            },
         }
         for name, period_seconds in periods.items()
     }

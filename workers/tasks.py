@@ -1,75 +1,97 @@
 """The tasks: doors, not rooms. Each takes ids, calls one service, and tells in a word how it ended.
 
-``byok.keys.rotate`` and ``byok.keys.validate`` may also be sent by name from an application that does
-not import byok (``docs/celery.md``).
+``byok.keys.generate``, ``byok.keys.rotate`` and ``byok.keys.validate`` may also be sent by name from an
+application that does not import byok. Their contract is in ``docs/celery.md``: arguments may be added, never
+renamed; one that this version does not know is logged and otherwise ignored.
 """
 
+import time
 from uuid import UUID
 
 from celery import shared_task
+from celery.exceptions import Reject
 
 from byok import queue
-from byok.core.model import Rotation, RotationReason
+from byok.core.model import Job, Rotation, RotationReason
+from byok.errors import InvalidInput, StoreUnavailable
+from byok.logs import get_logger
 from workers.base import ByokTask
+
+log = get_logger(__name__)
+
+_REQUEUE_PAUSE_SECONDS = 2.0
 
 
 @shared_task(bind=True, name=queue.GENERATE)
-def generate(self: ByokTask, *, tenant: str, key: str, rotation_id: str | None = None) -> str:
+def generate(self: ByokTask, tenant: str, key: str, rotation_id: str | None = None, **unknown: object) -> str:
     """Generate, validate and activate the first version of a key."""
-    return _rotate(self, tenant, key, rotation_id, RotationReason.INITIAL, idempotency_key="initial")
+    _note_unknown(unknown)
+    if rotation_id is None:
+        rotation_id = _record(self, tenant, key, RotationReason.INITIAL, "initial", None)
+    return _run(self, rotation_id)
 
 
 @shared_task(bind=True, name=queue.ROTATE)
 def rotate(
     self: ByokTask,
-    *,
     tenant: str,
     key: str,
-    rotation_id: str | None = None,
     reason: str = "forced",
     idempotency_key: str | None = None,
+    requested_by: str | None = None,
+    rotation_id: str | None = None,
+    **unknown: object,
 ) -> str:
     """Rotate a key: run the recorded rotation, or record the request first where there is none."""
-    return _rotate(self, tenant, key, rotation_id, RotationReason(reason), idempotency_key)
+    _note_unknown(unknown)
+    if rotation_id is None:
+        rotation_id = _record(self, tenant, key, _reason(reason), idempotency_key, requested_by)
+    return _run(self, rotation_id)
 
 
-def _rotate(
+def _record(
     task: ByokTask,
     tenant: str,
     key: str,
-    rotation_id: str | None,
     reason: RotationReason,
     idempotency_key: str | None,
+    requested_by: str | None,
 ) -> str:
-    rotations = task.services.rotations
-    if rotation_id is None:
-        # A message that is delivered twice has the same task id, and so asks for the same rotation.
-        rotation = rotations.record(
+    """Record a request that came by name. Until that is done the message is all there is of it, so
+    without a database it goes back to the queue."""
+    try:
+        requested = task.services.requests.record(
             tenant,
             key,
             reason=reason,
-            requested_by="task",
+            requested_by=requested_by or "task",
+            # A message that is delivered twice has the same task id, and so asks for the same rotation.
             idempotency_key=idempotency_key or task.request.id,
-        ).rotation
-        return _outcome(rotations.run(rotation.id))
-    return _outcome(rotations.run(UUID(rotation_id)))
+        )
+    except StoreUnavailable as error:
+        log.warning("request_goes_back_to_the_queue", error=error.message)
+        time.sleep(_REQUEUE_PAUSE_SECONDS)
+        raise Reject(error.message, requeue=True) from None
+    return str(requested.rotation.id)
 
 
-def _outcome(rotation: Rotation | None) -> str:
+def _run(task: ByokTask, rotation_id: str) -> str:
+    rotation: Rotation | None = task.services.rotations.run(_uuid(rotation_id))
     if rotation is None:
         return "nothing to do"
     return f"{rotation.state}: version {rotation.version_number}"
 
 
 @shared_task(bind=True, name=queue.VALIDATE)
-def validate(self: ByokTask, *, tenant: str, key: str) -> str:
+def validate(self: ByokTask, tenant: str, key: str, **unknown: object) -> str:
     """Validate the active version of a key."""
+    _note_unknown(unknown)
     number, checks = self.services.checkups.validate(tenant, key, actor="validation")
     return f"version {number} passed {len(checks)} checks"
 
 
 @shared_task(bind=True, name=queue.PROBE)
-def probe(self: ByokTask, *, tenant: str) -> str:
+def probe(self: ByokTask, tenant: str) -> str:
     """Prove a tenant's access to its KMS key."""
     return self.services.checkups.probe(tenant).value
 
@@ -77,22 +99,48 @@ def probe(self: ByokTask, *, tenant: str) -> str:
 @shared_task(bind=True, name=queue.DISPATCH_DUE)
 def dispatch_due(self: ByokTask) -> str:
     """Request a rotation of every key that is due."""
-    return f"{self.services.scheduling.dispatch_due()} requested"
+    return _tick(self, Job.DISPATCH_DUE)
 
 
 @shared_task(bind=True, name=queue.SWEEP)
 def sweep(self: ByokTask) -> str:
-    """Publish again what got lost."""
-    return f"{self.services.scheduling.sweep()} published"
+    """Set going again what got lost."""
+    return _tick(self, Job.SWEEP)
 
 
 @shared_task(bind=True, name=queue.PUBLISH_PROBES)
 def publish_probes(self: ByokTask) -> str:
     """Publish a probe for each tenant."""
-    return f"{self.services.scheduling.publish_probes()} published"
+    return _tick(self, Job.PROBE)
 
 
 @shared_task(bind=True, name=queue.PUBLISH_VALIDATIONS)
 def publish_validations(self: ByokTask) -> str:
     """Publish a validation for each key."""
-    return f"{self.services.scheduling.publish_validations()} published"
+    return _tick(self, Job.VALIDATE)
+
+
+def _tick(task: ByokTask, job: Job) -> str:
+    count = task.services.scheduling.tick(job)
+    return "not due" if count is None else f"{job}: {count}"
+
+
+def _reason(text: str) -> RotationReason:
+    try:
+        return RotationReason(text)
+    except ValueError:
+        known = ", ".join(RotationReason)
+        raise InvalidInput(f"{text!r} is not a reason for a rotation", remedy=f"use one of {known}") from None
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput(f"{text!r} is not the id of a rotation") from None
+
+
+def _note_unknown(unknown: dict[str, object]) -> None:
+    if unknown:
+        # Names only: what somebody else put there may be anything.
+        log.warning("unknown_arguments", names=sorted(unknown), hint="sent by a newer version?")

@@ -20,6 +20,7 @@ from byok.cli.output import (
     show_time,
     table,
 )
+from byok.cli.rotations import print_requested, rotation_json
 from byok.cli.services import open_services
 from byok.core.model import (
     DEFAULT_LEASE_TTL,
@@ -33,6 +34,7 @@ from byok.core.model import (
 from byok.errors import InvalidInput, Unavailable, ValidationFailed
 
 if TYPE_CHECKING:
+    from byok.services.requests import Requested
     from byok.wiring import Services
 
 app = typer.Typer(help="Data keys: create, rotate, validate.", no_args_is_help=True)
@@ -67,7 +69,7 @@ def create(
             lease_ttl=parse_duration(ttl),
             actor=actor(),
         )
-        _report(services, tenant, key, requested.rotation, joined=False, wait=wait, as_json=as_json)
+        _report(services, tenant, key, requested, wait=wait, as_json=as_json)
 
 
 @app.command(epilog="Example: [bold]byok key rotate acme pii --reason compromise --wait[/]")
@@ -85,36 +87,32 @@ def rotate(
     if reason not in _REQUESTABLE:
         raise InvalidInput(f"{reason!r} is not a reason to ask for", remedy="use forced or compromise")
     with open_services() as services:
-        requested = services.rotations.request(
+        requested = services.requests.request(
             tenant,
             key,
             reason=RotationReason(reason),
             requested_by=actor(),
             idempotency_key=idempotency_key,
         )
-        _report(
-            services, tenant, key, requested.rotation, joined=requested.joined, wait=wait, as_json=as_json
-        )
+        _report(services, tenant, key, requested, wait=wait, as_json=as_json)
 
 
 def _report(
     services: "Services",
     tenant: str,
     key: str,
-    rotation: Rotation,
+    requested: "Requested",
     *,
-    joined: bool,
     wait: bool,
     as_json: bool,
 ) -> None:
+    rotation = requested.rotation
     if wait:
         rotation = _wait(services, tenant, key, rotation)
     if as_json:
-        print_json(_rotation_json(rotation) | {"joined": joined})
+        print_json(rotation_json(rotation) | {"outcome": requested.outcome})
     else:
-        note = "  (joined a rotation that was requested before)" if joined else ""
-        version = f", version {rotation.version_number}" if rotation.version_number else ""
-        console.print(f"rotation {rotation.id}: {show_state(rotation.state)}{version}{note}")
+        print_requested(rotation, requested.outcome)
     if rotation.state is RotationState.FAILED:
         raise ValidationFailed(f"rotation {rotation.id} failed: {rotation.failure}")
 
@@ -130,7 +128,7 @@ def _wait(services: "Services", tenant: str, key: str, rotation: Rotation) -> Ro
                     f"byok key show {tenant} {key} how far it is",
                 )
             time.sleep(0.2)
-            rotation = services.rotations.get(rotation.id)
+            rotation = services.requests.get(rotation.id)
     return rotation
 
 
@@ -169,7 +167,7 @@ def show(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
             _key_json(details.key)
             | {
                 "versions": [_version_json(version) for version in details.versions],
-                "rotations": [_rotation_json(rotation) for rotation in details.rotations],
+                "rotations": [rotation_json(rotation) for rotation in details.rotations],
             }
         )
         return
@@ -279,18 +277,4 @@ def _version_json(version: KeyVersion) -> dict[str, Any]:
         "kms_key_material_id": version.kms_key_material_id,
         "master_key_id": version.sealed_wrapped_key.master_key_id,
         "checks": checks_json(version.checks),
-    }
-
-
-def _rotation_json(rotation: Rotation) -> dict[str, Any]:
-    return {
-        "rotation": rotation.id,
-        "state": rotation.state,
-        "reason": rotation.reason,
-        "requested_by": rotation.requested_by,
-        "requested_at": rotation.requested_at,
-        "version": rotation.version_number,
-        "attempts": rotation.attempts,
-        "failure": rotation.failure,
-        "finished_at": rotation.finished_at,
     }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from byok import __version__
-from byok.cli import demo, fields, keys, operations, tenants, up
+from byok.cli import demo, fields, keys, operations, rotations, tenants, up
 from byok.cli.output import print_error
 from byok.errors import ByokError
 from byok.logs import configure_logging
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
+app.add_typer(rotations.app, name="rotation")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(operations.master_key_app, name="master-key")
 app.add_typer(operations.audit_app, name="audit")

@@ -42,6 +42,8 @@ def status(as_json: AsJson = False) -> None:
                 "rotations": overview.rotations,
                 "queues": queues,
                 "workers": workers,
+                "failed": [str(work.rotation.id) for work in overview.failed],
+                "ticks": {tick.job: tick.began_at for tick in overview.ticks},
                 "suspended": [tenant.name for tenant in overview.suspended],
             }
         )
@@ -51,9 +53,15 @@ def status(as_json: AsJson = False) -> None:
         ("keys", f"{overview.keys}, {overview.overdue} overdue"),
         ("rotations", ", ".join(f"{n} {show_state(state)}" for state, n in overview.rotations.items())),
         ("queues", ", ".join(f"{name} {depth}" for name, depth in (queues or {}).items()) or "no broker"),
+        ("last ticks", ", ".join(f"{one.job} {show_time(one.began_at)}" for one in overview.ticks) or "none"),
         ("workers", ", ".join(workers) or "[red]none answers[/]"),
     ]
     console.print(table("byok", ("what", "how it stands"), rows))
+    for work in overview.failed:
+        console.print(
+            f"[bold red]failed[/] {work.tenant}/{work.key} {show_time(work.rotation.finished_at)}: "
+            f"{work.rotation.failure} → byok rotation retry {work.rotation.id}"
+        )
     for tenant in overview.suspended:
         assert tenant.suspension is not None
         stopped = tenant.suspension

@@ -3,7 +3,6 @@
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from byok.embedded.servers import accepts
 from byok.embedded.stack import Stack
@@ -13,16 +12,15 @@ from byok.settings import child_environment
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers")
 
 
-def start_worker(stack: Stack, environment: Mapping[str, str]) -> Child:
-    """A worker that consumes every queue."""
-    return _start(stack, "worker", ["worker", "--loglevel", "INFO", "--without-mingle"], environment)
+def start_worker(stack: Stack, environment: Mapping[str, str], name: str = "worker") -> Child:
+    """A worker that consumes every queue. ``name``: of its log and, behind an @, its node name."""
+    arguments = ["worker", "--loglevel", "INFO", "--without-mingle", "--hostname", f"{name}@%h"]
+    return _start(stack, name, arguments, environment)
 
 
-def start_beat(stack: Stack, environment: Mapping[str, str]) -> Child:
-    """The Beat process."""
-    schedule: Path = stack.home.path / "beat-schedule"
-    arguments = ["beat", "--loglevel", "INFO", "--pidfile=", "--schedule", str(schedule)]
-    return _start(stack, "beat", arguments, environment)
+def start_beat(stack: Stack, environment: Mapping[str, str], name: str = "beat") -> Child:
+    """A Beat process. Any number may run at once."""
+    return _start(stack, name, ["beat", "--loglevel", "INFO", "--pidfile="], environment)
 
 
 def start_flower(stack: Stack, environment: Mapping[str, str]) -> tuple[Child, str]:

@@ -1,64 +1,100 @@
-"""Which state may follow which, and what must be true of a key's versions. Pure."""
+"""Which event leads from which state to which, and what must be true of what is stored. Pure.
 
-from collections.abc import Sequence
+The tables in the database refuse the same: `tests/integration/test_schema.py` tries every combination
+against both.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Generic, TypeVar
 
-from byok.core.model import KeyVersion, RotationState, TenantState, VersionState
+from byok.core.model import (
+    KeyVersion,
+    Rotation,
+    RotationEvent,
+    RotationState,
+    TenantEvent,
+    TenantState,
+    VersionEvent,
+    VersionState,
+)
 from byok.errors import IllegalTransition, InvariantBroken
 
-VERSION_TRANSITIONS: frozenset[tuple[VersionState, VersionState]] = frozenset(
+_State = TypeVar("_State", bound=StrEnum)
+_Event = TypeVar("_Event", bound=StrEnum)
+
+
+class StateMachine(Generic[_State, _Event]):
+    """A transition table: (state, event) → the state that follows."""
+
+    def __init__(self, what: str, transitions: Mapping[tuple[_State, _Event], _State]) -> None:
+        self._what = what
+        self.transitions = transitions
+
+    def after(self, state: _State, event: _Event) -> _State:
+        """The state that follows ``state`` upon ``event``.
+
+        Raises:
+            IllegalTransition: the table has no such step.
+        """
+        following = self.transitions.get((state, event))
+        if following is None:
+            raise IllegalTransition(f"a {self._what} that is {state} can't {event}")
+        return following
+
+
+TENANT_LIFECYCLE = StateMachine(
+    "tenant",
     {
-        (VersionState.PENDING, VersionState.ACTIVE),
-        (VersionState.PENDING, VersionState.REJECTED),
-        (VersionState.ACTIVE, VersionState.RETIRED),
-        (VersionState.ACTIVE, VersionState.COMPROMISED),
-        (VersionState.RETIRED, VersionState.COMPROMISED),
-        (VersionState.RETIRED, VersionState.DESTROYED),
-        (VersionState.COMPROMISED, VersionState.DESTROYED),
-    }
+        (TenantState.PENDING, TenantEvent.VERIFY): TenantState.ACTIVE,
+        (TenantState.ACTIVE, TenantEvent.SUSPEND): TenantState.SUSPENDED,
+        (TenantState.SUSPENDED, TenantEvent.RESUME): TenantState.ACTIVE,
+        (TenantState.PENDING, TenantEvent.OFFBOARD): TenantState.OFFBOARDED,
+        (TenantState.ACTIVE, TenantEvent.OFFBOARD): TenantState.OFFBOARDED,
+        (TenantState.SUSPENDED, TenantEvent.OFFBOARD): TenantState.OFFBOARDED,
+    },
 )
 
-ROTATION_TRANSITIONS: frozenset[tuple[RotationState, RotationState]] = frozenset(
+VERSION_LIFECYCLE = StateMachine(
+    "version",
     {
-        (RotationState.REQUESTED, RotationState.GENERATED),
-        (RotationState.GENERATED, RotationState.VALIDATED),
-        (RotationState.VALIDATED, RotationState.DONE),
-        (RotationState.REQUESTED, RotationState.FAILED),
-        (RotationState.GENERATED, RotationState.FAILED),
-        (RotationState.VALIDATED, RotationState.FAILED),
-    }
+        (VersionState.PENDING, VersionEvent.ACTIVATE): VersionState.ACTIVE,
+        (VersionState.PENDING, VersionEvent.REJECT): VersionState.REJECTED,
+        (VersionState.ACTIVE, VersionEvent.RETIRE): VersionState.RETIRED,
+        (VersionState.ACTIVE, VersionEvent.COMPROMISE): VersionState.COMPROMISED,
+        (VersionState.RETIRED, VersionEvent.COMPROMISE): VersionState.COMPROMISED,
+        (VersionState.RETIRED, VersionEvent.DESTROY): VersionState.DESTROYED,
+        (VersionState.COMPROMISED, VersionEvent.DESTROY): VersionState.DESTROYED,
+    },
 )
 
-TENANT_TRANSITIONS: frozenset[tuple[TenantState, TenantState]] = frozenset(
+ROTATION_LIFECYCLE = StateMachine(
+    "rotation",
     {
-        (TenantState.PENDING, TenantState.ACTIVE),
-        (TenantState.ACTIVE, TenantState.SUSPENDED),
-        (TenantState.SUSPENDED, TenantState.ACTIVE),
-        (TenantState.PENDING, TenantState.OFFBOARDED),
-        (TenantState.ACTIVE, TenantState.OFFBOARDED),
-        (TenantState.SUSPENDED, TenantState.OFFBOARDED),
-    }
+        (RotationState.REQUESTED, RotationEvent.GENERATE): RotationState.GENERATED,
+        (RotationState.GENERATED, RotationEvent.VALIDATE): RotationState.VALIDATED,
+        (RotationState.VALIDATED, RotationEvent.PROMOTE): RotationState.DONE,
+        (RotationState.REQUESTED, RotationEvent.FAIL): RotationState.FAILED,
+        (RotationState.GENERATED, RotationEvent.FAIL): RotationState.FAILED,
+        (RotationState.VALIDATED, RotationEvent.FAIL): RotationState.FAILED,
+    },
 )
 
 ENCRYPTING_STATES = frozenset({VersionState.ACTIVE})
 DECRYPTING_STATES = frozenset({VersionState.ACTIVE, VersionState.RETIRED, VersionState.COMPROMISED})
 
-_TABLES: dict[type[StrEnum], frozenset[tuple[StrEnum, StrEnum]]] = {
-    VersionState: frozenset(VERSION_TRANSITIONS),
-    RotationState: frozenset(ROTATION_TRANSITIONS),
-    TenantState: frozenset(TENANT_TRANSITIONS),
+# The times that a version in each state has; the others it must not have. ``validated_at`` is free
+# where it is missing from both: a pending version gets it on the way, a rejected one may have had it.
+_TIMES = ("validated_at", "activated_at", "retired_at", "ended_at")
+_HAS: dict[VersionState, frozenset[str]] = {
+    VersionState.PENDING: frozenset(),
+    VersionState.ACTIVE: frozenset({"validated_at", "activated_at"}),
+    VersionState.RETIRED: frozenset({"validated_at", "activated_at", "retired_at"}),
+    VersionState.COMPROMISED: frozenset({"validated_at", "activated_at", "retired_at"}),
+    VersionState.REJECTED: frozenset({"ended_at"}),
+    VersionState.DESTROYED: frozenset(_TIMES),
 }
-
-
-def check_transition(before: StrEnum, after: StrEnum) -> None:
-    """Let a step pass that its table names.
-
-    Raises:
-        IllegalTransition: the table has no such step.
-    """
-    if (before, after) not in _TABLES[type(before)]:
-        raise IllegalTransition(f"{type(before).__name__} can't go from {before} to {after}")
 
 
 def next_rotation_time(now: datetime, period: timedelta, jitter: float) -> datetime:
@@ -68,6 +104,9 @@ def next_rotation_time(now: datetime, period: timedelta, jitter: float) -> datet
     so that keys made together do not stay aligned. ``jitter`` is in [0, 1).
     """
     return now + period * (1 - 0.05 * jitter)
+
+
+MAX_RETRY_DELAY = timedelta(seconds=301)
 
 
 def retry_delay(attempts: int, jitter: float) -> timedelta:
@@ -80,7 +119,8 @@ def check_versions(versions: Sequence[KeyVersion]) -> None:
     """Check what must always hold of one key's versions, in any order.
 
     Numbers run 1, 2, 3 … without a gap; at most one is active and one pending; the pending one is
-    the newest; every version that was ever usable was validated before; times do not run backwards.
+    the newest; every version that was ever usable was validated before; each has the times that its
+    state implies, in order.
 
     Raises:
         InvariantBroken: naming the first contradiction.
@@ -99,13 +139,34 @@ def check_versions(versions: Sequence[KeyVersion]) -> None:
 
 
 def _check_version(version: KeyVersion) -> None:
-    number = version.number
-    if version.activated_at is not None:
-        if version.validated_at is None or version.fingerprint is None:
-            raise InvariantBroken(f"version {number} was activated without validation")
-        if version.activated_at < version.validated_at:
-            raise InvariantBroken(f"version {number} was activated before its validation")
-    if version.state in DECRYPTING_STATES and version.activated_at is None:
-        raise InvariantBroken(f"version {number} is {version.state} but was never activated")
-    if (version.state is VersionState.RETIRED) and version.retired_at is None:
-        raise InvariantBroken(f"version {number} is retired without a time of retirement")
+    what = f"version {version.number}"
+    times = {name: getattr(version, name) for name in _TIMES}
+    for name, time in times.items():
+        if name in _HAS[version.state] and time is None:
+            raise InvariantBroken(f"{what} is {version.state} without {name}")
+        if name not in _HAS[version.state] and name != "validated_at" and time is not None:
+            raise InvariantBroken(f"{what} is {version.state} but has {name}")
+    validated = version.validated_at is not None
+    if (version.fingerprint is not None) != validated or (version.canary is not None) != validated:
+        raise InvariantBroken(f"{what} has a validation without its results, or results without it")
+    known = [version.generated_at, *(time for time in times.values() if time is not None)]
+    if known != sorted(known):
+        raise InvariantBroken(f"the times of {what} run backwards")
+
+
+def check_rotation(rotation: Rotation) -> None:
+    """Check what must always hold of a rotation.
+
+    Raises:
+        InvariantBroken: naming the first contradiction.
+    """
+    what = f"rotation {rotation.id}"
+    if rotation.is_open != (rotation.finished_at is None):
+        raise InvariantBroken(f"{what} is {rotation.state} but finished at {rotation.finished_at}")
+    if rotation.state is RotationState.FAILED and rotation.failure is None:
+        raise InvariantBroken(f"{what} failed without a reason")
+    if rotation.state is RotationState.REQUESTED and rotation.version_number is not None:
+        raise InvariantBroken(f"{what} is requested but has version {rotation.version_number}")
+    has_version = {RotationState.GENERATED, RotationState.VALIDATED, RotationState.DONE}
+    if rotation.state in has_version and rotation.version_number is None:
+        raise InvariantBroken(f"{what} is {rotation.state} without a version")

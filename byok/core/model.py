@@ -56,6 +56,51 @@ class RotationState(StrEnum):
     FAILED = "failed"
 
 
+class RequestOutcome(StrEnum):
+    """What became of a request for a rotation."""
+
+    NEW = "new"  # it made a rotation
+    JOINED = "joined"  # a rotation that was open already serves it, too
+    REPEATED = "repeated"  # the same idempotency key asked before
+
+
+class Job(StrEnum):
+    """What Beat sets off."""
+
+    DISPATCH_DUE = "dispatch-due"
+    SWEEP = "sweep"
+    PROBE = "probe"
+    VALIDATE = "validate"
+
+
+class TenantEvent(StrEnum):
+    """What happens to a tenant."""
+
+    VERIFY = "verify"  # its connection passed the preflight
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    OFFBOARD = "offboard"
+
+
+class VersionEvent(StrEnum):
+    """What happens to a version."""
+
+    ACTIVATE = "activate"
+    REJECT = "reject"
+    RETIRE = "retire"
+    COMPROMISE = "compromise"
+    DESTROY = "destroy"
+
+
+class RotationEvent(StrEnum):
+    """What happens to a rotation."""
+
+    GENERATE = "generate"
+    VALIDATE = "validate"
+    PROMOTE = "promote"
+    FAIL = "fail"
+
+
 class RotationReason(StrEnum):
     """Why a rotation was asked for."""
 
@@ -225,6 +270,12 @@ class KeyVersion:
     retired_at: datetime | None = None
     ended_at: datetime | None = None
 
+    @property
+    def changed_at(self) -> datetime:
+        """The latest of its times."""
+        times = (self.generated_at, self.validated_at, self.activated_at, self.retired_at, self.ended_at)
+        return max(time for time in times if time is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -238,7 +289,6 @@ class Rotation:
     key_id: UUID
     reason: RotationReason
     state: RotationState
-    idempotency_key: str
     requested_by: str
     requested_at: datetime
     attempts: int = 0
@@ -250,6 +300,24 @@ class Rotation:
     def is_open(self) -> bool:
         """Whether there is work left to do."""
         return self.state in self.OPEN_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """A rotation with the names that its task is published under."""
+
+    tenant: str
+    key: str
+    rotation: Rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """When a job last began, and when that run ended: None while it runs, or if its worker died."""
+
+    job: Job
+    began_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

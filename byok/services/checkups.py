@@ -1,6 +1,6 @@
 """Looking after what is in use: probing tenants' access, validating active versions."""
 
-from byok.core.model import Check, Tenant, TenantState
+from byok.core.model import Check, Tenant, TenantEvent, TenantState
 from byok.crypto.hazmat import fingerprint
 from byok.errors import KmsAccessRevoked, KmsIntegrityError, LostRace, NotReady
 from byok.logs import get_logger
@@ -56,7 +56,7 @@ class Checkups:
         now = self._clock.now()
         try:
             with self._store.transaction() as tx:
-                tx.tenants.transition(tenant, TenantState.ACTIVE, now)
+                tx.tenants.transition(tenant, TenantEvent.RESUME, now)
                 tx.audit.append(tenant.id, now, "probe", "tenant.resumed")
         except LostRace:
             return tenant.state

@@ -3,20 +3,25 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from byok.core.model import RotationState, Tenant, TenantState
+from byok.core.model import OpenWork, RotationState, Tenant, TenantState, Tick
 from byok.ports import Clock, Store
+
+_SHOWN_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The fleet in numbers, and who is stopped."""
+    """The fleet in numbers, what failed for good, who is stopped, and when Beat last set off what."""
 
     tenants: Mapping[TenantState, int]
     keys: int
     overdue: int
     rotations: Mapping[RotationState, int]
+    failed: Sequence[OpenWork]
     suspended: Sequence[Tenant]
+    ticks: Sequence[Tick]
 
 
 class Observer:
@@ -26,16 +31,34 @@ class Observer:
         self._store = store
         self._clock = clock
 
+    def rotations(self, *, failed: bool, limit: int) -> Sequence[OpenWork]:
+        """The latest rotations of all keys; or those that failed and were not followed by another."""
+        with self._store.transaction() as tx:
+            return tx.rotations.list_failed(limit) if failed else tx.rotations.list_latest(limit)
+
+    def rotation(self, rotation_id: UUID) -> OpenWork:
+        """One rotation.
+
+        Raises:
+            UnknownRotation.
+        """
+        with self._store.transaction() as tx:
+            return tx.rotations.get_work(rotation_id)
+
     def overview(self) -> Overview:
         """Count tenants, keys and rotations by state."""
         with self._store.transaction() as tx:
             tenants = tx.tenants.list()
             keys, overdue = tx.keys.count_overdue(self._clock.now())
             rotations = tx.rotations.count_by_state()
+            failed = tx.rotations.list_failed(_SHOWN_FAILURES)
+            ticks = tx.ticks.list()
         return Overview(
             tenants=Counter(tenant.state for tenant in tenants),
             keys=keys,
             overdue=overdue,
             rotations=rotations,
+            failed=failed,
+            ticks=ticks,
             suspended=[tenant for tenant in tenants if tenant.state is TenantState.SUSPENDED],
         )

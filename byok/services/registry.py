@@ -12,10 +12,12 @@ from byok.core.model import (
     Key,
     KeyVersion,
     KmsKeyArn,
+    OpenWork,
     RoleArn,
     Rotation,
     RotationReason,
     Tenant,
+    TenantEvent,
     TenantState,
     check_lease_ttl,
     check_name,
@@ -23,7 +25,7 @@ from byok.core.model import (
 )
 from byok.errors import ConnectionFixed, NotReady
 from byok.ports import Clock, Kms, Random, Store
-from byok.services.rotations import Requested, Rotations
+from byok.services.requests import Requested, RotationRequests
 from byok.services.suspension import require_active
 
 
@@ -53,10 +55,12 @@ class Verification:
 class Registry:
     """Tenants and keys."""
 
-    def __init__(self, store: Store, kms: Kms, rotations: Rotations, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, store: Store, kms: Kms, requests: RotationRequests, clock: Clock, random: Random
+    ) -> None:
         self._store = store
         self._kms = kms
-        self._rotations = rotations
+        self._requests = requests
         self._clock = clock
         self._random = random
 
@@ -115,7 +119,7 @@ class Registry:
         with self._store.transaction() as tx:
             if verification.passed and tenant.state is TenantState.PENDING:
                 verification = replace(
-                    verification, tenant=tx.tenants.transition(tenant, TenantState.ACTIVE, now)
+                    verification, tenant=tx.tenants.transition(tenant, TenantEvent.VERIFY, now)
                 )
             tx.audit.append(
                 tenant.id, now, actor, action,
@@ -152,10 +156,10 @@ class Registry:
                 key=key.name, rotation_period_seconds=int(rotation_period.total_seconds()),
                 lease_ttl_seconds=int(lease_ttl.total_seconds()),
             )  # fmt: skip
-            requested = self._rotations.record_request(
+            requested = self._requests.record_in(
                 tx, tenant, key, RotationReason.INITIAL, actor, idempotency_key="initial"
             )
-        self._rotations.publish(tenant.name, key.name, requested.rotation)
+        self._requests.publish(OpenWork(tenant.name, key.name, requested.rotation))
         return key, requested
 
     def set_rotation(

@@ -1,10 +1,11 @@
-"""Rotations: request, generate, validate, promote, so that each request makes one version and no more.
+"""Rotations: generate, validate, promote, so that each request makes one version and no more.
 
 Each step commits before the next begins, and none holds a transaction open across a KMS call. A worker
 that dies leaves the rotation's row in the state it reached; whoever claims it next goes on from there.
+Retries live in the row, too: an attempt that failed is due again at the row's ``wake_at``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,14 +15,18 @@ from byok.core.model import (
     Key,
     KeyVersion,
     Rotation,
+    RotationEvent,
     RotationReason,
     RotationState,
     Tenant,
+    VersionEvent,
     VersionState,
 )
-from byok.errors import ByokError, GaveUp, KmsAccessRevoked, LostRace, QueueUnavailable
+from byok.errors import ByokError, GaveUp, KmsAccessRevoked, LostRace, StoreUnavailable
+from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Kms, Random, Store, TaskQueue, Transaction
+from byok.ports import Clock, Kms, Metrics, Random, Store
+from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
 from byok.services.suspension import Suspensions, require_active
@@ -29,25 +34,14 @@ from byok.services.validation import Rejected, Validated, Validator
 
 log = get_logger(__name__)
 
+# Attempts until a rotation is failed for good: with `retry_delay` about 15 minutes of a KMS that fails.
 MAX_ATTEMPTS = 8
-# A worker has a rotation for this long; three steps of a few KMS calls, each bounded by seconds.
-CLAIM_SECONDS = 120
-# A request whose message is lost is published again after this long.
-PUBLISH_GRACE_SECONDS = 30
 # A scheduled rotation that failed for good is tried again after this long, or its period if shorter.
 RETRY_FAILED_AFTER = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
-    """The answer to a request. ``joined``: a rotation that was open already serves this request too."""
-
-    rotation: Rotation
-    joined: bool
-
-
 class Rotations:
-    """Requests and runs rotations."""
+    """Runs rotations."""
 
     def __init__(
         self,
@@ -58,7 +52,8 @@ class Rotations:
         validator: Validator,
         desk: LeaseDesk,
         suspensions: Suspensions,
-        queue: TaskQueue,
+        claims: Claims,
+        metrics: Metrics,
         clock: Clock,
         random: Random,
     ) -> None:
@@ -68,110 +63,10 @@ class Rotations:
         self._validator = validator
         self._desk = desk
         self._suspensions = suspensions
-        self._queue = queue
+        self._claims = claims
+        self._metrics = metrics
         self._clock = clock
         self._random = random
-
-    # --- requesting -------------------------------------------------------------------------------
-
-    def request(
-        self,
-        tenant_name: str,
-        key_name: str,
-        *,
-        reason: RotationReason,
-        requested_by: str,
-        idempotency_key: str | None = None,
-    ) -> Requested:
-        """Record a rotation request and publish it. If the broker is down the request stands: the
-        sweeper publishes it later.
-
-        Raises:
-            as `record`.
-        """
-        requested = self.record(
-            tenant_name,
-            key_name,
-            reason=reason,
-            requested_by=requested_by,
-            idempotency_key=idempotency_key,
-        )
-        if not requested.joined:
-            self.publish(tenant_name, key_name, requested.rotation)
-        return requested
-
-    def record(
-        self,
-        tenant_name: str,
-        key_name: str,
-        *,
-        reason: RotationReason,
-        requested_by: str,
-        idempotency_key: str | None = None,
-    ) -> Requested:
-        """Record a rotation request without publishing it.
-
-        The same ``idempotency_key`` always gives the same rotation. While one is open, another request
-        joins it.
-
-        Raises:
-            UnknownTenant, UnknownKey, TenantNotActive, StoreUnavailable.
-        """
-        with self._store.transaction() as tx:
-            tenant = tx.tenants.get(tenant_name)
-            require_active(tenant)
-            key = tx.keys.get(tenant, key_name)
-            return self.record_request(tx, tenant, key, reason, requested_by, idempotency_key)
-
-    def record_request(
-        self,
-        tx: Transaction,
-        tenant: Tenant,
-        key: Key,
-        reason: RotationReason,
-        requested_by: str,
-        idempotency_key: str | None = None,
-    ) -> Requested:
-        """Record a request within a transaction of the caller's, who publishes it after the commit."""
-        now = self._clock.now()
-        rotation_id = self._random.uuid()
-        rotation = Rotation(
-            id=rotation_id,
-            key_id=key.id,
-            reason=reason,
-            state=RotationState.REQUESTED,
-            idempotency_key=idempotency_key or str(rotation_id),
-            requested_by=requested_by,
-            requested_at=now,
-        )
-        if not tx.rotations.add(rotation, now + timedelta(seconds=PUBLISH_GRACE_SECONDS)):
-            earlier = tx.rotations.find(key.id, rotation.idempotency_key) or tx.rotations.find_open(key.id)
-            if earlier is None:  # the open one was finished between our two statements
-                raise LostRace("another rotation of this key finished just now", remedy="ask again")
-            return Requested(earlier, joined=True)
-        tx.audit.append(
-            tenant.id, now, requested_by, "rotation.requested",
-            key=key.name, rotation=str(rotation.id), reason=reason.value,
-        )  # fmt: skip
-        return Requested(rotation, joined=False)
-
-    def get(self, rotation_id: UUID) -> Rotation:
-        """A rotation as it stands now.
-
-        Raises:
-            UnknownRotation, StoreUnavailable.
-        """
-        with self._store.transaction() as tx:
-            return tx.rotations.get(rotation_id)
-
-    def publish(self, tenant_name: str, key_name: str, rotation: Rotation) -> None:
-        """Publish a recorded request; a broker that is down delays it to the next sweep."""
-        try:
-            self._queue.rotate(tenant_name, key_name, rotation)
-        except QueueUnavailable as error:
-            log.warning("rotation_not_published", rotation=str(rotation.id), error=error.message)
-
-    # --- running ----------------------------------------------------------------------------------
 
     def run(self, rotation_id: UUID) -> Rotation | None:
         """Bring a rotation to its end, or give it back to be tried again; None if it is not to be had.
@@ -179,42 +74,56 @@ class Rotations:
         Raises:
             ByokError: why this attempt failed, after that was recorded.
         """
-        now = self._clock.now()
-        with self._store.transaction() as tx:
-            rotation = tx.rotations.claim(rotation_id, now, now + timedelta(seconds=CLAIM_SECONDS))
-            if rotation is None:
-                return None
-            key = tx.keys.get_by_id(rotation.key_id)
-            tenant = tx.tenants.get_by_id(key.tenant_id)
-        bound = log.bind(tenant=tenant.name, key=key.name, rotation=str(rotation.id))
+        rotation = self._claims.take(rotation_id)
+        if rotation is None:
+            return None
+        reached(FailPoint.CLAIMED)
+        with self._claims.kept(rotation):
+            with self._store.transaction() as tx:
+                key = tx.keys.get_by_id(rotation.key_id)
+                tenant = tx.tenants.get_by_id(key.tenant_id)
+            return self._attempt(tenant, key, rotation)
+
+    def _attempt(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
         try:
             if rotation.attempts > MAX_ATTEMPTS:
-                raise GaveUp(f"{MAX_ATTEMPTS} workers began and none came to an end")
+                last = f"; the last: {rotation.failure}" if rotation.failure else ""
+                raise GaveUp(f"{MAX_ATTEMPTS} attempts came to no end{last}")
             require_active(tenant)
-            rotation = self._advance(tenant, key, rotation)
+            done = self._advance(tenant, key, rotation)
         except LostRace:
-            return self.get(rotation_id)  # another worker is ahead of us
+            with self._store.transaction() as tx:
+                return tx.rotations.get(rotation.id)  # another worker is ahead of us
         except KmsAccessRevoked as refusal:
             self._suspensions.revoked(tenant, refusal, actor="rotation")
             self._fail(tenant, key, rotation, refusal)
             raise
         except ByokError as error:
             if error.retryable and rotation.attempts < MAX_ATTEMPTS:
-                self._give_back(rotation, error)
+                self._give_back(rotation, error.code, f"{error.code}: {error.message}")
             else:
                 self._fail(tenant, key, rotation, error)
             raise
-        bound.info("rotation_done", version=rotation.version_number, reason=rotation.reason.value)
-        return rotation
+        except Exception as bug:
+            # Its text may hold anything; its kind may not.
+            self._give_back(rotation, "unexpected", f"unexpected: {type(bug).__name__}")
+            raise
+        self._metrics.rotation_ended(done.reason, done.state)
+        bound = log.bind(tenant=tenant.name, key=key.name, rotation=str(done.id))
+        bound.info("rotation_done", version=done.version_number, reason=done.reason.value)
+        return done
 
     def _advance(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
         validated: Validated | None = None
         if rotation.state is RotationState.REQUESTED:
             rotation = self._generate(tenant, key, rotation)
+            reached(FailPoint.GENERATED)
         if rotation.state is RotationState.GENERATED:
             rotation, validated = self._validate(tenant, key, rotation)
+            reached(FailPoint.VALIDATED)
         if rotation.state is RotationState.VALIDATED:
             rotation = self._promote(key, rotation)
+            reached(FailPoint.PROMOTED)
         if validated is not None:
             assert rotation.version_number is not None
             self._desk.put(tenant, key, rotation.version_number, validated.secret, validated.decrypted_at)
@@ -227,6 +136,7 @@ class Rotations:
         wrapped = self._kms.generate_data_key(
             require_connection(tenant), version_context(tenant.id, key.id, number)
         )
+        reached(FailPoint.KMS_GENERATED)
         now = self._clock.now()
         version = KeyVersion(
             key_id=key.id,
@@ -243,8 +153,8 @@ class Rotations:
             generated_at=now,
         )
         with self._store.transaction() as tx:
+            generated = tx.rotations.transition(rotation, RotationEvent.GENERATE, now, version_number=number)
             tx.versions.add(version)
-            generated = tx.rotations.transition(rotation, RotationState.GENERATED, now, version_number=number)
             tx.audit.append(
                 tenant.id, now, "rotation", "version.generated",
                 key=key.name, version=number, rotation=str(rotation.id), request_id=wrapped.request_id,
@@ -257,10 +167,11 @@ class Rotations:
             versions = tx.versions.list(key.id)
         version = versions[rotation.version_number - 1]
         validated = self._validator.validate(tenant, key, version, versions)
+        reached(FailPoint.GATE_PASSED)
         now = self._clock.now()
         with self._store.transaction() as tx:
+            advanced = tx.rotations.transition(rotation, RotationEvent.VALIDATE, now)
             tx.versions.set_validated(version, now, validated.checks, validated.fingerprint, validated.canary)
-            advanced = tx.rotations.transition(rotation, RotationState.VALIDATED, now)
             tx.audit.append(
                 tenant.id, now, "rotation", "version.validated",
                 key=key.name, version=version.number, rotation=str(rotation.id), checks=len(validated.checks),
@@ -274,34 +185,38 @@ class Rotations:
             key = tx.keys.lock(key.id)
             tenant = tx.tenants.get_by_id(key.tenant_id)
             require_active(tenant)
+            # First of all, since its reason may have become graver: a compromise joined it.
+            done = tx.rotations.transition(rotation, RotationEvent.PROMOTE, now)
             versions = tx.versions.list(key.id)
             check_versions(versions)
             previous = tx.versions.find_active(key.id)
             if previous is not None:
-                compromised = rotation.reason is RotationReason.COMPROMISE
-                to = VersionState.COMPROMISED if compromised else VersionState.RETIRED
-                tx.versions.transition(previous, to, now)
-            tx.versions.transition(versions[rotation.version_number - 1], VersionState.ACTIVE, now)
+                compromised = done.reason is RotationReason.COMPROMISE
+                event = VersionEvent.COMPROMISE if compromised else VersionEvent.RETIRE
+                tx.versions.transition(previous, event, now)
+            tx.versions.transition(versions[rotation.version_number - 1], VersionEvent.ACTIVATE, now)
             tx.keys.update(
                 key.id,
                 rotation_period=key.rotation_period,
                 lease_ttl=key.lease_ttl,
                 next_rotation_at=next_rotation_time(now, key.rotation_period, self._random.fraction()),
             )
-            done = tx.rotations.transition(rotation, RotationState.DONE, now)
             tx.audit.append(
                 tenant.id, now, "rotation", "version.activated",
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id),
-                reason=rotation.reason.value, previous=None if previous is None else previous.number,
+                reason=done.reason.value, previous=None if previous is None else previous.number,
             )  # fmt: skip
+            reached(FailPoint.PROMOTING)
         return done
 
-    # --- failing ----------------------------------------------------------------------------------
-
-    def _give_back(self, rotation: Rotation, error: ByokError) -> None:
+    def _give_back(self, rotation: Rotation, code: str, failure: str) -> None:
         wake_at = self._clock.now() + retry_delay(rotation.attempts, self._random.fraction())
-        with self._store.transaction() as tx:
-            tx.rotations.release(rotation, wake_at, f"{error.code}: {error.message}")
+        try:
+            with self._store.transaction() as tx:
+                tx.rotations.release(rotation, wake_at, failure)
+        except StoreUnavailable as error:
+            log.warning("claim_lapses", rotation=str(rotation.id), error=error.message)
+        self._metrics.rotation_tried_again(code)
 
     def _fail(self, tenant: Tenant, key: Key, claimed: Rotation, error: ByokError) -> None:
         """End a rotation: its pending version is rejected, the key is tried again later if it is due.
@@ -319,8 +234,9 @@ class Rotations:
                 version = tx.versions.get(key.id, rotation.version_number)
                 if isinstance(error, Rejected):
                     tx.versions.set_checks(version, error.checks)
-                tx.versions.transition(version, VersionState.REJECTED, now)
-            tx.rotations.transition(rotation, RotationState.FAILED, now, failure=failure)
+                if version.state is VersionState.PENDING:
+                    tx.versions.transition(version, VersionEvent.REJECT, now)
+            failed = tx.rotations.transition(rotation, RotationEvent.FAIL, now, failure=failure)
             retry_at = now + min(key.rotation_period, RETRY_FAILED_AFTER)
             key = replace(key, next_rotation_at=max(key.next_rotation_at or now, retry_at))
             tx.keys.update(
@@ -333,4 +249,6 @@ class Rotations:
                 tenant.id, now, "rotation", "rotation.failed",
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
             )  # fmt: skip
+            reached(FailPoint.FAILING)
+        self._metrics.rotation_ended(failed.reason, failed.state)
         log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(claimed.id), why=failure)

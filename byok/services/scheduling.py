@@ -1,29 +1,85 @@
 """What Beat sets off: due keys, requests that got lost, periodic probes and validations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from byok.core.model import RotationReason, TenantState
+from byok.core.lifecycle import MAX_RETRY_DELAY
+from byok.core.model import (
+    Job,
+    OpenWork,
+    RequestOutcome,
+    RotationReason,
+    TenantState,
+    VersionEvent,
+)
 from byok.errors import QueueUnavailable
+from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Store, TaskQueue
-from byok.services.rotations import PUBLISH_GRACE_SECONDS, Rotations
+from byok.ports import Clock, Metrics, Store, TaskQueue
+from byok.services.requests import RotationRequests
 
 log = get_logger(__name__)
 
 _BATCH = 100
+# The sweeper publishes up to this many waiting messages: with a longer queue a request that nobody took
+# yet is more likely waiting than lost, and publishing it again would only lengthen the queue.
+_MAX_BACKLOG = 1000
 _PROBED_STATES = (TenantState.ACTIVE, TenantState.SUSPENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """How often each job is due."""
+
+    dispatch_due: timedelta
+    sweep: timedelta
+    probe: timedelta
+    validate: timedelta
 
 
 class Scheduling:
     """Finds work by what the tables say; a tick that comes twice finds nothing the second time."""
 
-    def __init__(self, store: Store, rotations: Rotations, queue: TaskQueue, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        requests: RotationRequests,
+        queue: TaskQueue,
+        metrics: Metrics,
+        clock: Clock,
+        periods: Periods,
+    ) -> None:
         self._store = store
-        self._rotations = rotations
+        self._requests = requests
         self._queue = queue
+        self._metrics = metrics
         self._clock = clock
+        self._sweep_period = periods.sweep
+        self._jobs: Mapping[Job, tuple[timedelta, Callable[[], int]]] = {
+            Job.DISPATCH_DUE: (periods.dispatch_due, self.dispatch_due),
+            Job.SWEEP: (periods.sweep, self.sweep),
+            Job.PROBE: (periods.probe, self.publish_probes),
+            Job.VALIDATE: (periods.validate, self.publish_validations),
+        }
+
+    def tick(self, job: Job) -> int | None:
+        """Run a job if its period has passed since it last began; return what it did, None if it is not
+        due or another Beat's tick was first. A run whose worker died is made up for after a minute.
+
+        Raises:
+            StoreUnavailable.
+        """
+        period, run = self._jobs[job]
+        began_at = self._clock.now()
+        with self._store.transaction() as tx:
+            if not tx.ticks.begin(job, began_at, period):
+                return None
+        count = run()
+        with self._store.transaction() as tx:
+            tx.ticks.end(job, began_at, self._clock.now())
+        return count
 
     def dispatch_due(self) -> int:
         """Request a rotation for every key that is due; return how many."""
@@ -33,32 +89,75 @@ class Scheduling:
         return total
 
     def _dispatch_batch(self) -> int:
+        fresh = []
         with self._store.transaction() as tx:
-            due = []
-            for tenant, key in tx.keys.lock_due(self._clock.now(), _BATCH):
+            due = tx.keys.lock_due(self._clock.now(), _BATCH)
+            # Audit heads are locked tenant by tenant: in one order, or two dispatchers could deadlock.
+            for tenant, key in sorted(due, key=lambda pair: pair[0].id):
                 has_version = tx.versions.find_active(key.id) is not None
                 reason = RotationReason.SCHEDULED if has_version else RotationReason.INITIAL
                 assert key.next_rotation_at is not None
-                requested = self._rotations.record_request(
+                requested = self._requests.record_in(
                     tx, tenant, key, reason, "schedule",
                     idempotency_key=f"{reason}:{key.next_rotation_at.isoformat()}",
                 )  # fmt: skip
-                due.append((tenant.name, key.name, requested))
-        fresh = [(tenant, key, requested) for tenant, key, requested in due if not requested.joined]
-        for tenant_name, key_name, requested in fresh:
-            self._rotations.publish(tenant_name, key_name, requested.rotation)
+                if requested.outcome is RequestOutcome.NEW:
+                    fresh.append(OpenWork(tenant.name, key.name, requested.rotation))
+        if fresh:
+            reached(FailPoint.DISPATCH_RECORDED)
+        for work in fresh:
+            self._requests.publish(work)
         return len(fresh)
 
     def sweep(self) -> int:
-        """Publish open rotations again that nobody works on: lost messages, dead workers, due retries."""
+        """Find what got lost and set it going again; return how much there was.
+
+        Open rotations that nobody works on: their message was lost, their worker died, or their retry is
+        due. And pending versions that no open rotation will ever finish.
+        """
+        return self._republish() + self._reject_orphans()
+
+    def _republish(self) -> int:
+        total = 0
+        try:
+            room = _MAX_BACKLOG - self._queue.backlog()
+        except QueueUnavailable as error:
+            log.warning("sweep_waits_for_broker", error=error.message)
+            return 0
+        while room > 0 and (waking := self._take_waking(min(room, _BATCH))):
+            reached(FailPoint.SWEEP_RECORDED)
+            for work in waking:
+                self._requests.publish(work)
+            total += len(waking)
+            room -= len(waking)
+        if total:
+            self._metrics.sweeper_found("republished", total)
+            log.info("sweep_published", count=total)
+        return total
+
+    def _take_waking(self, limit: int) -> Sequence[OpenWork]:
+        now = self._clock.now()
+        latest = now + 2 * max(MAX_RETRY_DELAY, self._sweep_period)
+        with self._store.transaction() as tx:
+            return tx.rotations.lock_waking(now, limit, now + self._sweep_period, latest)
+
+    def _reject_orphans(self) -> int:
+        """Reject pending versions whose rotation has ended: nothing of ours leaves such, a hand might."""
         now = self._clock.now()
         with self._store.transaction() as tx:
-            waking = tx.rotations.lock_waking(now, _BATCH, now + timedelta(seconds=PUBLISH_GRACE_SECONDS))
-        for tenant_name, key_name, rotation in waking:
-            self._rotations.publish(tenant_name, key_name, rotation)
-        if waking:
-            log.info("sweep_published", count=len(waking))
-        return len(waking)
+            orphans = tx.versions.list_orphans(_BATCH)
+            for version in orphans:
+                key = tx.keys.get_by_id(version.key_id)
+                tx.versions.transition(version, VersionEvent.REJECT, now)
+                tx.audit.append(
+                    key.tenant_id, now, "sweeper", "version.rejected",
+                    key=key.name, version=version.number, rotation=str(version.rotation_id),
+                    failure="its rotation had ended",
+                )  # fmt: skip
+        if orphans:
+            self._metrics.sweeper_found("orphan-rejected", len(orphans))
+            log.warning("orphans_rejected", count=len(orphans))
+        return len(orphans)
 
     def publish_probes(self) -> int:
         """Publish a liveness probe for every tenant whose access matters."""

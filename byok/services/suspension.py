@@ -1,6 +1,6 @@
 """Stopping and resuming a tenant: the database first, then every cache."""
 
-from byok.core.model import Suspension, Tenant, TenantState
+from byok.core.model import Suspension, Tenant, TenantEvent, TenantState
 from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, TenantNotActive
 from byok.logs import get_logger
 from byok.ports import Clock, LeaseCache, Store
@@ -60,7 +60,7 @@ class Suspensions:
                 current = tx.tenants.get_by_id(tenant.id)
                 if current.state is not TenantState.ACTIVE:
                     return
-                tx.tenants.transition(current, TenantState.SUSPENDED, suspension.since, suspension)
+                tx.tenants.transition(current, TenantEvent.SUSPEND, suspension.since, suspension)
                 tx.audit.append(
                     tenant.id,
                     suspension.since,

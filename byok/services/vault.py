@@ -4,15 +4,15 @@ from byok.core.model import RotationReason
 from byok.ports import Random
 from byok.services.fields import Cipher
 from byok.services.leases import LeaseDesk
-from byok.services.rotations import Requested, Rotations
+from byok.services.requests import Requested, RotationRequests
 
 
 class Vault:
     """The door for services: ciphers, and requests for rotation. Thread-safe and fork-safe."""
 
-    def __init__(self, desk: LeaseDesk, rotations: Rotations, random: Random) -> None:
+    def __init__(self, desk: LeaseDesk, requests: RotationRequests, random: Random) -> None:
         self._desk = desk
-        self._rotations = rotations
+        self._requests = requests
         self._random = random
 
     def cipher(self, tenant: str, key: str) -> Cipher:
@@ -28,8 +28,8 @@ class Vault:
         idempotency_key: str | None = None,
         requested_by: str = "service",
     ) -> Requested:
-        """Enqueue a rotation; see `byok.services.rotations.Rotations.request`."""
-        return self._rotations.request(
+        """Enqueue a rotation; see `byok.services.requests.RotationRequests.request`."""
+        return self._requests.request(
             tenant,
             key,
             reason=RotationReason(reason),

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from byok.store.audit import AuditTable
+from byok.store.clock import DatabaseClock
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.rotations import RotationTable
+from byok.store.ticks import TickTable
 from byok.store.translate import translated_errors
 from byok.store.versions import VersionTable
 
@@ -43,18 +46,28 @@ class PostgresTransaction:
         self.keys = KeyTable(connection)
         self.versions = VersionTable(connection)
         self.rotations = RotationTable(connection)
+        self.ticks = TickTable(connection)
         self.audit = AuditTable(connection)
 
 
 class PostgresStore:
-    """The store. Safe across threads; after a fork call `dispose` in the child first."""
+    """The store, and the clock that all who share it go by.
+
+    Safe across threads; after a fork call `dispose` in the child first.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._clock = DatabaseClock(engine)
+
+    def now(self) -> datetime:
+        with translated_errors():
+            return self._clock.now()
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
         with translated_errors(), self._engine.begin() as connection:
+            self._clock.read_if_old(connection)
             yield PostgresTransaction(connection)
 
     def ping(self) -> None:

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from byok.core.lifecycle import check_transition
-from byok.core.model import Connection, Key, Suspension, Tenant, TenantState
+from byok.core.lifecycle import TENANT_LIFECYCLE
+from byok.core.model import Connection, Key, Suspension, Tenant, TenantEvent, TenantState
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
 from byok.store.rows import to_key, to_tenant
@@ -63,9 +63,9 @@ class TenantTable:
             )
 
     def transition(
-        self, tenant: Tenant, to: TenantState, at: datetime, suspension: Suspension | None = None
+        self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
     ) -> Tenant:
-        check_transition(tenant.state, to)
+        to = TENANT_LIFECYCLE.after(tenant.state, event)
         values: dict[str, object] = {
             "state": to,
             "generation": _tenants.c.generation + 1,

@@ -1,20 +1,30 @@
-"""The table of rotations: requests, claims and outcomes."""
+"""The tables of rotations and of the requests for them: who asked, who works on it, how it ended."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from byok.core.lifecycle import check_transition
-from byok.core.model import Rotation, RotationState
+from byok.core.lifecycle import ROTATION_LIFECYCLE
+from byok.core.model import (
+    OpenWork,
+    RequestOutcome,
+    Rotation,
+    RotationEvent,
+    RotationReason,
+    RotationState,
+)
 from byok.errors import LostRace, UnknownRotation
 from byok.store import schema
 from byok.store.rows import to_rotation
 
-_rotations, _keys, _tenants = schema.rotations, schema.keys, schema.tenants
+_rotations, _requests = schema.rotations, schema.rotation_requests
+_keys, _tenants = schema.keys, schema.tenants
 _FINISHED = (RotationState.DONE, RotationState.FAILED)
+# The open rotation that stands in a new one's way can be finished before we read it. Again and again?
+_JOIN_ATTEMPTS = 10
 
 
 class RotationTable:
@@ -23,7 +33,54 @@ class RotationTable:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def add(self, rotation: Rotation, wake_at: datetime) -> bool:
+    def request(
+        self, rotation: Rotation, idempotency_key: str, wake_at: datetime
+    ) -> tuple[Rotation, RequestOutcome]:
+        if not self._add_request(rotation, idempotency_key):
+            return self._requested_before(rotation.key_id, idempotency_key), RequestOutcome.REPEATED
+        for _ in range(_JOIN_ATTEMPTS):
+            if self._add(rotation, wake_at):
+                return rotation, RequestOutcome.NEW
+            earlier = self._find(_rotations.c.key_id == rotation.key_id, schema.OPEN_ROTATION)
+            if earlier is not None:
+                self._answer_with(earlier, idempotency_key)
+                return earlier, RequestOutcome.JOINED
+        raise LostRace("rotations of this key end as fast as one can ask", remedy="ask again")
+
+    def _add_request(self, rotation: Rotation, idempotency_key: str) -> bool:
+        """The primary key decides between two of the same idempotency key: the second waits, and sees."""
+        statement = (
+            insert(_requests)
+            .values(
+                key_id=rotation.key_id,
+                idempotency_key=idempotency_key,
+                rotation_id=rotation.id,
+                reason=rotation.reason,
+                requested_by=rotation.requested_by,
+                requested_at=rotation.requested_at,
+            )
+            .on_conflict_do_nothing()
+            .returning(_requests.c.key_id)
+        )
+        return self._connection.execute(statement).one_or_none() is not None
+
+    def _requested_before(self, key_id: UUID, idempotency_key: str) -> Rotation:
+        row = self._connection.execute(
+            sa.select(_rotations)
+            .join(_requests, _requests.c.rotation_id == _rotations.c.id)
+            .where(_requests.c.key_id == key_id, _requests.c.idempotency_key == idempotency_key)
+        ).one()
+        return to_rotation(row)
+
+    def _answer_with(self, rotation: Rotation, idempotency_key: str) -> None:
+        self._connection.execute(
+            _requests.update()
+            .where(_requests.c.key_id == rotation.key_id, _requests.c.idempotency_key == idempotency_key)
+            .values(rotation_id=rotation.id)
+        )
+
+    def _add(self, rotation: Rotation, wake_at: datetime) -> bool:
+        """Insert, unless the key has an open rotation: the partial unique index says so."""
         statement = (
             insert(_rotations)
             .values(
@@ -31,7 +88,6 @@ class RotationTable:
                 key_id=rotation.key_id,
                 reason=rotation.reason,
                 state=rotation.state,
-                idempotency_key=rotation.idempotency_key,
                 requested_by=rotation.requested_by,
                 requested_at=rotation.requested_at,
                 wake_at=wake_at,
@@ -44,14 +100,14 @@ class RotationTable:
     def get(self, rotation_id: UUID) -> Rotation:
         found = self._find(_rotations.c.id == rotation_id)
         if found is None:
-            raise UnknownRotation(f"there is no rotation {rotation_id}")
+            raise _unknown(rotation_id)
         return found
 
-    def find(self, key_id: UUID, idempotency_key: str) -> Rotation | None:
-        return self._find(_rotations.c.key_id == key_id, _rotations.c.idempotency_key == idempotency_key)
-
-    def find_open(self, key_id: UUID) -> Rotation | None:
-        return self._find(_rotations.c.key_id == key_id, schema.OPEN_ROTATION)
+    def get_work(self, rotation_id: UUID) -> OpenWork:
+        rows = self._works(_rotations.c.id == rotation_id, limit=1)
+        if not rows:
+            raise _unknown(rotation_id)
+        return rows[0]
 
     def _find(self, *conditions: sa.ColumnElement[bool] | sa.TextClause) -> Rotation | None:
         row = self._connection.execute(sa.select(_rotations).where(*conditions)).one_or_none()
@@ -66,8 +122,46 @@ class RotationTable:
         )
         return [to_rotation(row) for row in self._connection.execute(query)]
 
-    def claim(self, rotation_id: UUID, now: datetime, until: datetime) -> Rotation | None:
-        unclaimed = sa.or_(_rotations.c.claimed_until.is_(None), _rotations.c.claimed_until <= now)
+    def list_latest(self, limit: int) -> Sequence[OpenWork]:
+        return self._works(sa.true(), limit=limit)
+
+    def list_failed(self, limit: int) -> Sequence[OpenWork]:
+        later = _rotations.alias("later")
+        superseded = sa.exists().where(
+            later.c.key_id == _rotations.c.key_id, later.c.requested_at > _rotations.c.requested_at
+        )
+        return self._works(_rotations.c.state == RotationState.FAILED, ~superseded, limit=limit)
+
+    def _works(self, *conditions: sa.ColumnElement[bool], limit: int) -> Sequence[OpenWork]:
+        query = (
+            sa.select(_rotations, _tenants.c.name.label("tenant"), _keys.c.name.label("key"))
+            .join(_keys, _keys.c.id == _rotations.c.key_id)
+            .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
+            .where(*conditions)
+            .order_by(_rotations.c.requested_at.desc(), _rotations.c.id.desc())
+            .limit(limit)
+        )
+        return [_to_work(row) for row in self._connection.execute(query)]
+
+    def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
+        row = self._connection.execute(
+            _rotations.update()
+            .where(_rotations.c.id == rotation.id, schema.OPEN_ROTATION)
+            .values(reason=reason)
+            .returning(_rotations)
+        ).one_or_none()
+        if row is None:
+            raise LostRace(f"rotation {rotation.id} ended just now", remedy="ask again")
+        return to_rotation(row)
+
+    def claim(self, rotation_id: UUID, now: datetime, duration: timedelta) -> Rotation | None:
+        until = now + duration
+        unclaimed = sa.or_(
+            _rotations.c.claimed_until.is_(None),
+            _rotations.c.claimed_until <= now,
+            # No claim lasts that long: the clock was ahead when it was made.
+            _rotations.c.claimed_until > now + 2 * duration,
+        )
         row = self._connection.execute(
             _rotations.update()
             .where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed)
@@ -75,6 +169,18 @@ class RotationTable:
             .returning(_rotations)
         ).one_or_none()
         return None if row is None else to_rotation(row)
+
+    def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
+        held = [(rotation.id, rotation.attempts) for rotation in rotations]
+        self._connection.execute(
+            _rotations.update()
+            .where(
+                sa.tuple_(_rotations.c.id, _rotations.c.attempts).in_(held),
+                _rotations.c.claimed_until.is_not(None),
+                schema.OPEN_ROTATION,
+            )
+            .values(claimed_until=until, wake_at=until)
+        )
 
     def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
         self._connection.execute(
@@ -90,13 +196,13 @@ class RotationTable:
     def transition(
         self,
         rotation: Rotation,
-        to: RotationState,
+        event: RotationEvent,
         at: datetime,
         *,
         version_number: int | None = None,
         failure: str | None = None,
     ) -> Rotation:
-        check_transition(rotation.state, to)
+        to = ROTATION_LIFECYCLE.after(rotation.state, event)
         values: dict[str, object] = {"state": to}
         if version_number is not None:
             values["version_number"] = version_number
@@ -113,11 +219,14 @@ class RotationTable:
         return to_rotation(row)
 
     def lock_waking(
-        self, now: datetime, limit: int, next_wake_at: datetime
-    ) -> Sequence[tuple[str, str, Rotation]]:
+        self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
+    ) -> Sequence[OpenWork]:
         waking = (
             sa.select(_rotations.c.id)
-            .where(schema.OPEN_ROTATION, _rotations.c.wake_at <= now)
+            .where(
+                schema.OPEN_ROTATION,
+                sa.or_(_rotations.c.wake_at <= now, _rotations.c.wake_at > latest_wake_at),
+            )
             .order_by(_rotations.c.wake_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -132,8 +241,16 @@ class RotationTable:
             .values(wake_at=next_wake_at)
             .returning(_rotations, _tenants.c.name.label("tenant"), _keys.c.name.label("key"))
         )
-        return [(row.tenant, row.key, to_rotation(row)) for row in rows]
+        return [_to_work(row) for row in rows]
 
     def count_by_state(self) -> Mapping[RotationState, int]:
         query = sa.select(_rotations.c.state, sa.func.count()).group_by(_rotations.c.state)
         return {RotationState(state): count for state, count in self._connection.execute(query)}
+
+
+def _unknown(rotation_id: UUID) -> UnknownRotation:
+    return UnknownRotation(f"there is no rotation {rotation_id}", remedy="byok rotation list shows them")
+
+
+def _to_work(row: sa.Row[tuple[object, ...]]) -> OpenWork:
+    return OpenWork(row.tenant, row.key, to_rotation(row))

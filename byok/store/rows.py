@@ -9,6 +9,7 @@ from byok.core.model import (
     AuditEvent,
     Check,
     Connection,
+    Job,
     Key,
     KeyVersion,
     KmsKeyArn,
@@ -20,6 +21,7 @@ from byok.core.model import (
     Suspension,
     Tenant,
     TenantState,
+    Tick,
     VersionState,
 )
 
@@ -124,7 +126,6 @@ def to_rotation(row: Row[Any]) -> Rotation:
         key_id=row.key_id,
         reason=RotationReason(row.reason),
         state=RotationState(row.state),
-        idempotency_key=row.idempotency_key,
         requested_by=row.requested_by,
         requested_at=row.requested_at,
         attempts=row.attempts,
@@ -132,6 +133,11 @@ def to_rotation(row: Row[Any]) -> Rotation:
         failure=row.failure,
         finished_at=row.finished_at,
     )
+
+
+def to_tick(row: Row[Any]) -> Tick:
+    """A row of ``ticks``."""
+    return Tick(Job(row.job), row.began_at, row.ended_at)
 
 
 def to_audit_event(row: Row[Any]) -> AuditEvent:

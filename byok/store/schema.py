@@ -2,10 +2,13 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -80,7 +83,6 @@ rotations = Table(
     Column("key_id", UUID, ForeignKey("keys.id"), nullable=False),
     Column("reason", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("idempotency_key", Text, nullable=False),
     Column("requested_by", Text, nullable=False),
     Column("requested_at", Timestamp, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
@@ -89,7 +91,6 @@ rotations = Table(
     Column("version_number", Integer, comment="the version that it makes"),
     Column("failure", Text, comment="why it failed, or its last failed attempt"),
     Column("finished_at", Timestamp),
-    UniqueConstraint("key_id", "idempotency_key"),
     CheckConstraint(
         "reason IN ('initial', 'scheduled', 'forced', 'compromise', 'kms-key-rotated', 'migration')",
         name="reason",
@@ -97,12 +98,35 @@ rotations = Table(
     CheckConstraint("state IN ('requested', 'generated', 'validated', 'done', 'failed')", name="state"),
     CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished_at"),
     CheckConstraint("(state IN ('done', 'failed')) = (wake_at IS NULL)", name="wake_at"),
+    CheckConstraint("claimed_until IS NULL OR finished_at IS NULL", name="claimed_until"),
+    CheckConstraint("attempts >= 0", name="attempts"),
     CheckConstraint("state <> 'failed' OR failure IS NOT NULL", name="failure"),
     CheckConstraint(
-        "state NOT IN ('generated', 'validated', 'done') OR version_number IS NOT NULL", name="version_number"
+        "state = 'failed' OR (state = 'requested') = (version_number IS NULL)", name="version_number"
     ),
     Index("uq_rotations_open", "key_id", unique=True, postgresql_where=OPEN_ROTATION),
     Index("ix_rotations_wake_at", "wake_at", postgresql_where=OPEN_ROTATION),
+    Index("ix_rotations_key_id_requested_at", "key_id", "requested_at"),
+    Index("ix_rotations_failed", "finished_at", postgresql_where=text("state = 'failed'")),
+)
+
+# Every request, also one that joined a rotation which was open: asked again, it gets the same answer.
+rotation_requests = Table(
+    "rotation_requests",
+    metadata,
+    Column("key_id", UUID, ForeignKey("keys.id"), primary_key=True),
+    Column("idempotency_key", Text, primary_key=True),
+    # Deferred: the request is inserted first, since its primary key decides who is first.
+    Column(
+        "rotation_id",
+        UUID,
+        ForeignKey("rotations.id", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", Timestamp, nullable=False),
+    Index("ix_rotation_requests_rotation_id", "rotation_id"),
 )
 
 key_versions = Table(
@@ -129,6 +153,17 @@ key_versions = Table(
     Column("fingerprint", LargeBinary, comment="tells secrets apart without revealing them"),
     Column("canary", LargeBinary, comment="a token made at validation, opened ever after"),
     Column("checks", JSONB, nullable=False, comment="report of the last validation"),
+    # Numbers have no gap, and a pending version is the newest: each but the first refers to the one
+    # before it, which must be there and be settled. The database sees to it without any trigger.
+    Column("previous_number", Integer, Computed("NULLIF(number - 1, 0)", persisted=True)),
+    Column("previous_settled", Boolean, Computed("true", persisted=True)),
+    Column("settled", Boolean, Computed("state <> 'pending'", persisted=True)),
+    UniqueConstraint("key_id", "number", "settled"),
+    ForeignKeyConstraint(
+        ["key_id", "previous_number", "previous_settled"],
+        ["key_versions.key_id", "key_versions.number", "key_versions.settled"],
+        name="fk_key_versions_previous",
+    ),
     UniqueConstraint("key_id", "fingerprint"),
     CheckConstraint("number >= 1", name="number"),
     CheckConstraint(
@@ -144,17 +179,32 @@ key_versions = Table(
         name="validated_at",
     ),
     CheckConstraint(
-        "state NOT IN ('active', 'retired', 'compromised') OR activated_at IS NOT NULL", name="activated_at"
+        "(state IN ('active', 'retired', 'compromised', 'destroyed')) = (activated_at IS NOT NULL)",
+        name="activated_at",
     ),
     CheckConstraint(
         "activated_at IS NULL OR (validated_at IS NOT NULL AND activated_at >= validated_at)",
         name="validated_before_active",
     ),
-    CheckConstraint("state NOT IN ('pending', 'rejected') OR activated_at IS NULL", name="never_active"),
-    CheckConstraint("state <> 'retired' OR retired_at IS NOT NULL", name="retired_at"),
+    CheckConstraint(
+        "(state IN ('retired', 'compromised', 'destroyed')) = (retired_at IS NOT NULL)", name="retired_at"
+    ),
+    CheckConstraint(
+        "validated_at >= generated_at AND retired_at >= activated_at"
+        " AND ended_at >= COALESCE(retired_at, validated_at, generated_at)",
+        name="order_of_times",
+    ),
     CheckConstraint("(state IN ('rejected', 'destroyed')) = (ended_at IS NOT NULL)", name="ended_at"),
     Index("uq_key_versions_active", "key_id", unique=True, postgresql_where=text("state = 'active'")),
     Index("uq_key_versions_pending", "key_id", unique=True, postgresql_where=text("state = 'pending'")),
+)
+
+ticks = Table(
+    "ticks",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("began_at", Timestamp, nullable=False),
+    Column("ended_at", Timestamp, comment="NULL while it runs, or if its worker died"),
 )
 
 audit_heads = Table(

@@ -25,6 +25,7 @@ _BY_CONSTRAINT: dict[str, ByokError] = {
     ),
     "uq_keys_tenant_id_name": DuplicateKey("the tenant has a key of this name", remedy="choose another name"),
     "pk_key_versions": LostRace("a version of this number exists"),
+    "fk_key_versions_previous": LostRace("the version before this one is not settled"),
     "uq_key_versions_pending": LostRace("the key has a pending version"),
     "uq_key_versions_active": LostRace("the key has an active version"),
     "uq_key_versions_rotation_id": LostRace("the rotation has a version"),
@@ -40,16 +41,24 @@ def translated_errors() -> Iterator[None]:
         raise _for_constraint(error) from error
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
         # from None: the driver's message may hold the connection's address and user
-        raise StoreUnavailable(
-            f"PostgreSQL does not answer ({type(error.__cause__ or error).__name__})",
-            remedy="check that the server runs and BYOK_DATABASE_URL names it",
-        ) from None
+        raise _unavailable(error) from None
     except exc.ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) == "42P01":  # undefined_table
             raise StoreUnavailable(
                 "the database has no byok tables", remedy="run: byok db upgrade"
             ) from error
         raise
+    except exc.DBAPIError as error:
+        if error.connection_invalidated:  # the server went away in the middle of something
+            raise _unavailable(error) from None
+        raise
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"PostgreSQL does not answer ({type(error.__cause__ or error).__name__})",
+        remedy="check that the server runs and BYOK_DATABASE_URL names it",
+    )
 
 
 def _for_constraint(error: exc.IntegrityError) -> Exception:

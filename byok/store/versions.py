@@ -6,14 +6,14 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from byok.core.lifecycle import check_transition
-from byok.core.model import Check, KeyVersion, VersionState
+from byok.core.lifecycle import VERSION_LIFECYCLE
+from byok.core.model import Check, KeyVersion, VersionEvent, VersionState
 from byok.errors import LostRace, UnknownVersion
 from byok.store import schema
 from byok.store.rows import from_checks, from_version, to_version
 from byok.store.translate import translated_errors
 
-_versions = schema.key_versions
+_versions, _rotations = schema.key_versions, schema.rotations
 
 _TIME_OF = {
     VersionState.ACTIVE: "activated_at",
@@ -46,6 +46,16 @@ class VersionTable:
         query = sa.select(_versions).where(_versions.c.key_id == key_id).order_by(_versions.c.number)
         return [to_version(row) for row in self._connection.execute(query)]
 
+    def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
+        query = (
+            sa.select(_versions)
+            .join(_rotations, _rotations.c.id == _versions.c.rotation_id)
+            .where(_versions.c.state == VersionState.PENDING, _rotations.c.finished_at.is_not(None))
+            .limit(limit)
+            .with_for_update(of=_versions, skip_locked=True)
+        )
+        return [to_version(row) for row in self._connection.execute(query)]
+
     def find_active(self, key_id: UUID) -> KeyVersion | None:
         row = self._connection.execute(
             sa.select(_versions).where(_versions.c.key_id == key_id, _versions.c.state == VersionState.ACTIVE)
@@ -57,7 +67,7 @@ class VersionTable:
     ) -> None:
         self._update(
             version,
-            validated_at=at,
+            validated_at=max(at, version.changed_at),
             checks=from_checks(tuple(checks)),
             fingerprint=fingerprint,
             canary=canary,
@@ -66,9 +76,12 @@ class VersionTable:
     def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
         self._update(version, checks=from_checks(tuple(checks)))
 
-    def transition(self, version: KeyVersion, to: VersionState, at: datetime) -> None:
-        check_transition(version.state, to)
-        values: dict[str, object] = {"state": to, _TIME_OF[to]: at}
+    def transition(self, version: KeyVersion, event: VersionEvent, at: datetime) -> None:
+        to = VERSION_LIFECYCLE.after(version.state, event)
+        values: dict[str, object] = {"state": to}
+        if getattr(version, _TIME_OF[to]) is None:  # a version is retired but once
+            # No time runs backwards, even where the clock does.
+            values[_TIME_OF[to]] = max(at, version.changed_at)
         if to is VersionState.DESTROYED:
             values |= {"encrypted_key": None, "iv": None, "master_key_id": None}
         self._update(version, **values)

@@ -72,9 +72,9 @@ def test_an_application_without_byok_enqueues_by_name_and_twice_is_once(
     fleet.wait_until(lambda: fleet.runtime.queue.depths() == dict.fromkeys(fleet.runtime.queue.depths(), 0))
     fleet.wait_until(lambda: fleet.states(customer.name)[-1] == "active")
     rotations = fleet.runtime.services.registry.show_key(customer.name, "pii").rotations
-    assert len([one for one in rotations if one.idempotency_key == "deploy-7"]) <= 1
-    assert len([one for one in rotations if one.idempotency_key == same_message]) <= 1
-    assert len(fleet.states(customer.name)) in (2, 3)
+    # The first version, and one rotation for each of the two requests, unless the second joined the first.
+    assert len(rotations) in (2, 3)
+    assert len(fleet.states(customer.name)) == len(rotations)
 
 
 def test_the_probe_stops_a_revoked_tenant_and_lets_it_come_back(fleet: Fleet, customer: Customer) -> None:

@@ -35,8 +35,12 @@ IMPOSSIBLE = {
     ),
     "ck_keys_rotation_period": "UPDATE keys SET rotation_period_seconds = 3599",
     "ck_keys_lease_ttl": "UPDATE keys SET lease_ttl_seconds = 86401",
-    "uq_key_versions_active": "UPDATE key_versions SET state = 'active' WHERE number = 1",
-    "ck_key_versions_state": "UPDATE key_versions SET state = 'happy' WHERE number = 1",
+    "uq_key_versions_active": (
+        "UPDATE key_versions SET state = 'active', retired_at = NULL WHERE number = 1"
+    ),
+    "ck_key_versions_state": (
+        "UPDATE key_versions SET state = 'happy', activated_at = NULL, retired_at = NULL WHERE number = 1"
+    ),
     "ck_key_versions_number": "UPDATE key_versions SET number = 0 WHERE number = 1",
     "ck_key_versions_iv": "UPDATE key_versions SET iv = 'short' WHERE number = 1",
     "ck_key_versions_record": "UPDATE key_versions SET encrypted_key = NULL WHERE number = 1",
@@ -45,8 +49,11 @@ IMPOSSIBLE = {
     "ck_key_versions_validated_before_active": (
         "UPDATE key_versions SET validated_at = activated_at + interval '1 s' WHERE number = 1"
     ),
-    "ck_key_versions_never_active": "UPDATE key_versions SET state = 'pending' WHERE number = 1",
     "ck_key_versions_retired_at": "UPDATE key_versions SET retired_at = NULL WHERE number = 1",
+    "ck_key_versions_order_of_times": (
+        "UPDATE key_versions SET generated_at = validated_at + interval '1 s' WHERE number = 1"
+    ),
+    "fk_key_versions_previous": "DELETE FROM key_versions WHERE number = 1",
     "ck_key_versions_ended_at": "UPDATE key_versions SET ended_at = now() WHERE number = 1",
     "uq_key_versions_key_id_fingerprint": (
         "UPDATE key_versions SET fingerprint = (SELECT fingerprint FROM key_versions WHERE number = 2)"
@@ -56,7 +63,9 @@ IMPOSSIBLE = {
         "UPDATE key_versions SET rotation_id = (SELECT rotation_id FROM key_versions WHERE number = 2)"
         " WHERE number = 1"
     ),
-    "uq_rotations_open": ("UPDATE rotations SET state = 'generated', finished_at = NULL, wake_at = now()"),
+    "uq_rotations_open": "UPDATE rotations SET state = 'generated', finished_at = NULL, wake_at = now()",
+    "ck_rotations_claimed_until": "UPDATE rotations SET claimed_until = now()",
+    "ck_rotations_attempts": "UPDATE rotations SET attempts = -1",
     "ck_rotations_reason": "UPDATE rotations SET reason = 'whim'",
     "ck_rotations_state": "UPDATE rotations SET state = 'happy', finished_at = NULL, wake_at = now()",
     "ck_rotations_finished_at": "UPDATE rotations SET finished_at = NULL",

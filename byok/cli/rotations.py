@@ -1,0 +1,111 @@
+"""``byok rotation``: list, show, retry."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from byok.cli.output import AsJson, actor, console, print_json, show_state, show_time, table
+from byok.cli.services import open_services
+from byok.core.model import OpenWork, RequestOutcome, Rotation
+from byok.errors import InvalidInput
+
+app = typer.Typer(help="Rotations: what was asked for, and how it went.", no_args_is_help=True)
+
+RotationId = Annotated[str, typer.Argument(metavar="ROTATION", help="The rotation's id.")]
+
+_COLUMNS = ("rotation", "tenant", "key", "reason", "requested", "state", "tries", "why")
+
+
+@app.command("list", epilog="Example: [bold]byok rotation list --failed[/]")
+def list_(
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only those that failed, and whose key did not rotate since.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the latest rotations of all keys."""
+    with open_services() as services:
+        works = services.observer.rotations(failed=failed, limit=limit)
+    if as_json:
+        print_json([_work_json(work) for work in works])
+        return
+    title = "failed rotations" if failed else "rotations"
+    console.print(table(title, _COLUMNS, [_row(work) for work in works]))
+
+
+@app.command()
+def show(rotation: RotationId, as_json: AsJson = False) -> None:
+    """Show one rotation."""
+    with open_services() as services:
+        work = services.observer.rotation(_parse(rotation))
+    if as_json:
+        print_json(_work_json(work))
+        return
+    told = [(name, "–" if value is None else str(value)) for name, value in _work_json(work).items()]
+    console.print(table(f"rotation {work.rotation.id}", ("what", "how it stands"), told))
+
+
+@app.command(epilog="Example: [bold]byok rotation retry 01a2… [/]")
+def retry(rotation: RotationId, as_json: AsJson = False) -> None:
+    """Ask again for what a failed rotation was to do. Asked twice, it is done once."""
+    with open_services() as services:
+        requested = services.requests.retry(_parse(rotation), requested_by=actor())
+    if as_json:
+        print_json(rotation_json(requested.rotation) | {"outcome": requested.outcome})
+        return
+    print_requested(requested.rotation, requested.outcome)
+
+
+def print_requested(rotation: Rotation, outcome: RequestOutcome) -> None:
+    """One line on what became of a request."""
+    note = {
+        RequestOutcome.NEW: "",
+        RequestOutcome.JOINED: "  (joined: a rotation that was open already serves this request, too)",
+        RequestOutcome.REPEATED: "  (repeated: the same idempotency key asked before)",
+    }[outcome]
+    version = f", version {rotation.version_number}" if rotation.version_number else ""
+    console.print(f"rotation {rotation.id}: {show_state(rotation.state)}{version}{note}")
+
+
+def rotation_json(rotation: Rotation) -> dict[str, Any]:
+    """A rotation for machines."""
+    return {
+        "rotation": rotation.id,
+        "state": rotation.state,
+        "reason": rotation.reason,
+        "requested_by": rotation.requested_by,
+        "requested_at": rotation.requested_at,
+        "version": rotation.version_number,
+        "attempts": rotation.attempts,
+        "failure": rotation.failure,
+        "finished_at": rotation.finished_at,
+    }
+
+
+def _work_json(work: OpenWork) -> dict[str, Any]:
+    return {"tenant": work.tenant, "key": work.key} | rotation_json(work.rotation)
+
+
+def _row(work: OpenWork) -> tuple[str, ...]:
+    rotation = work.rotation
+    return (
+        str(rotation.id),
+        work.tenant,
+        work.key,
+        rotation.reason.value,
+        show_time(rotation.requested_at),
+        show_state(rotation.state),
+        str(rotation.attempts),
+        rotation.failure or "",
+    )
+
+
+def _parse(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput(
+            f"{text!r} is not the id of a rotation", remedy="byok rotation list shows them"
+        ) from None

@@ -1,0 +1,44 @@
+"""The places at which a process is most inconveniently killed, by name.
+
+A fail point does nothing unless somebody armed it. `byok.wiring` does that for ``BYOK_FAIL_POINT``, which
+is refused unless ``BYOK_ENV=test``: the process then kills itself there. Tests in one process arm a point
+with an exception.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+
+class FailPoint(StrEnum):
+    """Between which two acts. Each is a moment at which something is done and its sequel is not."""
+
+    REQUEST_RECORDED = "request-recorded"  # committed, not published
+    DISPATCH_RECORDED = "dispatch-recorded"  # due keys' requests committed, none published
+    SWEEP_RECORDED = "sweep-recorded"  # found and put off to the next sweep, none published
+    CLAIMED = "claimed"  # the claim is committed, nothing else done
+    KMS_GENERATED = "kms-generated"  # KMS made a data key that nobody stored
+    GENERATED = "generated"  # version n+1 is committed as pending
+    GATE_PASSED = "gate-passed"  # validated, not written down
+    VALIDATED = "validated"  # written down
+    PROMOTING = "promoting"  # every statement of the promotion made, not committed
+    PROMOTED = "promoted"  # committed; cache not warmed, message not acknowledged
+    FAILING = "failing"  # every statement of the failure made, not committed
+
+
+_armed: dict[FailPoint, Callable[[], None]] = {}
+
+
+def reached(point: FailPoint) -> None:
+    """Say that this point is reached."""
+    if action := _armed.get(point):
+        action()
+
+
+def arm(point: FailPoint, action: Callable[[], None]) -> None:
+    """Have ``action`` called whenever ``point`` is reached."""
+    _armed[point] = action
+
+
+def disarm() -> None:
+    """Make all points harmless again."""
+    _armed.clear()
