@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up test check lint types imports format lock clean
+.PHONY: help demo up test chaos mutants check lint types imports format lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ up: .venv/.installed  ## embedded stack + worker + beat + Flower, until Ctrl-C
 
 test: .venv/.installed  ## the whole test suite; starts the servers it needs
 	@$(BIN)/python -m pytest
+
+chaos: .venv/.installed  ## kill, stop, restart and cut off everything, under way; a table of what was lost (5 min)
+	@$(BIN)/python -m tests.chaos
+
+mutants: .venv/.installed  ## take guards out of the code and see that a test notices (5 min)
+	@$(BIN)/python -m tests.mutants
 
 check: lint types imports  ## ruff, mypy and the import contracts
 

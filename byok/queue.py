@@ -66,11 +66,12 @@ COMMON_SETTINGS: dict[str, Any] = {
         # calls, each of three tries of 7 s. No task has an ETA, let alone one beyond this.
         "visibility_timeout": 900,
         "queue_order_strategy": "priority",
-        # A half-open connection would leave a worker deaf.
+        # A half-open connection would leave a worker deaf: each is noticed after 5 s, all within 10 to 25 s
+        # (`tests/acceptance/test_broker_silence.py`). BRPOP waits 1 s, so no timeout strikes in good times.
         "socket_keepalive": True,
-        "socket_timeout": 15,
+        "socket_timeout": 5,
         "socket_connect_timeout": 5,
-        "health_check_interval": 10,
+        "health_check_interval": 5,
     },
     # Redis confirms a message by its reply to LPUSH. The row is the truth and the sweeper publishes
     # again: a caller need not wait long for a broker.

@@ -12,9 +12,11 @@ from byok.settings import child_environment
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers")
 
 
-def start_worker(stack: Stack, environment: Mapping[str, str], name: str = "worker") -> Child:
-    """A worker that consumes every queue. ``name``: of its log and, behind an @, its node name."""
-    arguments = ["worker", "--loglevel", "INFO", "--without-mingle", "--hostname", f"{name}@%h"]
+def start_worker(
+    stack: Stack, environment: Mapping[str, str], name: str = "worker", options: Sequence[str] = ()
+) -> Child:
+    """A worker that consumes every queue. ``name``: of its log and, before an @, its node name."""
+    arguments = ["worker", "--loglevel", "INFO", "--without-mingle", "--hostname", f"{name}@%h", *options]
     return _start(stack, name, arguments, environment)
 
 

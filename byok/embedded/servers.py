@@ -129,7 +129,7 @@ class Valkey:
     def __init__(self, home: Home, supervisor: Supervisor, name: str, settings: tuple[str, ...]) -> None:
         self._home = home
         self._supervisor = supervisor
-        self._name = name
+        self.name = name
         self._settings = settings
         self._binary = _valkey_binary()
         self.port = home.port(name)
@@ -138,11 +138,11 @@ class Valkey:
     @property
     def url(self) -> str:
         """Database 0, as redis-py and Celery write it."""
-        return f"redis://:{self._home.secret(self._name)}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self._home.secret(self.name)}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start the server without waiting for it."""
-        folder = self._home.path / self._name
+        folder = self._home.path / self.name
         config = folder / "valkey.conf"  # not argv: a password there could be read by every user
         lines = [
             f"port {self.port}",
@@ -153,8 +153,8 @@ class Valkey:
         ]
         descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write("\n".join([*lines, f"requirepass {self._home.secret(self._name)}", ""]))
-        self.child = self._supervisor.spawn(self._name, [str(self._binary), str(config)], _ENVIRONMENT)
+            file.write("\n".join([*lines, f"requirepass {self._home.secret(self.name)}", ""]))
+        self.child = self._supervisor.spawn(self.name, [str(self._binary), str(config)], _ENVIRONMENT)
 
     def wait(self) -> None:
         """Wait until it takes connections; raises StackUnavailable."""

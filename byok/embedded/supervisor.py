@@ -22,7 +22,7 @@ _GATE = 'read -r _ || exit 1; exec "$@" </dev/null'
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass
+@dataclass(eq=False)
 class Child:
     """A started process and how to stop it."""
 

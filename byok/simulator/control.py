@@ -44,6 +44,10 @@ class SimulatorControl:
         """Break the connection."""
         return self.inject(reset=True, **matching)
 
+    def struck(self) -> int:
+        """How often the rules in force have struck."""
+        return sum(int(rule["struck"]) for rule in self._ask("GET", "faults"))
+
     def clear_faults(self) -> None:
         """Lift all rules."""
         self._ask("DELETE", "faults")

@@ -18,6 +18,7 @@ class Rule:
 
     ``times``: how often it strikes, None for always. ``code``: an AWS error. ``html_status``: a
     gateway's page. ``reset``: the connection breaks. A rule with a delay alone slows calls down.
+    ``struck``: how often it did.
     """
 
     id: int
@@ -31,6 +32,7 @@ class Rule:
     http_status: int = 400
     html_status: int | None = None
     reset: bool = False
+    struck: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,16 @@ class Faults:
 
     def add(self, settings: dict[str, Any]) -> int:
         """Put a rule in force; return its id."""
-        known = {one.name for one in fields(Rule)} - {"id"}
+        known = {one.name for one in fields(Rule)} - {"id", "struck"}
         with self._lock:
             rule = Rule(next(self._ids), **{name: settings[name] for name in settings if name in known})
             self._rules.append(rule)
             return rule.id
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The rules in force, and how often each struck."""
+        with self._lock:
+            return [asdict(rule) for rule in self._rules]
 
     def clear(self) -> None:
         """Lift all rules."""
@@ -80,6 +87,7 @@ class Faults:
                     continue
                 if rule.times is not None:
                     rule.times -= 1
+                rule.struck += 1
                 return rule
         return None
 

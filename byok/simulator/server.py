@@ -178,6 +178,8 @@ class Simulator:
                 answer = {"status": "ok"}
             case "POST faults":
                 answer = {"id": self._faults.add(json.loads(body))}
+            case "GET faults":
+                answer = self._faults.to_json()
             case "DELETE faults":
                 self._faults.clear()
             case "GET calls":
