@@ -28,7 +28,6 @@ class Mutant:
 
 
 _ROTATIONS = "tests/integration/test_rotations.py"
-_MACHINE = "tests/property/test_rotation_machine.py::test_rotations_behave_as_modelled"
 
 MUTANTS = (
     Mutant(
@@ -85,7 +84,7 @@ MUTANTS = (
         "byok/store/rotations.py",
         ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed)",
         ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION)",
-        _MACHINE,
+        f"{_ROTATIONS}::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
         "the renewal of claims",

@@ -26,6 +26,11 @@ CROSS_ACCOUNT = frozenset(
     | {"GetKeyRotationStatus", "CreateGrant", "ListGrants", "RevokeGrant", "RetireGrant"}
 )
 _CRYPTO = frozenset({"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "Decrypt", "ReEncrypt"})
+_NOT_WHILE_PENDING = frozenset(
+    {"EnableKey", "DisableKey", "ScheduleKeyDeletion", "EnableKeyRotation", "DisableKeyRotation"}
+    | {"RotateKeyOnDemand", "CreateGrant"}
+)
+_DRY_RUN = _CRYPTO | {"CreateGrant", "RetireGrant", "RevokeGrant"}
 # moto looks these up by bare id only.
 _BY_BARE_ID = frozenset({"DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"})
 MUTATING = frozenset(
@@ -77,12 +82,12 @@ class Kms:
         self._check_state(operation, key)
         if operation in _BY_BARE_ID:
             parameters["KeyId"] = key.id
+        self._check_dry_run(operation, key, parameters)
         if operation == "EnableKeyRotation":
             self.keys.materials(key).rotation_period_days = parameters.get("RotationPeriodInDays", 365)
         answer = self._operations.get(operation)
         if answer is None:
             return None, key
-        self._check_dry_run(operation, key, parameters)
         return answer(key, parameters), key
 
     def _find(self, operation: str, named: str, principal: Principal, region: str) -> Key:
@@ -110,8 +115,9 @@ class Kms:
         by_key_policy = evaluate([json.loads(key.policy)], question)
         if by_key_policy is not Decision.ALLOW:
             raise denied
-        if same_account:
-            # The default key policy delegates to the account's IAM: the role's own policy must allow too.
+        if not principal.is_vendor:
+            # The default key policy delegates to the account's IAM, and across accounts both sides must
+            # allow: the role's own policy, too. What the vendor's side allows its workers is not modelled.
             role = find_role(principal.arn)
             policies = [] if role is None else _role_policies(role)
             if evaluate(policies, question) is not Decision.ALLOW:
@@ -121,6 +127,12 @@ class Kms:
             raise denied
 
     def _check_state(self, operation: str, key: Key) -> None:
+        """As the table "Key states of AWS KMS keys" of the Developer Guide has it."""
+        pending = key.key_state == "PendingDeletion"
+        if (operation in _NOT_WHILE_PENDING and pending) or (
+            operation == "CancelKeyDeletion" and not pending
+        ):
+            raise AwsError("KMSInvalidStateException", f"{key.arn} is {key.key_state}.")
         if operation not in _CRYPTO:
             return
         if key.key_state == "Disabled":
@@ -131,11 +143,11 @@ class Kms:
             raise AwsError("InvalidKeyUsageException", f"{key.arn} key usage is {key.key_usage}")
 
     def _check_dry_run(self, operation: str, key: Key, parameters: Parameters) -> None:
-        if not parameters.get("DryRun") or operation not in _CRYPTO:
+        if not parameters.get("DryRun") or operation not in _DRY_RUN:
             return
         if operation == "Decrypt" and "IGNORE_CIPHERTEXT" not in parameters.get("DryRunModifiers", []):
             self.keys.decrypt(key, base64.b64decode(parameters["CiphertextBlob"]), _context(parameters))
-        raise AwsError("DryRunOperationException", "The request would have succeeded", status=412)
+        raise _would_have_succeeded()
 
     def _generate_data_key(self, key: Key, parameters: Parameters) -> dict[str, Any]:
         spec, count = parameters.get("KeySpec"), parameters.get("NumberOfBytes")
@@ -173,8 +185,13 @@ class Kms:
         self._authorise("ReEncryptTo", target, target_context, principal)
         self._check_state("ReEncrypt", source)
         self._check_state("ReEncrypt", target)
+        dry, modifiers = bool(parameters.get("DryRun")), parameters.get("DryRunModifiers", [])
+        if dry and "IGNORE_CIPHERTEXT" in modifiers:
+            raise _would_have_succeeded()
         blob = base64.b64decode(parameters["CiphertextBlob"])
         plaintext, _ = self.keys.decrypt(source, blob, source_context)
+        if dry:
+            raise _would_have_succeeded()
         again = self.keys.encrypt(target, plaintext, target_context)
         return {"CiphertextBlob": _b64(again), "SourceKeyId": source.arn, "KeyId": target.arn}, target
 
@@ -212,6 +229,10 @@ def _condition_keys(context: dict[str, str], principal: Principal) -> dict[str, 
 
 def _role_policies(role: Role) -> list[dict[str, Any]]:
     return [json.loads(document) for document in role.policies.values()]
+
+
+def _would_have_succeeded() -> AwsError:
+    return AwsError("DryRunOperationException", "The request would have succeeded", status=412)
 
 
 def _context(parameters: Parameters) -> dict[str, str]:

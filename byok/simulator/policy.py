@@ -49,13 +49,23 @@ def evaluate(policies: Iterable[Document], question: Question) -> Decision:
 def _applies(statement: Document, question: Question) -> bool:
     return (
         _principal_matches(statement, question)
-        and _matches_any(statement.get("Action", []), question.action, fold_case=True)
-        and _matches_any(statement.get("Resource", "*"), question.resource)
+        and _matches_one_of(statement, "Action", question.action, fold_case=True)
+        and _matches_one_of(statement, "Resource", question.resource)
         and _conditions_hold(statement, question)
     )
 
 
+def _matches_one_of(statement: Document, element: str, value: str, *, fold_case: bool = False) -> bool:
+    """``Action`` or ``NotAction``; ``Resource``, ``NotResource`` or neither, as in a trust policy."""
+    if f"Not{element}" in statement:
+        return not _matches_any(statement[f"Not{element}"], value, fold_case=fold_case)
+    default = "*" if element == "Resource" else []
+    return _matches_any(statement.get(element, default), value, fold_case=fold_case)
+
+
 def _principal_matches(statement: Document, question: Question) -> bool:
+    if "NotPrincipal" in statement:
+        return not _principal_matches({"Principal": statement["NotPrincipal"]}, question)
     principal = statement.get("Principal")
     if principal is None:  # a role or session policy: it speaks of its own bearer
         return True

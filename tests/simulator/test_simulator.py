@@ -172,7 +172,10 @@ def test_key_states(setup: Setup) -> None:
     assert code_of(lambda: setup.decrypt(blob)) == "KMSInvalidStateException"
     metadata = setup.kms.describe_key(KeyId=setup.key)["KeyMetadata"]
     assert metadata["KeyState"] == "PendingDeletion"
+    for revive in (setup.account.enable_key, setup.account.disable_key, setup.account.schedule_key_deletion):
+        assert code_of(lambda revive=revive: revive(setup.key)) == "KMSInvalidStateException"  # type: ignore[misc]
     setup.account.cancel_key_deletion(setup.key)
+    assert code_of(lambda: setup.account.cancel_key_deletion(setup.key)) == "KMSInvalidStateException"
     assert code_of(lambda: setup.decrypt(blob)) == "DisabledException"
     setup.account.enable_key(setup.key)
     assert code_of(lambda: setup.decrypt(blob)) == "ok"
@@ -249,6 +252,55 @@ def test_dry_run_tells_without_doing(setup: Setup) -> None:
         )
     )
     assert authorised == "DryRunOperationException"
+    administrator = setup.account.kms
+    again: dict[str, Any] = {
+        "CiphertextBlob": blob,
+        "SourceKeyId": setup.key,
+        "SourceEncryptionContext": setup.context,
+        "DestinationKeyId": setup.key,
+        "DryRun": True,
+    }
+    assert code_of(lambda: administrator.re_encrypt(**again)) == "DryRunOperationException"
+    grant: dict[str, Any] = {"KeyId": setup.key, "GranteePrincipal": setup.role, "Operations": ["Decrypt"]}
+    assert code_of(lambda: administrator.create_grant(**grant, DryRun=True)) == "DryRunOperationException"
+    assert administrator.list_grants(KeyId=setup.key)["Grants"] == []
+
+
+def test_statements_by_exclusion_count(setup: Setup) -> None:
+    def document(*statements: dict[str, Any]) -> dict[str, Any]:
+        return {"Version": "2012-10-17", "Statement": list(statements)}
+
+    allow = {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}
+    for deny in ({"NotAction": "kms:DescribeKey", "Resource": "*"}, {"Action": "*", "NotResource": "arn:x"}):
+        setup.account.put_role_policy("byok", document(allow, {"Effect": "Deny", **deny}))
+        assert code_of(setup.generate) == "AccessDeniedException"
+    elsewhere = {"Effect": "Allow", "Action": "kms:*", "NotResource": setup.key}
+    setup.account.put_role_policy("byok", document(elsewhere))
+    assert code_of(setup.generate) == "AccessDeniedException"
+    setup.account.put_role_policy("byok", document(allow))
+    root = {"AWS": f"arn:aws:iam::{setup.account.account_id}:root"}
+    others = {"Effect": "Allow", "NotPrincipal": root, "Action": "kms:*", "Resource": "*"}
+    setup.account.put_key_policy(setup.key, document(others))
+    assert code_of(setup.generate) == "AccessDeniedException"
+
+
+def test_a_role_of_a_third_account_needs_the_leave_of_both_sides(setup: Setup) -> None:
+    third = new_account(setup.stack)
+    role = third.create_role("byok", setup.trust, policies.session_policy(KmsKeyArn.parse(setup.key)))
+    root = {"AWS": f"arn:aws:iam::{setup.account.account_id}:root"}
+    statements = [
+        {"Effect": "Allow", "Principal": who, "Action": "kms:*", "Resource": "*"}
+        for who in (root, {"AWS": role})
+    ]
+    setup.account.put_key_policy(setup.key, {"Version": "2012-10-17", "Statement": statements})
+    stranger = setup.session(RoleArn=role)
+
+    def generate() -> object:
+        return stranger.generate_data_key_without_plaintext(KeyId=setup.key, KeySpec="AES_256")
+
+    assert code_of(generate) == "ok"
+    third.delete_role_policy("byok")
+    assert code_of(generate) == "AccessDeniedException"
 
 
 def test_another_region_and_unknown_keys_are_not_found(setup: Setup) -> None:
