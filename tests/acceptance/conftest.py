@@ -49,7 +49,7 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(stack: Stack, engine: sa.Engine) -> Iterator[Fleet]:
     empty(engine)
-    environment = stack.environment | PACE
+    environment = stack.environment | PACE | {"BYOK_METRICS_PORT": str(stack.home.port("metrics"))}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import threading
 from datetime import timedelta
+from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
@@ -75,6 +76,42 @@ def test_an_application_without_byok_enqueues_by_name_and_twice_is_once(
     # The first version, and one rotation for each of the two requests, unless the second joined the first.
     assert len(rotations) in (2, 3)
     assert len(fleet.states(customer.name)) == len(rotations)
+
+
+def test_the_contract_of_tasks_by_name_bears_older_and_newer_senders(
+    fleet: Fleet, customer: Customer
+) -> None:
+    stranger = Celery("stranger", broker=fleet.stack.environment["BYOK_BROKER_URL"], set_as_current=False)
+
+    def send(*args: str, **kwargs: object) -> None:
+        stranger.send_task("byok.keys.rotate", args=args, kwargs=kwargs, queue="rotate.forced")
+
+    send(customer.name, "pii", idempotency_key="by-position", requested_by="billing")
+    fleet.wait_until(lambda: fleet.states(customer.name) == ["retired", "active"])
+    send(tenant=customer.name, key="pii", idempotency_key="newer", colour="from the future")
+    fleet.wait_until(lambda: fleet.states(customer.name) == ["retired", "retired", "active"])
+    send(tenant=customer.name, key="pii", reason="whim")  # refused, and nothing recorded
+    send(tenant=customer.name, key="pii", rotation_id="not-an-id")
+    send(tenant=customer.name, key="pii", idempotency_key="by-position")  # late, and known
+    stranger.close()
+    fleet.wait_until(lambda: "not the id of a rotation" in fleet.worker.log_file.read_text())
+    fleet.wait_until(lambda: fleet.runtime.queue.backlog() == 0)
+    log = fleet.worker.log_file.read_text()
+    assert "'colour'" in log
+    assert "from the future" not in next(line for line in log.splitlines() if "unknown_arguments" in line)
+    assert "'whim' is not a reason for a rotation" in log
+    details = fleet.runtime.services.registry.show_key(customer.name, "pii")
+    assert len(details.versions) == len(details.rotations) == 3
+    assert details.versions[1].requested_by == "billing"
+
+
+def test_a_worker_serves_its_metrics(fleet: Fleet, customer: Customer) -> None:
+    port = fleet.runtime.settings.metrics_port
+    page = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    assert 'byok_rotations_total{reason="initial",state="done"}' in page
+    assert 'byok_rotations_total{reason="forced",state="failed"} 0.0' in page
+    assert "byok_sweeper_findings_total" in page
+    assert customer.name not in page
 
 
 def test_the_probe_stops_a_revoked_tenant_and_lets_it_come_back(fleet: Fleet, customer: Customer) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from celery import Celery
 
 from byok.cli import processes
-from byok.core.model import OpenWork, Rotation
+from byok.core.model import OpenWork, Rotation, RotationReason
 from byok.embedded.servers import Valkey
 from byok.embedded.stack import Stack
 from byok.embedded.supervisor import Child
@@ -191,6 +191,16 @@ class Fleet:
                 time.sleep(0.1)
             else:
                 return Asked(name, idempotency_key, requested.rotation.id)
+
+    def record_without_publishing(self, count: int) -> None:
+        """Requests whose requester died before it published them: only a sweeper finds them."""
+        for name in self.random.sample(self.keys, count):
+            idempotency_key = f"chaos-{uuid4()}"
+            requested = self.runtime.services.requests.record(
+                name.tenant, name.key, reason=RotationReason.FORCED, requested_by="chaos",
+                idempotency_key=idempotency_key,
+            )  # fmt: skip
+            self.ledger.append(Asked(name, idempotency_key, requested.rotation.id))
 
     def ask_by_name(self, name: KeyName) -> Asked:
         """Ask as an application does that knows Celery and not byok."""

@@ -20,16 +20,18 @@ _IN_SQL = {
     "keys whose numbers have a gap": """
         SELECT count(*) FROM (SELECT key_id FROM key_versions GROUP BY key_id
           HAVING max(number) <> count(*) OR min(number) <> 1) gaps""",
-    "versions that were active without having passed every check": """
+    "versions that were active without validation": """
         SELECT count(*) FROM key_versions WHERE activated_at IS NOT NULL AND (
-          validated_at IS NULL OR fingerprint IS NULL OR jsonb_array_length(checks) < 9
-          OR checks @> '[{"passed": false}]')""",
+          validated_at IS NULL OR fingerprint IS NULL OR canary IS NULL OR validated_at > activated_at)""",
     "pending versions without an open rotation": """
         SELECT count(*) FROM key_versions v JOIN rotations r ON r.id = v.rotation_id
           WHERE v.state = 'pending' AND r.finished_at IS NOT NULL""",
     "rotations that failed without a reason": """
         SELECT count(*) FROM rotations WHERE state = 'failed' AND coalesce(failure, '') = ''""",
 }
+
+
+_CHECKS = 9  # that the gate has
 
 
 @dataclass
@@ -81,10 +83,17 @@ def _look_at_requests(fleet: Fleet, verdict: Verdict) -> None:
 def _look_at_audit(fleet: Fleet, works: Sequence[OpenWork], verdict: Verdict) -> None:
     """Each chain is whole, and tells of each act once."""
     told: Counter[tuple[str, str]] = Counter()
+    passed: dict[str, int] = {}  # by rotation: how many checks its version had passed before it was used
     for tenant in {name.tenant for name in fleet.keys}:
         events = fleet.runtime.services.registry.audit_log(tenant)
         verify_chain(events)
-        told.update((event.action, str(event.details.get("rotation"))) for event in events)
+        for event in events:
+            rotation = str(event.details.get("rotation"))
+            told[event.action, rotation] += 1
+            if event.action == "version.validated":
+                passed[rotation] = int(event.details["checks"] or 0)
+            if event.action == "version.activated" and passed.get(rotation) != _CHECKS:
+                verdict.problems.append(f"rotation {rotation} activated a version that had not passed")
     for work in works:
         state, id_ = work.rotation.state, str(work.rotation.id)
         verdict.doubled += max(0, told["version.activated", id_] - 1)

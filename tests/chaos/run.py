@@ -20,11 +20,20 @@ class Outcome:
     seconds: float
 
 
-def run(fleet: Fleet, scenarios: Mapping[str, Scenario], rounds: int) -> Iterator[Outcome]:
-    """Run each scenario, let the fleet settle, look at it, and let it encrypt something new."""
+def run(
+    fleet: Fleet, scenarios: Mapping[str, Scenario], rounds: int, max_seconds: float
+) -> Iterator[Outcome]:
+    """Run each scenario, let the fleet settle, look at it, and let it encrypt something new.
+
+    What there is no time for is in the table, too, and is no success.
+    """
+    end = time.monotonic() + max_seconds
     fleet.start()
     for fault, scenario in scenarios.items():
-        yield run_one(fleet, fault, scenario, rounds)
+        if time.monotonic() > end:
+            yield Outcome(fault, Struck(), 0, Verdict(problems=["not run: out of time"]), 0.0)
+        else:
+            yield run_one(fleet, fault, scenario, rounds)
 
 
 def run_one(fleet: Fleet, fault: str, scenario: Scenario, rounds: int) -> Outcome:

@@ -56,8 +56,9 @@ def kill_at_each_step(fleet: Fleet, rounds: int) -> Struck:
         fleet.simulator.inject(operation="Decrypt", code="InvalidCiphertextException", probability=0.05)
         deadline = time.monotonic() + 60
         while alive and time.monotonic() < deadline:
+            fleet.record_without_publishing(2)  # for the point of sweeping
             fleet.storm()
-            fleet.make_due(3)
+            fleet.make_due(3)  # and of dispatching
             in_flight = fleet.in_flight()
             time.sleep(0.3)
             for worker in [one for one in alive if one.process.poll() is not None]:
@@ -256,7 +257,7 @@ def two_beats(fleet: Fleet, rounds: int) -> Struck:
         fleet.settle()
         fleet.make_due(len(fleet.keys))
         fleet.wait_until(lambda: fleet.in_flight() > 0, 15)
-        struck.note(fleet.in_flight(), len(fleet.keys))
+        struck.note(fleet.in_flight())
         killed: Child = fleet.random.choice([second, fleet.beat])
         killed.process.kill()
         killed.process.wait()

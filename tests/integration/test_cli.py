@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
 from byok.cli.main import main
 from byok.embedded.stack import Stack
+from byok.errors import ValidationFailed
+from byok.simulator.control import SimulatorControl
 from byok.wiring import Runtime
 from tests.conftest import empty
 from tests.customers import Customer, add_key, join
@@ -117,6 +120,35 @@ def test_the_tour_of_a_key(byok: Byok, acme: Customer, runtime: Runtime) -> None
     created = byok("key", "create", "acme", "cards", "--rotate-every", "1h", "--ttl", "0", "--json")
     assert created.json()["reason"] == "initial"
     runtime.queue._app.control.purge()  # nobody consumes here
+
+
+def test_a_failed_rotation_is_shown_and_retried(
+    byok: Byok, acme: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    requested = byok("key", "rotate", "acme", "pii", "--json").json()["rotation"]
+    simulator.inject(operation="Decrypt", code="InvalidCiphertextException", times=1)
+    with pytest.raises(ValidationFailed):
+        runtime.services.rotations.run(UUID(requested))
+    status = byok("status")
+    assert f"byok rotation retry {requested}" in " ".join(status.out.split())
+    assert byok("status", "--json").json()["failed"] == [requested]
+    (listed,) = byok("rotation", "list", "--failed", "--json").json()
+    assert (listed["tenant"], listed["key"], listed["rotation"]) == ("acme", "pii", requested)
+    assert listed["failure"].startswith("validation-failed: version 2")
+    assert "failed" in byok("rotation", "list").out
+    assert byok("rotation", "show", requested, "--json").json() == listed
+    assert requested in byok("rotation", "show", requested).out
+    first = byok("rotation", "retry", requested, "--json").json()
+    again = byok("rotation", "retry", requested, "--json").json()
+    assert (first["outcome"], again["outcome"]) == ("new", "repeated")
+    assert first["rotation"] == again["rotation"] != requested
+    assert "repeated" in byok("rotation", "retry", requested).out
+    runtime.services.rotations.run(UUID(first["rotation"]))
+    assert byok("rotation", "list", "--failed", "--json").json() == []
+    assert byok("rotation", "retry", first["rotation"]).exit_code == 4
+    assert byok("rotation", "show", "nonsense").exit_code == 2
+    assert byok("rotation", "show", str(UUID(int=1))).exit_code == 3
+    runtime.queue._app.control.purge()
 
 
 def test_encrypt_and_decrypt_are_pipes(byok: Byok, acme: Customer, capsysbinary: object) -> None:

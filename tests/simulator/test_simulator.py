@@ -271,7 +271,10 @@ def test_statements_by_exclusion_count(setup: Setup) -> None:
         return {"Version": "2012-10-17", "Statement": list(statements)}
 
     allow = {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}
-    for deny in ({"NotAction": "kms:DescribeKey", "Resource": "*"}, {"Action": "*", "NotResource": "arn:x"}):
+    for deny in (
+        {"NotAction": "kms:DescribeKey", "Resource": "*"},
+        {"Action": "*", "NotResource": setup.key[:-12] + "0" * 12},
+    ):
         setup.account.put_role_policy("byok", document(allow, {"Effect": "Deny", **deny}))
         assert code_of(setup.generate) == "AccessDeniedException"
     elsewhere = {"Effect": "Allow", "Action": "kms:*", "NotResource": setup.key}

@@ -3,6 +3,7 @@
 import pytest
 
 from byok.errors import ConfigurationError
+from byok.failpoints import FailPoint
 from byok.settings import load_settings
 from byok.wiring import build
 
@@ -86,4 +87,13 @@ def test_the_simulator_is_refused_in_production(monkeypatch: pytest.MonkeyPatch)
     load_settings()
     monkeypatch.delenv("BYOK_ENV")
     with pytest.raises(ConfigurationError, match="BYOK_KMS_ENDPOINT_URL"):
+        load_settings()
+
+
+@pytest.mark.parametrize("env", ["production", "dev"])
+def test_fail_points_are_for_tests_only(monkeypatch: pytest.MonkeyPatch, env: str) -> None:
+    monkeypatch.setenv("BYOK_FAIL_POINT", "promoting")
+    assert load_settings().fail_point is FailPoint.PROMOTING
+    monkeypatch.setenv("BYOK_ENV", env)
+    with pytest.raises(ConfigurationError, match="BYOK_FAIL_POINT: is for BYOK_ENV=test only"):
         load_settings()
