@@ -27,7 +27,7 @@ class Mutant:
     test: str
 
 
-_ROTATIONS = "tests/integration/test_rotations.py"
+_IN = "tests/integration"
 
 MUTANTS = (
     Mutant(
@@ -35,7 +35,7 @@ MUTANTS = (
         "byok/store/migrations/versions/0001_initial.py",
         '"uq_rotations_open",\n        "rotations",\n        ["key_id"],\n        unique=True,',
         '"uq_rotations_open",\n        "rotations",\n        ["key_id"],\n        unique=False,',
-        f"{_ROTATIONS}::test_requests_at_once_make_one_rotation",
+        f"{_IN}/test_requests.py::test_requests_at_once_make_one_rotation",
     ),
     Mutant(
         "the unique index on active versions",
@@ -49,7 +49,7 @@ MUTANTS = (
         "byok/store/rotations.py",
         ".where(_rotations.c.id == rotation.id, _rotations.c.state == rotation.state)",
         ".where(_rotations.c.id == rotation.id)",
-        f"{_ROTATIONS}::test_a_clock_that_goes_ahead_lets_two_work_and_one_win",
+        f"{_IN}/test_deaths.py::test_a_clock_that_goes_ahead_lets_two_work_and_one_win",
     ),
     Mutant(
         "the compare-and-swap of versions",
@@ -63,7 +63,7 @@ MUTANTS = (
         "byok/services/scheduling.py",
         "        return self._republish() + self._reject_orphans()\n",
         "        return 0\n",
-        f"{_ROTATIONS}::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
+        f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
         "the sweeper, seen by real processes",
@@ -77,49 +77,49 @@ MUTANTS = (
         "byok/store/rotations.py",
         "                self._answer_with(earlier, idempotency_key)\n",
         "                self._forget(earlier, idempotency_key)\n",
-        f"{_ROTATIONS}::test_a_request_that_joined_gets_the_same_answer_when_it_is_repeated",
+        f"{_IN}/test_requests.py::test_a_request_that_joined_gets_the_same_answer_when_it_is_repeated",
     ),
     Mutant(
         "the claim",
         "byok/store/rotations.py",
         ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed)",
         ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION)",
-        f"{_ROTATIONS}::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
+        f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
         "the renewal of claims",
         "byok/services/claims.py",
         "                tx.rotations.renew(held, self._clock.now() + self._duration)\n",
         "                pass\n",
-        f"{_ROTATIONS}::test_a_claim_is_renewed_while_its_process_lives",
+        f"{_IN}/test_deaths.py::test_a_claim_is_renewed_while_its_process_lives",
     ),
     Mutant(
         "the gravity of a compromise that joins",
         "byok/services/requests.py",
         "            rotation = tx.rotations.set_reason(rotation, reason)\n",
         "            pass\n",
-        f"{_ROTATIONS}::test_a_compromise_that_joins_makes_the_open_rotation_one",
+        f"{_IN}/test_requests.py::test_a_compromise_that_joins_makes_the_open_rotation_one",
     ),
     Mutant(
         "the bound on attempts",
         "byok/services/rotations.py",
         "            if rotation.attempts > MAX_ATTEMPTS:\n",
         "            if False:\n",
-        f"{_ROTATIONS}::test_poison_ends_as_failed_with_its_reason_is_counted_and_can_be_retried",
+        f"{_IN}/test_requests.py::test_poison_ends_as_failed_with_its_reason_is_counted_and_can_be_retried",
     ),
     Mutant(
         "one tick a period for two Beats",
         "byok/services/scheduling.py",
         "            if not tx.ticks.begin(job, began_at, period):\n",
         "            if tx.ticks.begin(job, began_at, period) is None:\n",
-        f"{_ROTATIONS}::test_a_tick_runs_once_a_period_however_many_beats_there_are",
+        f"{_IN}/test_scheduling.py::test_a_tick_runs_once_a_period_however_many_beats_there_are",
     ),
     Mutant(
         "times that never run backwards",
         "byok/store/versions.py",
         "values[_TIME_OF[to]] = max(at, version.changed_at)",
         "values[_TIME_OF[to]] = at",
-        f"{_ROTATIONS}::test_a_clock_that_goes_back_does_not_hold_a_dead_workers_rotation",
+        f"{_IN}/test_deaths.py::test_a_clock_that_goes_back_does_not_hold_a_dead_workers_rotation",
     ),
 )
 

@@ -16,13 +16,15 @@ from byok.core.model import (
     RotationState,
     Tenant,
 )
-from byok.errors import NotReady, QueueUnavailable
+from byok.errors import LostRace, NotReady, QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Random, Store, TaskQueue, Transaction
 from byok.services.suspension import require_active
 
 log = get_logger(__name__)
+
+_RECORD_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class RotationRequests:
             idempotency_key=idempotency_key,
         )
         reached(FailPoint.REQUEST_RECORDED)
-        if requested.outcome is RequestOutcome.NEW:
+        graver = requested.joined and reason is RotationReason.COMPROMISE  # it waits in a queue for less
+        if requested.outcome is RequestOutcome.NEW or graver:
             self.publish(OpenWork(tenant_name, key_name, requested.rotation))
         return requested
 
@@ -97,11 +100,17 @@ class RotationRequests:
         Raises:
             UnknownTenant, UnknownKey, TenantNotActive, LostRace, StoreUnavailable.
         """
-        with self._store.transaction() as tx:
-            tenant = tx.tenants.get(tenant_name)
-            require_active(tenant)
-            key = tx.keys.get(tenant, key_name)
-            return self.record_in(tx, tenant, key, reason, requested_by, idempotency_key)
+        for attempt in range(1, _RECORD_ATTEMPTS + 1):
+            try:
+                with self._store.transaction() as tx:
+                    tenant = tx.tenants.get(tenant_name)
+                    require_active(tenant)
+                    key = tx.keys.get(tenant, key_name)
+                    return self.record_in(tx, tenant, key, reason, requested_by, idempotency_key)
+            except LostRace:  # the rotation that it joined ended at that moment
+                if attempt == _RECORD_ATTEMPTS:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     def record_in(
         self,

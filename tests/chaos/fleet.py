@@ -279,10 +279,18 @@ class Fleet:
 
     def restart_postgres(self, how: signal.Signals) -> None:
         """Restart PostgreSQL: SIGINT ends all sessions, SIGQUIT is a crash that it recovers from."""
+        self.stop_postgres(how)
+        self.start_postgres()
+
+    def stop_postgres(self, how: signal.Signals) -> None:
+        """Stop PostgreSQL, the one way or the other."""
         assert self.stack.postgres.child is not None
         self.stack.postgres.child.process.send_signal(how)
         self.stack.postgres.child.process.wait(20)
         self.stop([self.stack.postgres.child])
+
+    def start_postgres(self) -> None:
+        """Start PostgreSQL again, and wait for it."""
         self.stack.postgres.start()
         self.stack.postgres.wait()
 

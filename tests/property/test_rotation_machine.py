@@ -30,6 +30,7 @@ from byok.failpoints import FailPoint, arm, disarm
 from byok.services.rotations import MAX_ATTEMPTS
 from byok.store.postgres import PostgresStore
 from tests.conftest import empty
+from tests.integration.acts import Killed, die
 from tests.world import SWEEP, World
 
 CONTEXT = b"users.email:1"
@@ -52,14 +53,6 @@ REACHED_FROM = {
     FailPoint.VALIDATED: ("requested", "generated"),
 }
 OPEN = ("requested", "generated", "validated")
-
-
-class Killed(BaseException):
-    pass
-
-
-def die() -> None:
-    raise Killed
 
 
 @dataclass

@@ -1,0 +1,172 @@
+"""What Beat sets off: due keys, the sweeper, and one tick a period."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from byok.core.model import (
+    Job,
+    RotationReason,
+    RotationState,
+    TenantState,
+)
+from byok.errors import (
+    IllegalTransition,
+    KmsIntegrityError,
+)
+from byok.failpoints import FailPoint, arm, disarm
+from tests.integration.acts import Killed, die, pass_time, request
+from tests.world import SWEEP, World
+
+
+def test_request_stands_when_the_broker_is_down_and_the_sweeper_publishes_it(world: World, key: None) -> None:
+    world.queue.is_down = True
+    request(world)
+    world.queue.is_down = False
+    assert world.services.scheduling.sweep() == 0
+    world.clock.advance(seconds=SWEEP.total_seconds() + 1)
+    assert world.services.scheduling.sweep() == 1
+    assert world.services.scheduling.sweep() == 0
+    world.run_published()
+    assert world.states() == ["retired", "active"]
+
+
+def test_due_keys_are_dispatched_once(world: World, key: None) -> None:
+    assert world.services.scheduling.dispatch_due() == 0
+    world.clock.advance(days=31)
+    assert world.services.scheduling.dispatch_due() == 1
+    assert world.services.scheduling.dispatch_due() == 0
+    world.run_published()
+    assert world.states() == ["retired", "active"]
+    assert world.versions()[1].reason is RotationReason.SCHEDULED
+    due = world.show().key.next_rotation_at
+    assert due is not None
+    assert timedelta(days=28) < due - world.clock.now() <= timedelta(days=30)
+    assert world.services.scheduling.dispatch_due() == 0
+
+
+def test_two_beats_at_once_dispatch_once(world: World, key: None) -> None:
+    world.clock.advance(days=31)
+    results: list[int] = []
+
+    def tick(dispatch: Callable[[], int]) -> None:
+        results.append(dispatch())
+
+    threads = [
+        threading.Thread(target=tick, args=(world.another_process().scheduling.dispatch_due,))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(results) == 1
+    assert len(world.queue.rotations) == 1
+
+
+def test_suspended_tenants_are_not_dispatched_and_rotate_once_on_return(world: World, key: None) -> None:
+    arn = world.versions()[0].kms_key_arn
+    world.kms.disable(arn)
+    assert world.services.checkups.probe("acme") is TenantState.SUSPENDED
+    world.clock.advance(days=365)
+    assert world.services.scheduling.dispatch_due() == 0
+    world.kms.enable(arn)
+    assert world.services.checkups.probe("acme") is TenantState.ACTIVE
+    assert world.services.scheduling.dispatch_due() == 1
+    world.run_published()
+    assert world.services.scheduling.dispatch_due() == 0
+    assert world.states() == ["retired", "active"]
+
+
+def test_failed_first_version_is_tried_again_by_schedule(world: World) -> None:
+    world.add_tenant()
+    world.kms.fail_next(KmsIntegrityError("broken"))
+    with pytest.raises(KmsIntegrityError):
+        world.add_key()
+    assert world.states() == []
+    world.clock.advance(hours=1, seconds=1)
+    assert world.services.scheduling.dispatch_due() == 1
+    world.run_published()
+    assert world.states() == ["active"]
+    assert world.versions()[0].reason is RotationReason.INITIAL
+
+
+def test_an_orphaned_pending_version_is_rejected_by_the_sweeper(
+    world: World, key: None, engine: sa.Engine
+) -> None:
+    request(world)
+    arm(FailPoint.GENERATED, die)
+    with pytest.raises(Killed):
+        world.run_published()
+    disarm()
+    with engine.begin() as connection:  # a hand that did half of the work
+        connection.execute(
+            sa.text(
+                "UPDATE rotations SET state = 'failed', failure = 'by hand', finished_at = now(),"
+                " wake_at = NULL, claimed_until = NULL WHERE state = 'generated'"
+            )
+        )
+    assert world.services.scheduling.sweep() == 1
+    assert world.states() == ["active", "rejected"]
+    assert world.metrics.counts["found", "orphan-rejected"] == 1
+    assert world.audit_actions()[-1] == "version.rejected"
+    request(world)
+    world.run_published()
+    assert world.states() == ["retired", "rejected", "active"]
+
+
+def test_a_rotation_whose_version_was_rejected_by_hand_ends(
+    world: World, key: None, engine: sa.Engine
+) -> None:
+    request(world)
+    _, _, rotation = world.queue.rotations[0]
+    arm(FailPoint.VALIDATED, die)
+    with pytest.raises(Killed):
+        world.run_published()
+    disarm()
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE key_versions SET state = 'rejected', ended_at = now() WHERE number = 2")
+        )
+    pass_time(world, sweeps=1)
+    world.services.scheduling.sweep()
+    with pytest.raises(IllegalTransition):
+        world.run_published()
+    assert world.rotation(rotation.id).state is RotationState.FAILED
+
+
+def test_with_a_deep_queue_the_sweeper_publishes_nothing_again(world: World, key: None) -> None:
+    request(world)
+    (waiting,) = world.queue.rotations
+    world.queue.rotations = [waiting] * 1000
+    pass_time(world, sweeps=2)
+    assert world.services.scheduling.sweep() == 0
+    world.queue.rotations = []
+    assert world.services.scheduling.sweep() == 1
+
+
+def test_a_tick_runs_once_a_period_however_many_beats_there_are(world: World, key: None) -> None:
+    beats = [world.another_process().scheduling for _ in range(2)]
+    ran = [[beat.tick(Job.PROBE) is not None for beat in beats]]
+    world.clock.advance(minutes=4)
+    ran += [[beat.tick(Job.PROBE) is not None for beat in beats]]
+    world.clock.advance(minutes=1)
+    ran += [[beat.tick(Job.PROBE) is not None for beat in beats]]
+    assert ran == [[True, False], [False, False], [True, False]]
+    assert len(world.queue.probes) == 2
+
+
+def test_a_tick_whose_worker_died_is_made_up_for_after_a_minute(world: World, key: None) -> None:
+    scheduling = world.services.scheduling
+    with world.store.transaction() as tx:
+        assert tx.ticks.begin(Job.VALIDATE, world.clock.now(), timedelta(days=1))  # and dies
+    assert scheduling.tick(Job.VALIDATE) is None
+    world.clock.advance(seconds=61)
+    assert scheduling.tick(Job.VALIDATE) == 1
+    world.clock.advance(hours=2)
+    assert scheduling.tick(Job.VALIDATE) is None
+    world.clock.advance(days=-7)  # and a clock that went back does not silence it for a week
+    assert scheduling.tick(Job.VALIDATE) == 1
