@@ -47,7 +47,7 @@ format: .venv/.installed  ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 lock:  ## renew constraints.txt and requirements.lock (names, versions and hashes only; needs uv)
-	uv pip compile -q --universal --extra dev --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o constraints.txt
+	uv pip compile -q --universal --extra dev --extra bench --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o constraints.txt
 	uv pip compile -q --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -c constraints.txt pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment, caches and the embedded stack's data

@@ -125,7 +125,7 @@ MUTANTS = (
 
 
 def is_noticed(mutant: Mutant, folder: Path) -> bool:
-    """Whether the test passes on the whole tree's copy and fails on the mutant."""
+    """Whether the test that is named for the mutant fails on it."""
     file = folder / mutant.file
     whole = file.read_text()
     if whole.count(mutant.old) != 1:
@@ -134,13 +134,18 @@ def is_noticed(mutant: Mutant, folder: Path) -> bool:
         )
     file.write_text(whole.replace(mutant.old, mutant.new))
     try:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test]
-        ended = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+        return not passes([mutant.test], folder)
     finally:
         file.write_text(whole)
+
+
+def passes(tests: list[str], folder: Path) -> bool:
+    """Whether all these tests are green in the tree there."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    ended = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     if ended.returncode not in (0, 1):  # neither green nor red: the test was not found, say
-        raise SystemExit(f"{mutant.test}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
-    return ended.returncode == 1
+        raise SystemExit(f"{tests}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+    return ended.returncode == 0
 
 
 def main() -> int:
@@ -151,6 +156,9 @@ def main() -> int:
         ignored = shutil.ignore_patterns(".git", ".venv", ".byok", ".*_cache", ".hypothesis", "__pycache__")
         shutil.copytree(ROOT, folder, ignore=ignored)
         console = Console(width=140)
+        with console.status("the tree as it is"):
+            if not passes(sorted({mutant.test for mutant in MUTANTS}), folder):
+                raise SystemExit("the tests are red without any mutant")
         for mutant in MUTANTS:
             with console.status(mutant.what):
                 noticed = is_noticed(mutant, folder)

@@ -78,3 +78,16 @@ def test_every_lint_exception_has_a_reason() -> None:
         if bare.search(line)
     ]
     assert found == []
+
+
+def test_nothing_is_scheduled_in_the_broker() -> None:
+    """Retries live in PostgreSQL: a message with an ETA could outlive its visibility timeout."""
+    banned = re.compile(r"\bcountdown\s*=|\beta\s*=|\bself\.retry\(|autoretry_for|apply_async\(")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("byok", "workers")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if banned.search(line)
+    ]
+    assert found == []
