@@ -72,7 +72,11 @@ class Claims:
             with change:
                 change.wait_for(lambda: bool(self._held) or change is not self._change)
             time.sleep(self._duration.total_seconds() / 3)
-            self.renew()
+            try:
+                self.renew()
+            except Exception:
+                # Were the thread to end here, every later claim of this process would lapse.
+                log.exception("claims_not_renewed")
 
     def renew(self) -> None:
         """Renew what is held now; without the database the claims lapse, and that is safe."""

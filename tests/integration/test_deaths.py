@@ -1,6 +1,7 @@
 """Workers that die, stall or are overtaken, and clocks that jump, at each step of a rotation."""
 
 import threading
+import time
 from datetime import timedelta
 from functools import partial
 
@@ -15,6 +16,7 @@ from byok.errors import (
     KmsIntegrityError,
 )
 from byok.failpoints import FailPoint, arm, disarm
+from byok.services.claims import Claims
 from tests.integration.acts import Killed, die, pass_time, request
 from tests.world import SWEEP, World
 
@@ -115,6 +117,32 @@ def test_a_claim_is_renewed_while_its_process_lives(world: World, key: None) -> 
     assert seen == [None]
     assert done is not None
     assert done.attempts == 1
+
+
+def test_the_thread_renews_and_survives_what_goes_wrong_once(
+    world: World, key: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request(world)
+    _, _, rotation = world.queue.rotations.pop()
+    claims = Claims(world.store, world.clock, timedelta(seconds=0.06))
+    renewals: list[str] = []
+    renew = claims.renew
+
+    def fail_first() -> None:
+        renewals.append("")
+        if len(renewals) == 1:
+            raise ZeroDivisionError
+        renew()
+
+    monkeypatch.setattr(claims, "renew", fail_first)
+    claimed = claims.take(rotation.id)
+    assert claimed is not None
+    with claims.kept(claimed):
+        deadline = time.monotonic() + 10
+        while len(renewals) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    claims.close()
+    assert len(renewals) >= 3
 
 
 def test_a_claim_that_another_took_is_not_renewed(world: World, key: None) -> None:
