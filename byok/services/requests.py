@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+import tenacity
+
 from byok.core.model import (
     Key,
     OpenWork,
@@ -24,7 +26,10 @@ from byok.services.suspension import require_active
 
 log = get_logger(__name__)
 
-_RECORD_ATTEMPTS = 5
+# The rotation that a request joins can end at that very moment.
+_asked_again = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(LostRace), stop=tenacity.stop_after_attempt(5), reraise=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +105,21 @@ class RotationRequests:
         Raises:
             UnknownTenant, UnknownKey, TenantNotActive, LostRace, StoreUnavailable.
         """
-        for attempt in range(1, _RECORD_ATTEMPTS + 1):
-            try:
-                with self._store.transaction() as tx:
-                    tenant = tx.tenants.get(tenant_name)
-                    require_active(tenant)
-                    key = tx.keys.get(tenant, key_name)
-                    return self.record_in(tx, tenant, key, reason, requested_by, idempotency_key)
-            except LostRace:  # the rotation that it joined ended at that moment
-                if attempt == _RECORD_ATTEMPTS:
-                    raise
-        raise AssertionError("the loop returns or raises")
+        return _asked_again(self._record_once, tenant_name, key_name, reason, requested_by, idempotency_key)
+
+    def _record_once(
+        self,
+        tenant_name: str,
+        key_name: str,
+        reason: RotationReason,
+        requested_by: str,
+        idempotency_key: str | None,
+    ) -> Requested:
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get(tenant_name)
+            require_active(tenant)
+            key = tx.keys.get(tenant, key_name)
+            return self.record_in(tx, tenant, key, reason, requested_by, idempotency_key)
 
     def record_in(
         self,

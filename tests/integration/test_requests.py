@@ -7,15 +7,19 @@ import pytest
 
 from byok.core.model import (
     RequestOutcome,
+    Rotation,
     RotationReason,
 )
 from byok.errors import (
     GaveUp,
+    LostRace,
     NotReady,
     UnknownKey,
     UnknownTenant,
 )
+from byok.services.requests import Requested
 from byok.services.rotations import MAX_ATTEMPTS
+from byok.store.rotations import RotationTable
 from tests.integration.acts import FORCED, Killed, die, pass_time, request
 from tests.world import World
 
@@ -135,3 +139,26 @@ def test_poison_ends_as_failed_with_its_reason_is_counted_and_can_be_retried(wor
     assert world.services.observer.overview().failed == []
     with pytest.raises(NotReady, match="only a failed one is retried"):
         world.services.requests.retry(retried.rotation.id, requested_by="operator")
+
+
+def test_a_compromise_that_joins_in_the_last_moment_is_asked_again(world: World, key: None) -> None:
+    first = request(world)
+    _, _, rotation = world.queue.rotations.pop()
+    asked: list[Requested] = []
+    compromise = RotationReason.COMPROMISE
+
+    class Overtaking(RotationTable):
+        """The open rotation ends between the joining and the change of its reason."""
+
+        def set_reason(self, joined: Rotation, reason: RotationReason) -> Rotation:
+            monkey.undo()
+            raise LostRace("it ended just now")
+
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr("byok.store.postgres.RotationTable", Overtaking)
+        asked.append(
+            world.services.requests.request("acme", "pii", reason=compromise, requested_by="security")
+        )
+    assert str(asked[0].rotation.id) == first == str(rotation.id)
+    assert world.rotation(rotation.id).reason is compromise
+    assert world.audit_actions().count("rotation.joined") == 1  # the first try was rolled back whole
