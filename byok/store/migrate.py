@@ -20,11 +20,14 @@ def _config(connection: sa.Connection | None = None) -> Config:
     return config
 
 
-def upgrade(engine: sa.Engine) -> None:
-    """Bring the database to the newest schema. Two at once are safe: the second waits, and finds it done."""
+def upgrade(engine: sa.Engine, revision: str = "head") -> None:
+    """Bring the database to the newest schema, or to an older ``revision``.
+
+    Two at once are safe: the second waits, and finds it done.
+    """
     with translated_errors(), engine.begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('byok-migrations'))"))
-        command.upgrade(_config(connection), "head")
+        command.upgrade(_config(connection), revision)
 
 
 def current_revision(engine: sa.Engine) -> str | None:

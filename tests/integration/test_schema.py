@@ -1,11 +1,15 @@
 """The database refuses by itself what the code refuses: each impossible row is tried in raw SQL."""
 
+from collections.abc import Iterator
+
 import pytest
 import sqlalchemy as sa
 
 from byok.core.audit import verify_chain
+from byok.embedded.stack import Stack
 from byok.errors import AuditChainBroken
 from byok.store import migrate
+from byok.store.postgres import create_engine
 from tests.world import World
 
 
@@ -22,6 +26,55 @@ def test_migrations_and_models_are_equal(engine: sa.Engine) -> None:
     assert migrate.current_revision(engine) == migrate.head_revision()
     assert migrate.differences(engine) == []
 
+
+@pytest.fixture
+def other_database(stack: Stack, engine: sa.Engine) -> Iterator[sa.Engine]:
+    """An empty database beside the tests' own."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("CREATE DATABASE other"))
+    other = create_engine(stack.environment["BYOK_DATABASE_URL"].removesuffix("/byok") + "/other", 1)
+    yield other
+    other.dispose()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("DROP DATABASE other"))
+
+
+def test_0002_keeps_the_answer_to_every_request_and_finds_its_rows_sound(other_database: sa.Engine) -> None:
+    migrate.upgrade(other_database, "0001")
+    with other_database.begin() as connection:
+        connection.execute(sa.text(ROWS_OF_0001))
+    migrate.upgrade(other_database)
+    assert migrate.differences(other_database) == []
+    with other_database.connect() as connection:
+        moved = connection.execute(
+            sa.text(
+                "SELECT idempotency_key, state FROM rotation_requests"
+                " JOIN rotations ON rotations.id = rotation_id"
+            )
+        )
+        assert sorted(map(tuple, moved)) == [("deploy-7", "done"), ("initial", "done"), ("late", "requested")]
+        numbers = connection.execute(sa.text("SELECT number, previous_number, settled FROM key_versions"))
+        assert sorted(map(tuple, numbers)) == [(1, None, True), (2, 1, True)]
+
+
+ROWS_OF_0001 = """
+INSERT INTO tenants (id, name, state, generation, external_id, created_at)
+  VALUES (md5('t')::uuid, 'acme', 'pending', 0, 'x', now());
+INSERT INTO keys (id, tenant_id, name, rotation_period_seconds, lease_ttl_seconds, created_at)
+  VALUES (md5('k')::uuid, md5('t')::uuid, 'pii', 3600, 0, now());
+INSERT INTO rotations (id, key_id, reason, state, idempotency_key, requested_by, requested_at, wake_at,
+    version_number, finished_at) VALUES
+  (md5('r1')::uuid, md5('k')::uuid, 'initial', 'done', 'initial', 'a', now(), NULL, 1, now()),
+  (md5('r2')::uuid, md5('k')::uuid, 'forced', 'done', 'deploy-7', 'a', now(), NULL, 2, now()),
+  (md5('r3')::uuid, md5('k')::uuid, 'forced', 'requested', 'late', 'a', now(), now(), NULL, NULL);
+INSERT INTO key_versions (key_id, number, state, encrypted_key, iv, master_key_id, kms_key_arn,
+    kms_request_id, rotation_id, reason, requested_by, requested_at, generated_at, validated_at, activated_at, retired_at,
+    fingerprint, canary, checks) VALUES
+  (md5('k')::uuid, 1, 'retired', 'x', '123456789012', 'mk', 'arn', 'r', md5('r1')::uuid, 'initial', 'a',
+    now(), now(), now(), now(), now(), 'f1', 'c', '[]'),
+  (md5('k')::uuid, 2, 'active', 'x', '123456789012', 'mk', 'arn', 'r', md5('r2')::uuid, 'forced', 'a',
+    now(), now(), now(), now(), NULL, 'f2', 'c', '[]');
+"""
 
 IMPOSSIBLE = {
     "ck_tenants_state": "UPDATE tenants SET state = 'happy'",
