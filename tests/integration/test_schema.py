@@ -68,7 +68,8 @@ INSERT INTO rotations (id, key_id, reason, state, idempotency_key, requested_by,
   (md5('r2')::uuid, md5('k')::uuid, 'forced', 'done', 'deploy-7', 'a', now(), NULL, 2, now()),
   (md5('r3')::uuid, md5('k')::uuid, 'forced', 'requested', 'late', 'a', now(), now(), NULL, NULL);
 INSERT INTO key_versions (key_id, number, state, encrypted_key, iv, master_key_id, kms_key_arn,
-    kms_request_id, rotation_id, reason, requested_by, requested_at, generated_at, validated_at, activated_at, retired_at,
+    kms_request_id, rotation_id, reason, requested_by, requested_at, generated_at,
+    validated_at, activated_at, retired_at,
     fingerprint, canary, checks) VALUES
   (md5('k')::uuid, 1, 'retired', 'x', '123456789012', 'mk', 'arn', 'r', md5('r1')::uuid, 'initial', 'a',
     now(), now(), now(), now(), now(), 'f1', 'c', '[]'),
