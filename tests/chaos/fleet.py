@@ -171,9 +171,9 @@ class Fleet:
             cipher = self.runtime.services.vault.cipher(name.tenant, name.key)
             self.tokens.append(Token(name, cipher.encrypt(plaintext, context=CONTEXT), plaintext))
 
-    def storm(self) -> list[Asked]:
+    def storm(self, keys: Sequence[KeyName] | None = None) -> list[Asked]:
         """Ask for a rotation of each key, as a service does that keeps asking until it gets an answer."""
-        asked = [self.ask(name) for name in self.keys]
+        asked = [self.ask(name) for name in (self.keys if keys is None else keys)]
         self.ledger += asked
         return asked
 
@@ -192,9 +192,9 @@ class Fleet:
             else:
                 return Asked(name, idempotency_key, requested.rotation.id)
 
-    def record_without_publishing(self, count: int) -> None:
+    def record_without_publishing(self, keys: Sequence[KeyName]) -> None:
         """Requests whose requester died before it published them: only a sweeper finds them."""
-        for name in self.random.sample(self.keys, count):
+        for name in keys:
             idempotency_key = f"chaos-{uuid4()}"
             requested = self.runtime.services.requests.record(
                 name.tenant, name.key, reason=RotationReason.FORCED, requested_by="chaos",
@@ -249,9 +249,9 @@ class Fleet:
             recorded = set(found.scalars())
         return [asked for asked in self.ledger if asked.idempotency_key not in recorded]
 
-    def make_due(self, keys: int) -> None:
-        """Let some keys be due now."""
-        for name in self.random.sample(self.keys, keys):
+    def make_due(self, keys: Sequence[KeyName]) -> None:
+        """Let keys be due now."""
+        for name in keys:
             self.runtime.services.registry.set_rotation(
                 name.tenant, name.key, actor="chaos", next_in=timedelta(0)
             )

@@ -54,11 +54,13 @@ def kill_at_each_step(fleet: Fleet, rounds: int) -> Struck:
         armed = list(alive)
         # Some versions must fail their validation, or no worker would come to fail a rotation.
         fleet.simulator.inject(operation="Decrypt", code="InvalidCiphertextException", probability=0.05)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while alive and time.monotonic() < deadline:
-            fleet.record_without_publishing(2)  # for the point of sweeping
-            fleet.storm()
-            fleet.make_due(3)  # and of dispatching
+            # Keys of their own for the points of sweeping and dispatching: where a rotation is open already,
+            # there is nothing to sweep or to dispatch.
+            fleet.record_without_publishing(fleet.keys[:1])
+            fleet.make_due(fleet.keys[1:3])
+            fleet.storm(fleet.keys[3:])
             in_flight = fleet.in_flight()
             time.sleep(0.3)
             for worker in [one for one in alive if one.process.poll() is not None]:
@@ -255,13 +257,13 @@ def two_beats(fleet: Fleet, rounds: int) -> Struck:
     for _ in range(rounds):
         second = fleet.start_beat()
         fleet.settle()
-        fleet.make_due(len(fleet.keys))
+        fleet.make_due(fleet.keys)
         fleet.wait_until(lambda: fleet.in_flight() > 0, 15)
         struck.note(fleet.in_flight())
         killed: Child = fleet.random.choice([second, fleet.beat])
         killed.process.kill()
         killed.process.wait()
-        fleet.make_due(len(fleet.keys))
+        fleet.make_due(fleet.keys)
         fleet.wait_until(lambda: fleet.overdue() == 0, 15)
         struck.note(fleet.in_flight())
         fleet.stop([killed])
