@@ -30,6 +30,8 @@ WORKER_SETTINGS: dict[str, Any] = {
     "worker_send_task_events": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
+    # kombu's, mended where a worker would end when its broker does.
+    "broker_transport": "workers.broker:Transport",
     # A worker outlives every outage of its broker; the default gives up after a hundred tries.
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,

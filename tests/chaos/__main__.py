@@ -43,7 +43,7 @@ def main() -> int:
     ):
         for one in run(fleet, chosen, options.rounds, _MAX_SECONDS):
             outcomes.append(one)
-            found = "; ".join(one.verdict.problems) or "as it must be"
+            found = "; ".join(one.verdict.problems) or ("as it must be" if one.verdict.good else "NOT SO")
             console.print(f"{one.fault}: {one.struck.times} × in {one.seconds:.0f} s, {found}")
     _print(console, outcomes)
     if options.markdown is not None:

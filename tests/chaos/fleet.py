@@ -126,6 +126,10 @@ class Fleet:
         self.workers = self.start_workers(None, None)
         self.beat = self.start_beat()
 
+    def died(self) -> list[Child]:
+        """Workers and the Beat that ended although nobody killed them."""
+        return [child for child in [*self.workers, self.beat] if child.process.poll() is not None]
+
     def replace_a_worker(self) -> None:
         """Stop the older of the two workers and start another."""
         self.stop([self.workers.pop(0)])

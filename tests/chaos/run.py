@@ -41,8 +41,11 @@ def run_one(fleet: Fleet, fault: str, scenario: Scenario, rounds: int) -> Outcom
     begin, before = time.monotonic(), len(fleet.works())
     failed_before = sum(work.rotation.state == "failed" for work in fleet.works())
     struck = scenario(fleet, rounds)
-    fleet.settle()
+    settled = fleet.settle()
     verdict = look(fleet)
+    if not settled:
+        verdict.problems.append("the fleet did not settle")
+    verdict.problems += [f"{one.name} died: {one.log_tail(3)}" for one in fleet.died()]
     verdict.failed -= failed_before
     verdict.problems += struck.missed
     fleet.encrypt()

@@ -157,8 +157,9 @@ def freeze(fleet: Fleet, rounds: int) -> Struck:
 def lose_the_broker(fleet: Fleet, rounds: int) -> Struck:
     """The broker is killed and comes back without its data; the lease cache, too."""
     struck = Struck()
-    for _ in range(rounds):
+    for _ in range(3 * rounds):
         fleet.storm()
+        fleet.wait_for_work()  # acknowledgements fall into the outage
         struck.note(fleet.in_flight())
         fleet.restart_valkey(fleet.stack.broker)
         fleet.restart_valkey(fleet.stack.cache)
