@@ -66,7 +66,7 @@ COMMON_SETTINGS: dict[str, Any] = {
         # calls, each of three tries of 7 s. No task has an ETA, let alone one beyond this.
         "visibility_timeout": 900,
         "queue_order_strategy": "priority",
-        # A half-open connection would leave a worker deaf: each is noticed after 5 s, all within 10 to 25 s
+        # A half-open connection would leave a worker deaf: each is noticed after 5 s, all within 10 to 30 s
         # (`tests/acceptance/test_broker_silence.py`). BRPOP waits 1 s, so no timeout strikes in good times.
         "socket_keepalive": True,
         "socket_timeout": 5,

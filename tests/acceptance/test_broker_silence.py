@@ -16,7 +16,7 @@ from tests.proxy import SilenceableProxy
 
 pytestmark = pytest.mark.slow
 
-# Seen: 10 to 25 s. Several connections, each noticed after socket_timeout or health_check_interval of 5 s.
+# Seen: 10 to 30 s. Several connections, each noticed after socket_timeout or health_check_interval of 5 s.
 DEAF_SECONDS = 45.0
 
 
