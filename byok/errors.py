@@ -15,7 +15,8 @@
     ├── AccessStopped           exit 5   no plaintext for this tenant now
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
-    │   ├── KmsUnavailable · StoreUnavailable · CacheUnavailable · QueueUnavailable · StackUnavailable
+    │   ├── KmsUnavailable ─ KmsBackingOff
+    │   ├── StoreUnavailable · CacheUnavailable · QueueUnavailable · StackUnavailable
     ├── IntegrityError          exit 7   bytes are not what they must be
     │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
     ├── ValidationFailed        exit 8   a version or a connection did not pass its gate
@@ -204,17 +205,24 @@ class TenantNotActive(AccessStopped):
 class KmsAccessRevoked(AccessStopped):
     """The customer took access to its KMS key or role away.
 
-    ``aws_code`` and ``request_id`` are the evidence that the suspension keeps.
+    ``reason`` in words, ``aws_code`` and ``request_id`` are the evidence that the suspension keeps.
     """
 
     code = "kms-access-revoked"
 
     def __init__(
-        self, message: str, *, aws_code: str = "", request_id: str = "", remedy: str | None = None
+        self,
+        message: str,
+        *,
+        aws_code: str = "",
+        request_id: str = "",
+        reason: str = "access to the KMS key was revoked",
+        remedy: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.aws_code = aws_code
         self.request_id = request_id
+        self.reason = reason
 
 
 class Unavailable(ByokError):
@@ -229,6 +237,19 @@ class KmsUnavailable(Unavailable):
     """The customer's KMS cannot be reached, throttles, or failed on its side."""
 
     code = "kms-unavailable"
+
+
+class KmsBackingOff(KmsUnavailable):
+    """The customer's KMS was not asked at all: it failed too often of late, or enough calls wait for it.
+
+    ``retry_after_seconds`` is when asking again makes sense.
+    """
+
+    code = "kms-backing-off"
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 5.0, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StoreUnavailable(Unavailable):

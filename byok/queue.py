@@ -17,10 +17,12 @@ GENERATE = "byok.keys.generate"
 ROTATE = "byok.keys.rotate"
 VALIDATE = "byok.keys.validate"
 PROBE = "byok.tenants.probe"
+SYNC_ROTATION = "byok.tenants.sync_rotation"
 DISPATCH_DUE = "byok.schedule.dispatch_due"
 SWEEP = "byok.schedule.sweep"
 PUBLISH_PROBES = "byok.schedule.publish_probes"
 PUBLISH_VALIDATIONS = "byok.schedule.publish_validations"
+PUBLISH_SYNCS = "byok.schedule.publish_syncs"
 
 # In the order in which a worker empties them.
 FORCED_QUEUE = "rotate.forced"
@@ -34,10 +36,12 @@ _ROUTES = {
     ROTATE: FORCED_QUEUE,
     VALIDATE: VALIDATE_QUEUE,
     PROBE: VALIDATE_QUEUE,
+    SYNC_ROTATION: MAINTENANCE_QUEUE,
     DISPATCH_DUE: MAINTENANCE_QUEUE,
     SWEEP: MAINTENANCE_QUEUE,
     PUBLISH_PROBES: MAINTENANCE_QUEUE,
     PUBLISH_VALIDATIONS: MAINTENANCE_QUEUE,
+    PUBLISH_SYNCS: MAINTENANCE_QUEUE,
 }
 _QUEUE_BY_REASON = {
     RotationReason.SCHEDULED: SCHEDULED_QUEUE,
@@ -105,6 +109,9 @@ class CeleryQueue:
 
     def probe(self, tenant: str) -> None:
         self._send(PROBE, {"tenant": tenant}, VALIDATE_QUEUE)
+
+    def sync_rotation(self, tenant: str) -> None:
+        self._send(SYNC_ROTATION, {"tenant": tenant}, MAINTENANCE_QUEUE)
 
     def ping(self) -> None:
         with _translated_errors(), self._app.connection_for_write() as connection:

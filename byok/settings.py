@@ -34,6 +34,20 @@ class Settings(BaseSettings):
     vendor_role_arn: str | None = Field(
         None, description="the IAM role that the workers run under; customers' policies name it"
     )
+    canary_role_arn: str | None = Field(
+        None,
+        description="a role of the vendor's own that the workers may assume: when a customer's role refuses "
+        "them and this one does, too, the fault is ours and suspends nobody",
+    )
+    kms_regions: str | None = Field(
+        None, description="regions whose KMS keys are accepted, `eu-central-1,eu-west-1`; unset: all"
+    )
+    refuse_excess_rights: bool = Field(
+        False, description="let no tenant become active whose role or key policy allows more than needed"
+    )
+    tenant_kms_calls: int = Field(
+        4, ge=1, description="KMS calls of one tenant at a time, per process; one while its KMS is slow"
+    )
     kms_endpoint_url: str | None = Field(None, description="KMS simulator; in `dev` and `test` only")
     recheck_seconds: Seconds = Field(
         5.0, description="how long a process may go on without looking at a tenant's state again"
@@ -49,6 +63,14 @@ class Settings(BaseSettings):
     probe_interval_seconds: Seconds = Field(300.0, description="how often each tenant's access is proven")
     validate_interval_seconds: Seconds = Field(
         86_400.0, description="how often active versions are validated"
+    )
+    sync_interval_seconds: Seconds = Field(
+        43_200.0,
+        description="how often to read what customers' KMS keys say of rotation; twice a day, so that a "
+        "rotated KMS key is followed within one",
+    )
+    max_rotation_days: int = Field(
+        3650, ge=1, le=3650, description="no key's rotation period is longer, whoever decides it"
     )
     metrics_address: str = Field("127.0.0.1", description="where a worker serves its metrics")
     metrics_port: int | None = Field(
@@ -73,7 +95,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with redis:// or rediss://")
         return value
 
-    @field_validator("vendor_role_arn")
+    @field_validator("vendor_role_arn", "canary_role_arn")
     @classmethod
     def _is_role(cls, value: str | None) -> str | None:
         if value is not None:
@@ -92,6 +114,11 @@ class Settings(BaseSettings):
         if self.fail_point is not None and self.env != "test":
             raise ValueError("BYOK_FAIL_POINT: is for BYOK_ENV=test only")
         return self
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions whose KMS keys are accepted; none means all."""
+        return tuple((self.kms_regions or "").replace(",", " ").split())
 
     def read_master_keys(self) -> str:
         """The text of the master key ring.

@@ -14,15 +14,19 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from byok.cache.redis import RedisLeaseCache
+from byok.core.model import MAX_ROTATION_PERIOD, RoleArn
 from byok.crypto.keyring import MasterKeyRing
 from byok.failpoints import arm
 from byok.kms.aws import AwsKms
+from byok.kms.bulkhead import Bulkhead
 from byok.metrics import PrometheusMetrics
 from byok.ports import Clock, Kms, LeaseCache, Metrics, Random, Store, TaskQueue
 from byok.queue import CeleryQueue
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
+from byok.services.following import KmsKeyFollower
 from byok.services.leases import LeaseDesk
+from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.records import Records
 from byok.services.registry import Registry
@@ -57,7 +61,9 @@ class Services:
     """Every service, over one set of ports."""
 
     desk: LeaseDesk
+    onboarding: Onboarding
     registry: Registry
+    follower: KmsKeyFollower
     requests: RotationRequests
     claims: Claims
     rotations: Rotations
@@ -79,6 +85,8 @@ def assemble(
     random: Random,
     recheck: timedelta,
     periods: Periods,
+    longest_rotation: timedelta = MAX_ROTATION_PERIOD,
+    refuse_excess: bool = False,
 ) -> Services:
     """Put the services together over any ports."""
     records = Records(kms, master_keys)
@@ -109,7 +117,9 @@ def assemble(
     )
     return Services(
         desk=desk,
-        registry=Registry(store, kms, requests, clock, random),
+        onboarding=Onboarding(store, kms, clock, random, refuse_excess=refuse_excess),
+        registry=Registry(store, requests, clock, random, longest_rotation),
+        follower=KmsKeyFollower(store, kms, requests, clock, longest_rotation),
         requests=requests,
         claims=claims,
         rotations=rotations,
@@ -161,7 +171,7 @@ def build(settings: Settings) -> Runtime:
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
     store = PostgresStore(engine)
     cache = RedisLeaseCache(settings.cache_url.get_secret_value())
-    kms = AwsKms(store, settings.kms_endpoint_url)
+    kms = _aws_kms(store, settings)
     queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
     services = assemble(
         store=store,
@@ -174,6 +184,8 @@ def build(settings: Settings) -> Runtime:
         random=random_source,
         recheck=timedelta(seconds=settings.recheck_seconds),
         periods=_periods(settings),
+        longest_rotation=timedelta(days=settings.max_rotation_days),
+        refuse_excess=settings.refuse_excess_rights,
     )
     if settings.fail_point is not None:  # refused by the settings outside of tests
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -182,12 +194,28 @@ def build(settings: Settings) -> Runtime:
     return runtime
 
 
+def _aws_kms(clock: Clock, settings: Settings) -> AwsKms:
+    return AwsKms(
+        clock,
+        Bulkhead(settings.tenant_kms_calls),
+        endpoint_url=settings.kms_endpoint_url,
+        vendor_role=_role(settings.vendor_role_arn),
+        canary_role=_role(settings.canary_role_arn),
+        regions=settings.regions,
+    )
+
+
+def _role(arn: str | None) -> RoleArn | None:
+    return None if arn is None else RoleArn.parse(arn)
+
+
 def _periods(settings: Settings) -> Periods:
     return Periods(
         dispatch_due=timedelta(seconds=settings.dispatch_interval_seconds),
         sweep=timedelta(seconds=settings.sweep_interval_seconds),
         probe=timedelta(seconds=settings.probe_interval_seconds),
         validate=timedelta(seconds=settings.validate_interval_seconds),
+        sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
     )
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from byok.core import policies
-from byok.core.model import KmsKeyArn, RoleArn, Tenant
+from byok.core.model import RoleArn, Tenant
 from byok.embedded.stack import Stack
 from byok.simulator import VENDOR_ROLE_ARN
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 
+VENDOR = RoleArn.parse(VENDOR_ROLE_ARN)
 _accounts = itertools.count(200_000_000_000)
 
 
@@ -36,17 +37,17 @@ def new_account(stack: Stack) -> CustomerAccount:
 def join(stack: Stack, runtime: Runtime, name: str) -> Customer:
     """Register, provision and verify a customer in role mode."""
     account = new_account(stack)
-    tenant = runtime.services.registry.add_tenant(name, actor="test")
+    tenant = runtime.services.onboarding.add_tenant(name, actor="test")
     kms_key = account.create_key()
     role = account.create_role(
         "byok",
-        policies.trust_policy(RoleArn.parse(VENDOR_ROLE_ARN), tenant.external_id),
-        policies.role_permissions(KmsKeyArn.parse(kms_key), tenant.id),
+        policies.trust_policy(VENDOR, tenant.external_id),
+        policies.role_permissions(kms_key, tenant.id),
     )
-    verification = runtime.services.registry.verify_tenant(
+    verification = runtime.services.onboarding.verify_tenant(
         name, actor="test", kms_key_arn=kms_key, role_arn=role
     )
-    assert verification.passed, verification.checks
+    assert verification.passed, verification.findings
     return Customer(verification.tenant, account, kms_key, role)
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from byok.core.model import Check, Connection, Rotation, RotationReason, RotationState
+from byok.core.findings import Cause, Finding, Verdict
+from byok.core.model import Connection, KmsKeyRotation, Rotation, RotationReason, RotationState
+from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
 from byok.crypto import hazmat
 from byok.crypto.hazmat import SecretBytes
 from byok.errors import ByokError, CacheUnavailable, KmsAccessRevoked, KmsIntegrityError, QueueUnavailable
-from byok.ports import KmsKeyDescription, LeaseId, SealedLease, UnwrappedKey, WrappedKey
+from byok.ports import KmsKeyDescription, LeaseId, RotationReading, SealedLease, UnwrappedKey, WrappedKey
 
 
 class FakeClock:
@@ -54,6 +56,9 @@ class FakeKmsKey:
     material: SecretBytes = field(default_factory=lambda: SecretBytes(os.urandom(32)))
     state: str = "Enabled"
     spec: str = "SYMMETRIC_DEFAULT"
+    rotation_tag: str | None = None
+    rotation_days: int | None = None
+    material_id: str = "material-1"
 
 
 class FakeKms:
@@ -62,6 +67,7 @@ class FakeKms:
     def __init__(self) -> None:
         self.keys: dict[str, FakeKmsKey] = {}
         self.calls: list[str] = []
+        self.warnings: list[Finding] = []
         self._faults: list[ByokError] = []
         self.hooks: dict[str, Callable[[], None]] = {}
         self._requests = itertools.count(1)
@@ -87,7 +93,7 @@ class FakeKms:
         key = self._usable(connection, "GenerateDataKeyWithoutPlaintext")
         iv = os.urandom(12)
         body = hazmat.gcm_encrypt(key.material, iv, os.urandom(32), _encode(context))
-        return WrappedKey(iv + body, self._request_id(), "material-1")
+        return WrappedKey(iv + body, self._request_id(), key.material_id)
 
     def decrypt(
         self,
@@ -111,13 +117,22 @@ class FakeKms:
             str(connection.kms_key_arn), key.state, key.spec, "ENCRYPT_DECRYPT", "CUSTOMER"
         )
 
-    def check_connection(self, connection: Connection, tenant_id: UUID) -> Sequence[Check]:
+    def read_rotation(self, connection: Connection) -> RotationReading:
+        self._begin("GetKeyRotationStatus")
+        key = self._key(connection)
+        days = None if key.rotation_tag is None else parse_rotation_tag(key.rotation_tag)
+        return RotationReading(
+            KmsKeyRotation(days, key.rotation_days, key.material_id),
+            ignored_tag=key.rotation_tag if days is None else None,
+        )
+
+    def check_connection(self, connection: Connection) -> Sequence[Finding]:
         self._begin("CheckConnection")
         try:
             self._usable(connection, "Decrypt")
         except KmsAccessRevoked as refused:
-            return [Check("kms-key-is-usable", passed=False, detail=refused.message)]
-        return [Check("kms-key-is-usable", passed=True, detail="fake")]
+            return [Finding("kms-key-is-usable", Verdict.FAILED, refused.message, Cause.KEY_DISABLED)]
+        return [Finding("kms-key-is-usable", Verdict.PASSED, "fake"), *self.warnings]
 
     def _usable(self, connection: Connection, operation: str) -> FakeKmsKey:
         self._begin(operation)
@@ -185,6 +200,7 @@ class RecordingQueue:
         self.rotations: list[tuple[str, str, Rotation]] = []
         self.validations: list[tuple[str, str]] = []
         self.probes: list[str] = []
+        self.syncs: list[str] = []
         self.is_down = False
 
     def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
@@ -202,6 +218,10 @@ class RecordingQueue:
     def probe(self, tenant: str) -> None:
         self.ping()
         self.probes.append(tenant)
+
+    def sync_rotation(self, tenant: str) -> None:
+        self.ping()
+        self.syncs.append(tenant)
 
     def ping(self) -> None:
         if self.is_down:

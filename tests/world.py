@@ -24,7 +24,7 @@ RECHECK = timedelta(seconds=5)
 PERIOD = timedelta(days=30)
 TTL = timedelta(hours=1)
 SWEEP = timedelta(seconds=15)
-PERIODS = Periods(timedelta(seconds=30), SWEEP, timedelta(minutes=5), timedelta(days=1))
+PERIODS = Periods(timedelta(seconds=30), SWEEP, timedelta(minutes=5), timedelta(days=1), timedelta(hours=12))
 
 
 def kms_key_arn(number: int = 1) -> str:
@@ -67,8 +67,8 @@ class World:
     def add_tenant(self, name: str = "acme") -> Tenant:
         """Register and verify a tenant."""
         self._tenants += 1
-        self.services.registry.add_tenant(name, actor="test")
-        verification = self.services.registry.verify_tenant(
+        self.services.onboarding.add_tenant(name, actor="test")
+        verification = self.services.onboarding.verify_tenant(
             name, actor="test", kms_key_arn=kms_key_arn(self._tenants)
         )
         assert verification.tenant.state is TenantState.ACTIVE

@@ -19,6 +19,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         queue.SWEEP: settings.sweep_interval_seconds,
         queue.PUBLISH_PROBES: settings.probe_interval_seconds,
         queue.PUBLISH_VALIDATIONS: settings.validate_interval_seconds,
+        queue.PUBLISH_SYNCS: settings.sync_interval_seconds,
     }
     return {
         name: {

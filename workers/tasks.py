@@ -96,6 +96,14 @@ def probe(self: ByokTask, tenant: str) -> str:
     return self.services.checkups.probe(tenant).value
 
 
+@shared_task(bind=True, name=queue.SYNC_ROTATION)
+def sync_rotation(self: ByokTask, tenant: str, **unknown: object) -> str:
+    """Follow what a tenant's KMS key says of rotation."""
+    _note_unknown(unknown)
+    synced = self.services.follower.sync(tenant, actor="sync")
+    return f"{len(synced.keys)} keys, {len(synced.rotated)} rotations requested"
+
+
 @shared_task(bind=True, name=queue.DISPATCH_DUE)
 def dispatch_due(self: ByokTask) -> str:
     """Request a rotation of every key that is due."""
@@ -118,6 +126,12 @@ def publish_probes(self: ByokTask) -> str:
 def publish_validations(self: ByokTask) -> str:
     """Publish a validation for each key."""
     return _tick(self, Job.VALIDATE)
+
+
+@shared_task(bind=True, name=queue.PUBLISH_SYNCS)
+def publish_syncs(self: ByokTask) -> str:
+    """Publish a sync for each tenant."""
+    return _tick(self, Job.SYNC_ROTATION)
 
 
 def _tick(task: ByokTask, job: Job) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from rich.progress import track
 
 from byok.cli.keys import versions_table
-from byok.cli.output import checks_table, console
+from byok.cli.output import console, findings_table
 from byok.core import policies
-from byok.core.model import KmsKeyArn, RoleArn, TenantState, VersionState
+from byok.core.model import RoleArn, TenantState, VersionState
 from byok.errors import AccessStopped, CannotDecrypt, StackUnavailable
 
 if TYPE_CHECKING:
@@ -91,21 +91,21 @@ class _Story:
         _chapter("Two customers give access to a KMS key in their own AWS account")
         vendor_role = RoleArn.parse(self._stack.environment["BYOK_VENDOR_ROLE_ARN"])
         for name, account_id in _CUSTOMERS.items():
-            tenant = self._services.registry.add_tenant(name, actor="demo")
+            tenant = self._services.onboarding.add_tenant(name, actor="demo")
             account = CustomerAccount(self._stack.simulator.url, account_id)
             kms_key = account.create_key()
             role = account.create_role(
                 "byok",
                 policies.trust_policy(vendor_role, tenant.external_id),
-                policies.role_permissions(KmsKeyArn.parse(kms_key), tenant.id),
+                policies.role_permissions(kms_key, tenant.id),
             )
-            verification = self._services.registry.verify_tenant(
+            verification = self._services.onboarding.verify_tenant(
                 name, actor="demo", kms_key_arn=kms_key, role_arn=role
             )
             _require(verification.passed, f"the connection of {name} passes")
             self._accounts[name], self._kms_keys[name] = account, kms_key
             _done(f"{name}: KMS key, role with external id; verified by these checks")
-            console.print(checks_table(f"connection of {name}", verification.checks))
+            console.print(findings_table(f"connection of {name}", verification.findings))
 
     def _create_keys(self) -> None:
         _chapter("Each gets a data key, generated and validated by a Celery task")

@@ -24,11 +24,11 @@ from byok.cli.rotations import print_requested, rotation_json
 from byok.cli.services import open_services
 from byok.core.model import (
     DEFAULT_LEASE_TTL,
-    DEFAULT_ROTATION_PERIOD,
     Key,
     KeyVersion,
     Rotation,
     RotationReason,
+    RotationSource,
     RotationState,
 )
 from byok.errors import InvalidInput, Unavailable, ValidationFailed
@@ -52,8 +52,12 @@ def create(
     tenant: Tenant,
     key: Name,
     rotate_every: Annotated[
-        str, typer.Option(metavar="DURATION", help="Rotation period, 1h to 3650d.")
-    ] = show_duration(DEFAULT_ROTATION_PERIOD),
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Rotation period, 1h to 3650d, where the customer's KMS key says nothing; default 365d.",
+        ),
+    ] = None,
     ttl: Annotated[
         str, typer.Option(metavar="DURATION", help="Cache TTL, 0 (off) to 24h: the bound on a revocation.")
     ] = show_duration(DEFAULT_LEASE_TTL),
@@ -65,7 +69,7 @@ def create(
         _, requested = services.registry.create_key(
             tenant,
             key,
-            rotation_period=parse_duration(rotate_every),
+            rotation_period=None if rotate_every is None else parse_duration(rotate_every),
             lease_ttl=parse_duration(ttl),
             actor=actor(),
         )
@@ -138,7 +142,7 @@ def list_(tenant: Tenant, as_json: AsJson = False) -> None:
     with open_services() as services:
         _, keys = services.registry.show_tenant(tenant)
     if as_json:
-        print_json([_key_json(key) for key in keys])
+        print_json([key_json(key) for key in keys])
         return
     console.print(keys_table(f"keys of {tenant}", keys))
 
@@ -148,7 +152,7 @@ def keys_table(title: str, keys: Sequence[Key]) -> Table:
     rows = [
         (
             key.name,
-            show_duration(key.rotation_period),
+            _show_rotation(key),
             show_duration(key.lease_ttl),
             show_time(key.next_rotation_at),
         )
@@ -164,7 +168,7 @@ def show(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
         details = services.registry.show_key(tenant, key)
     if as_json:
         print_json(
-            _key_json(details.key)
+            key_json(details.key)
             | {
                 "versions": [_version_json(version) for version in details.versions],
                 "rotations": [rotation_json(rotation) for rotation in details.rotations],
@@ -241,23 +245,37 @@ def set_rotation(
             next_in=None if next_in is None else parse_duration(next_in),
         )
     if as_json:
-        print_json(_key_json(changed))
+        print_json(key_json(changed))
         return
     _print_settings(tenant, changed)
 
 
 def _print_settings(tenant: str, key: Key) -> None:
     console.print(
-        f"key [bold]{tenant}/{key.name}[/]: rotates every {show_duration(key.rotation_period)}, "
+        f"key [bold]{tenant}/{key.name}[/]: rotates every {_show_rotation(key)}, "
         f"cache TTL {show_duration(key.lease_ttl)}, next rotation {show_time(key.next_rotation_at)}"
     )
 
 
-def _key_json(key: Key) -> dict[str, Any]:
+_SOURCES = {
+    RotationSource.TAG: " (the customer's tag)",
+    RotationSource.KMS_KEY: " (as the KMS key)",
+    RotationSource.SETTING: "",
+    RotationSource.DEFAULT: " (default)",
+}
+
+
+def _show_rotation(key: Key) -> str:
+    return show_duration(key.rotation_period) + _SOURCES[key.rotation_source]
+
+
+def key_json(key: Key) -> dict[str, Any]:
+    """A key with its settings, for machines."""
     return {
         "key": key.name,
         "id": key.id,
         "rotation_period_seconds": key.rotation_period,
+        "rotation_source": key.rotation_source,
         "lease_ttl_seconds": key.lease_ttl,
         "next_rotation_at": key.next_rotation_at,
     }

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from byok.core.findings import Finding, Verdict
 from byok.core.model import Check
 from byok.errors import ByokError, InvalidInput
 
@@ -105,6 +106,24 @@ def checks_table(title: str, checks: Iterable[Check]) -> Table:
             for check in checks
         ],
     )
+
+
+_VERDICT_STYLES = {
+    Verdict.PASSED: "green",
+    Verdict.NOTE: "cyan",
+    Verdict.WARNING: "yellow",
+    Verdict.FAILED: "bold red",
+}
+
+
+def findings_table(title: str, findings: Iterable[Finding]) -> Table:
+    """The report of a preflight."""
+    rows = []
+    for finding in findings:
+        style = _VERDICT_STYLES[finding.verdict]
+        seen = finding.seen if finding.cause is None else f"{finding.seen} ({finding.cause})"
+        rows.append((finding.check, f"[{style}]{finding.verdict}[/]", seen))
+    return table(title, ("check", "verdict", "what was seen"), rows)
 
 
 def checks_json(checks: Iterable[Check]) -> list[dict[str, object]]:

@@ -1,26 +1,33 @@
-"""``byok tenant``: register, provision, verify, list, show."""
+"""``byok tenant``: register, provision, verify, follow, list, show."""
 
-import json
-from typing import Annotated, Any
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from byok.cli.keys import keys_table
+from byok.cli.keys import key_json, keys_table
 from byok.cli.output import (
     AsJson,
     actor,
-    checks_json,
-    checks_table,
     console,
+    error_console,
+    findings_table,
+    parse_duration,
     print_json,
     show_state,
     show_time,
     table,
 )
 from byok.cli.services import open_runtime, open_services
-from byok.core import policies
-from byok.core.model import KmsKeyArn, RoleArn, Tenant
+from byok.core.findings import Finding
+from byok.core.model import KmsKeyArn, RoleArn, Tenant, TenantState
+from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, render
 from byok.errors import ConfigurationError, ValidationFailed
+
+if TYPE_CHECKING:
+    from byok.services.onboarding import Verification
 
 app = typer.Typer(help="Customers: register, provision, verify.", no_args_is_help=True)
 
@@ -34,26 +41,39 @@ RoleOption = Annotated[
     typer.Option("--role-arn", metavar="ARN", help="The customer's role; leave out in key-policy mode."),
 ]
 
+# IAM's changes are usually seen within seconds, at times only after minutes.
+_PAUSES_SECONDS = (5.0, 10.0, 20.0, 40.0, 80.0, *([160.0] * 20))
+_WAIT_COLUMNS = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+
 
 @app.command(epilog="Example: [bold]byok tenant add acme[/]")
 def add(tenant: Name, as_json: AsJson = False) -> None:
     """Register a customer and make its external id."""
     with open_services() as services:
-        added = services.registry.add_tenant(tenant, actor=actor())
+        added = services.onboarding.add_tenant(tenant, actor=actor())
     if as_json:
         print_json(_as_json(added))
         return
     console.print(f"tenant [bold]{added.name}[/] is registered; its external id is {added.external_id}")
-    console.print(f"next: byok tenant policy {added.name} --kms-key-arn ARN", style="dim")
+    console.print(f"next: byok tenant policy {added.name} --format cloudformation", style="dim")
 
 
-@app.command(epilog="Example: [bold]byok tenant policy acme --kms-key-arn arn:aws:kms:…:key/… --json[/]")
+@app.command(epilog="Example: [bold]byok tenant policy acme --format terraform > byok.tf[/]")
 def policy(
     tenant: Name,
-    kms_key_arn: Annotated[str, typer.Option("--kms-key-arn", metavar="ARN", help="The customer's KMS key.")],
+    kms_key_arn: Annotated[
+        str | None,
+        typer.Option("--kms-key-arn", metavar="ARN", help="The customer's KMS key; left out: a parameter."),
+    ] = None,
+    form: Annotated[PolicyFormat, typer.Option("--format", help="What the customer likes best.")] = (
+        PolicyFormat.JSON
+    ),
+    mode: Annotated[
+        AccessMode, typer.Option("--mode", help="A role (better), or statements in the key's own policy.")
+    ] = AccessMode.ROLE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the IAM policies that the customer's security team provisions."""
+    """Print what the customer's security team provisions: a role, or key policy statements."""
     with open_runtime() as runtime:
         vendor_role_arn = runtime.settings.vendor_role_arn
         found, _ = runtime.services.registry.show_tenant(tenant)
@@ -62,48 +82,136 @@ def policy(
             "BYOK_VENDOR_ROLE_ARN: is not set",
             remedy="set it to the IAM role that the workers run under: the customer's policy names it",
         )
-    vendor_role, key = RoleArn.parse(vendor_role_arn), KmsKeyArn.parse(kms_key_arn)
-    documents: dict[str, Any] = {
-        "role_trust_policy": policies.trust_policy(vendor_role, found.external_id),
-        "role_permissions_policy": policies.role_permissions(key, found.id),
-        "key_policy_statements": policies.key_policy_statements(vendor_role, found.id),
-    }
-    if as_json:
-        print_json(documents)
-        return
-    titles = {
-        "role_trust_policy": "1. A role in the account of the KMS key, with this trust policy",
-        "role_permissions_policy": "2. and these permissions",
-        "key_policy_statements": "or, without a role: these statements added to the KMS key's own policy",
-    }
-    for name, title in titles.items():
-        console.print(title, style="bold")
-        console.print(json.dumps(documents[name], indent=2), markup=False, soft_wrap=True)
+    what = Provisioning(
+        found.name,
+        found.id,
+        found.external_id,
+        RoleArn.parse(vendor_role_arn),
+        None if kms_key_arn is None else KmsKeyArn.parse(kms_key_arn),
+    )
+    # print, not Rich: what goes into a file or a pipe must not be wrapped.
+    print(render(what, PolicyFormat.JSON if as_json else form, mode), end="")  # noqa: T201  # standard output is the point
 
 
 @app.command(
     epilog="Example: [bold]byok tenant verify acme --kms-key-arn arn:aws:kms:…:key/… "
-    "--role-arn arn:aws:iam::…:role/byok[/]"
+    "--role-arn arn:aws:iam::…:role/byok-acme[/]"
 )
 def verify(
-    tenant: Name, kms_key_arn: KmsKeyOption = None, role_arn: RoleOption = None, as_json: AsJson = False
+    tenant: Name,
+    kms_key_arn: KmsKeyOption = None,
+    role_arn: RoleOption = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Another tenant may have the same KMS key or role.")
+    ] = False,
+    wait: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long IAM may take to know what was provisioned.")
+    ] = "2m",
+    as_json: AsJson = False,
 ) -> None:
-    """Check a customer's KMS key and role; a pending tenant that passes becomes active."""
-    with open_services() as services, console.status("asking AWS …"):
-        verification = services.registry.verify_tenant(
-            tenant, actor=actor(), kms_key_arn=kms_key_arn, role_arn=role_arn
-        )
+    """Check a customer's KMS key and role; a pending tenant that passes becomes active.
+
+    What must work is tried, and what must be refused. Changes of IAM take seconds to minutes: refusals of
+    a tenant that is not active yet are asked again, for --wait.
+    """
+    with open_services() as services:
+
+        def check() -> "Verification":
+            return services.onboarding.verify_tenant(
+                tenant, actor=actor(), kms_key_arn=kms_key_arn, role_arn=role_arn, shared=shared
+            )
+
+        verification = _ask_until(check, parse_duration(wait).total_seconds())
     if as_json:
-        print_json(_as_json(verification.tenant) | {"checks": checks_json(verification.checks)})
+        print_json(_as_json(verification.tenant) | {"checks": _findings_json(verification.findings)})
     else:
-        console.print(checks_table(f"connection of {tenant}", verification.checks))
+        console.print(findings_table(f"connection of {tenant}", verification.findings))
+        _explain(verification.findings)
         console.print(f"tenant [bold]{tenant}[/] is {show_state(verification.tenant.state)}")
     if not verification.passed:
-        failed = ", ".join(check.name for check in verification.checks if not check.passed)
+        causes = ", ".join(f"{finding.check} ({finding.cause})" for finding in verification.failed)
         raise ValidationFailed(
-            f"the connection of tenant {tenant!r} did not pass: {failed}",
-            remedy=f"compare the role and key policies with: byok tenant policy {tenant} --kms-key-arn ARN",
+            f"the connection of tenant {tenant!r} did not pass: {causes}",
+            remedy=verification.failed[0].remedy,
         )
+
+
+def _ask_until(check: "Callable[[], Verification]", patience_seconds: float) -> "Verification":
+    """Check again while what fails can be a change of IAM that is on its way."""
+    with console.status("asking AWS …"):
+        verification = check()
+    left_seconds = patience_seconds
+    with Progress(*_WAIT_COLUMNS, console=error_console, transient=True) as progress:
+        bar = progress.add_task("", total=patience_seconds, visible=False)
+        for pause_seconds in _PAUSES_SECONDS:
+            is_pending = verification.tenant.state is TenantState.PENDING
+            if not (is_pending and verification.may_pass_later) or left_seconds <= 0:
+                break
+            first = verification.failed[0]
+            progress.update(bar, visible=True, description=f"{first.check}: {first.seen}; IAM may need time")
+            pause_seconds = min(pause_seconds, left_seconds)
+            left_seconds -= pause_seconds
+            while pause_seconds > 0:
+                time.sleep(min(0.2, pause_seconds))
+                progress.advance(bar, min(0.2, pause_seconds))
+                pause_seconds -= 0.2
+            verification = check()
+    return verification
+
+
+def _explain(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.cause is not None:
+            console.print(f"[bold]{finding.check}[/]: {finding.cause}", soft_wrap=True)
+            console.print(f"  cause   {finding.explanation}", markup=False, soft_wrap=True)
+            console.print(f"  remedy  {finding.remedy}", markup=False, soft_wrap=True)
+
+
+def _findings_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": finding.check,
+            "verdict": finding.verdict,
+            "seen": finding.seen,
+            "cause": finding.cause,
+            "explanation": finding.explanation or None,
+            "remedy": finding.remedy or None,
+        }
+        for finding in findings
+    ]
+
+
+@app.command(epilog="Example: [bold]byok tenant sync acme[/]")
+def sync(tenant: Name, as_json: AsJson = False) -> None:
+    """Read now what the customer's KMS key says of rotation, and follow it."""
+    with open_services() as services, console.status("asking AWS …"):
+        synced = services.follower.sync(tenant, actor=actor())
+    kms_key = synced.kms_key_rotation
+    if as_json:
+        print_json(
+            {
+                "tenant": tenant,
+                "tag_days": kms_key.tag_days,
+                "ignored_tag": synced.ignored_tag,
+                "kms_key_rotation_days": kms_key.period_days,
+                "kms_key_material_id": kms_key.material_id,
+                "keys": [key_json(key) for key in synced.keys],
+                "rotations_requested": [work.rotation.id for work in synced.rotated],
+            }
+        )
+        return
+    if synced.ignored_tag is not None:
+        ignored = f"the tag's value {synced.ignored_tag!r} counts for nothing: it must be 1 to 3650 days"
+        console.print(ignored, style="yellow", markup=False)
+    told = [
+        ("tag byok:rotation-days", "–" if kms_key.tag_days is None else f"{kms_key.tag_days} days"),
+        ("KMS key's own rotation", "–" if kms_key.period_days is None else f"{kms_key.period_days} days"),
+        ("KMS key's material", kms_key.material_id or "–"),
+    ]
+    console.print(table(f"what the KMS key of {tenant} says", ("what", "value"), told))
+    console.print(keys_table("what follows", synced.keys))
+    for work in synced.rotated:
+        console.print(f"{work.key}: rotation {work.rotation.id} requested: the KMS key has new material")
 
 
 @app.command("list")
@@ -139,6 +247,7 @@ def show(tenant: Name, as_json: AsJson = False) -> None:
     console.print(f"  KMS key     {_kms_key(found)}")
     if found.connection is not None:
         console.print(f"  role        {found.connection.role_arn or 'none: key-policy mode'}")
+    console.print(f"  synced      {show_time(found.synced_at)}  (what the KMS key says of rotation)")
     console.print(f"  verified    {show_time(found.verified_at)}")
     console.print(keys_table("keys", keys))
 

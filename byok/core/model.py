@@ -64,6 +64,15 @@ class RequestOutcome(StrEnum):
     REPEATED = "repeated"  # the same idempotency key asked before
 
 
+class RotationSource(StrEnum):
+    """Who decides how often a key is rotated; the first that says something wins."""
+
+    TAG = "tag"  # the customer's tag on its KMS key
+    KMS_KEY = "kms-key"  # the period of the KMS key's own automatic rotation
+    SETTING = "setting"  # what the vendor set for the key
+    DEFAULT = "default"
+
+
 class Job(StrEnum):
     """What Beat sets off."""
 
@@ -71,6 +80,7 @@ class Job(StrEnum):
     SWEEP = "sweep"
     PROBE = "probe"
     VALIDATE = "validate"
+    SYNC_ROTATION = "sync-rotation"
 
 
 class TenantEvent(StrEnum):
@@ -174,6 +184,7 @@ class Connection:
     ``external_id`` is made by us, one for each registration, and sent with every AssumeRole.
     """
 
+    tenant_id: UUID
     kms_key_arn: KmsKeyArn
     external_id: str
     role_arn: RoleArn | None = None
@@ -198,10 +209,24 @@ class Suspension:
 
 
 @dataclass(frozen=True, slots=True)
+class KmsKeyRotation:
+    """What the customer's KMS key says of rotation; None where it says nothing, or may not be asked.
+
+    ``tag_days`` is the customer's wish in a tag, ``period_days`` AWS's own rotation of the KMS key, and
+    ``material_id`` the key material in use: it changes when the customer rotates its KMS key.
+    """
+
+    tag_days: int | None = None
+    period_days: int | None = None
+    material_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A customer of the vendor. ``connection`` is None until the customer has provisioned it.
 
     ``generation`` grows with every change of state: leases of an older generation are void.
+    ``kms_key_rotation`` is what the customer's KMS said at ``synced_at``.
     """
 
     id: UUID
@@ -213,11 +238,17 @@ class Tenant:
     connection: Connection | None = None
     verified_at: datetime | None = None
     suspension: Suspension | None = None
+    kms_key_rotation: KmsKeyRotation = KmsKeyRotation()
+    synced_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A tenant's named data key and its settings."""
+    """A tenant's named data key and its settings.
+
+    ``rotation_period`` is the one in force and ``rotation_source`` who decided it; ``rotation_setting``
+    is what the vendor set for this key, if anything.
+    """
 
     id: UUID
     tenant_id: UUID
@@ -226,6 +257,8 @@ class Key:
     lease_ttl: timedelta
     created_at: datetime
     next_rotation_at: datetime | None = None
+    rotation_setting: timedelta | None = None
+    rotation_source: RotationSource = RotationSource.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +312,11 @@ class KeyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """The job that makes version n+1 of a key active."""
+    """The job that makes version n+1 of a key active.
+
+    ``attempts`` counts how often a worker claimed it, ``deferrals`` how many of those came to nothing
+    because KMS was not asked at all.
+    """
 
     OPEN_STATES: ClassVar[frozenset[RotationState]] = frozenset(
         {RotationState.REQUESTED, RotationState.GENERATED, RotationState.VALIDATED}
@@ -292,9 +329,15 @@ class Rotation:
     requested_by: str
     requested_at: datetime
     attempts: int = 0
+    deferrals: int = 0
     version_number: int | None = None
     failure: str | None = None
     finished_at: datetime | None = None
+
+    @property
+    def tries(self) -> int:
+        """How many attempts were more than a deferral."""
+        return self.attempts - self.deferrals
 
     @property
     def is_open(self) -> bool:

@@ -16,6 +16,8 @@ LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:ListResource
 # Tags can never be read across accounts, so key-policy mode does not ask for them.
 CROSS_ACCOUNT_LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus")
 MAX_SESSION_SECONDS = 3600
+# What byok never does with a customer's KMS key, as far as AWS lets it be tried by a dry run.
+UNNEEDED_ACTIONS = ("kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncrypt*", "kms:CreateGrant")
 
 PolicyDocument = dict[str, Any]
 
@@ -43,17 +45,17 @@ def trust_policy(vendor_role: RoleArn, external_id: str) -> PolicyDocument:
     )
 
 
-def role_permissions(kms_key_arn: KmsKeyArn, tenant_id: UUID) -> PolicyDocument:
-    """What the customer's role may do with its KMS key."""
+def role_permissions(resource: str | dict[str, str], tenant_id: UUID) -> PolicyDocument:
+    """What the customer's role may do. ``resource`` is the KMS key's ARN, or how a template refers to it."""
     return _policy(
         {
-            "Sid": "UseWithContext",
+            "Sid": "ByokUseWithContext",
             "Effect": "Allow",
             "Action": list(USE_ACTIONS),
-            "Resource": str(kms_key_arn),
+            "Resource": resource,
             "Condition": _context_condition(tenant_id),
         },
-        {"Sid": "Look", "Effect": "Allow", "Action": list(LOOK_ACTIONS), "Resource": str(kms_key_arn)},
+        {"Sid": "ByokLook", "Effect": "Allow", "Action": list(LOOK_ACTIONS), "Resource": resource},
     )
 
 
@@ -79,6 +81,29 @@ def key_policy_statements(vendor_role: RoleArn, tenant_id: UUID) -> list[dict[st
             "Condition": only_worker,
         },
     ]
+
+
+def role_key_policy_statement(kms_key_arn: KmsKeyArn, role_name: str) -> dict[str, Any]:
+    """What a key policy that names no IAM must say to let the customer's own role in."""
+    return {
+        "Sid": "ByokRole",
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:{kms_key_arn.partition}:iam::{kms_key_arn.account}:role/{role_name}"},
+        "Action": [*USE_ACTIONS, *LOOK_ACTIONS],
+        "Resource": "*",
+    }
+
+
+def whole_key_policy(account: str | dict[str, str], statements: list[dict[str, Any]]) -> PolicyDocument:
+    """The policy of a new KMS key: its account administers it, and ``statements``."""
+    own = {
+        "Sid": "Administration",
+        "Effect": "Allow",
+        "Principal": {"AWS": account},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+    return _policy(own, *statements)
 
 
 def session_policy(kms_key_arn: KmsKeyArn) -> PolicyDocument:

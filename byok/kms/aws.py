@@ -3,24 +3,35 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
-from uuid import UUID
 
 import tenacity
 
-from byok.core.model import Check, Connection
+from byok.core.findings import Finding
+from byok.core.model import Connection, KmsKeyRotation, RoleArn
+from byok.core.rotation_period import ROTATION_TAG, parse_rotation_tag
 from byok.crypto.hazmat import KEY_BYTES, SecretBytes
-from byok.errors import KmsIntegrityError, KmsUnavailable
+from byok.errors import (
+    ByokError,
+    KmsAccessRevoked,
+    KmsBackingOff,
+    KmsIntegrityError,
+    KmsRequestRejected,
+    KmsUnavailable,
+)
+from byok.kms.bulkhead import Bulkhead
 from byok.kms.classify import (
     AWS_ERRORS,
     KEY_STATE_CLASSES,
     KMS_ERROR_CLASSES,
     ErrorClass,
     classify,
+    error_code,
     to_byok_error,
 )
+from byok.kms.diagnosis import Vendor
 from byok.kms.preflight import Preflight
 from byok.kms.sessions import Sessions
-from byok.ports import Clock, KmsKeyDescription, UnwrappedKey, WrappedKey
+from byok.ports import Clock, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -35,12 +46,26 @@ logging.getLogger("botocore").setLevel(logging.WARNING)
 class AwsKms:
     """A customer's KMS key through boto3: explicit key on every call, replies checked, errors classified."""
 
-    def __init__(self, clock: Clock, endpoint_url: str | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        bulkhead: Bulkhead,
+        *,
+        endpoint_url: str | None = None,
+        vendor_role: RoleArn | None = None,
+        canary_role: RoleArn | None = None,
+        regions: Sequence[str] = (),
+    ) -> None:
         self._clock = clock
+        self._bulkhead = bulkhead
         self._endpoint_url = endpoint_url
+        self._vendor = Vendor(vendor_role, tuple(regions))
+        self._canary_role = canary_role
         self.forget()
         self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(KmsUnavailable),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, KmsUnavailable) and not isinstance(error, KmsBackingOff)
+            ),
             stop=tenacity.stop_after_attempt(3),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
             reraise=True,
@@ -48,7 +73,8 @@ class AwsKms:
 
     def forget(self) -> None:
         """Drop all sessions and clients: neither may cross a fork."""
-        self._sessions = Sessions(self._clock, self._endpoint_url)
+        self._sessions = Sessions(self._clock, self._endpoint_url, self._canary_role)
+        self._bulkhead.forget()
 
     def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:
         arn = str(connection.kms_key_arn)
@@ -99,9 +125,58 @@ class AwsKms:
             manager=metadata["KeyManager"],
         )
 
-    def check_connection(self, connection: Connection, tenant_id: UUID) -> Sequence[Check]:
+    def read_rotation(self, connection: Connection) -> RotationReading:
+        arn = str(connection.kms_key_arn)
+        described = self._if_allowed(connection, "DescribeKey", lambda kms: kms.describe_key(KeyId=arn))
+        status = self._if_allowed(
+            connection, "GetKeyRotationStatus", lambda kms: kms.get_key_rotation_status(KeyId=arn)
+        )
+        tag = self._read_tag(connection) if connection.role_arn is not None else None
+        days = None if tag is None else parse_rotation_tag(tag)
+        enabled = status is not None and status["KeyRotationEnabled"]
+        return RotationReading(
+            KmsKeyRotation(
+                tag_days=days,
+                period_days=status.get("RotationPeriodInDays") if status is not None and enabled else None,
+                material_id=described and described["KeyMetadata"].get("CurrentKeyMaterialId"),
+            ),
+            ignored_tag=tag if days is None else None,
+        )
+
+    def _read_tag(self, connection: Connection) -> str | None:
+        arn, marker = str(connection.kms_key_arn), ""
+        while True:
+            page = {"Marker": marker} if marker else {}
+            reply = self._if_allowed(
+                connection,
+                "ListResourceTags",
+                lambda kms, page=page: kms.list_resource_tags(KeyId=arn, **page),  # type: ignore[misc]
+            )
+            if reply is None:
+                return None
+            for tag in reply["Tags"]:
+                if tag["TagKey"] == ROTATION_TAG:
+                    return str(tag["TagValue"])
+            if not reply.get("Truncated"):
+                return None
+            marker = reply["NextMarker"]
+
+    def _if_allowed(
+        self, connection: Connection, operation: str, request: "Callable[[KMSClient], _Reply]"
+    ) -> _Reply | None:
+        """The reply, or None where the customer does not let us ask or the key knows no such thing."""
+        try:
+            return self._call(connection, operation, request)
+        except KmsAccessRevoked as refusal:
+            if refusal.aws_code != "AccessDeniedException":
+                raise
+        except KmsRequestRejected:
+            pass  # UnsupportedOperationException: keys without rotation of their own
+        return None
+
+    def check_connection(self, connection: Connection) -> Sequence[Finding]:
         self._sessions.forget(connection)
-        return Preflight(self, self._sessions, connection, tenant_id).run()
+        return Preflight(self._sessions, self._retrying, self._vendor, connection).run()
 
     def _call(
         self,
@@ -113,7 +188,7 @@ class AwsKms:
     ) -> _Reply:
         """Send a request as the tenant: outages are retried, a denial is repeated once in a new session."""
         for attempt in self._retrying:
-            with attempt:
+            with attempt, self._bulkhead.admitted(connection):
                 return self._call_once(connection, operation, request, fresh_session)
         raise AssertionError("tenacity returns or raises")
 
@@ -129,23 +204,33 @@ class AwsKms:
             with self._sessions.acting_as(connection, fresh=fresh_session):
                 return request(client)
         except AWS_ERRORS as error:
-            error_class = self._classify(connection, error)
+            error_class = classify(error, KMS_ERROR_CLASSES)
             in_doubt = error_class in (ErrorClass.DENIED, ErrorClass.EXPIRED)
             if in_doubt and connection.role_arn is not None and not fresh_session:
                 return self._call_once(connection, operation, request, fresh_session=True)
-            raise to_byok_error(error, error_class, operation, str(connection.kms_key_arn)) from error
+            raise self._translated(connection, error, error_class, operation) from error
 
-    def _classify(self, connection: Connection, error: Exception) -> ErrorClass:
-        error_class = classify(error, KMS_ERROR_CLASSES)
-        if error_class is not ErrorClass.STATE:
-            return error_class
+    def _translated(
+        self, connection: Connection, error: Exception, error_class: ErrorClass, operation: str
+    ) -> ByokError:
+        """byok's error; where the key's state is at fault, with what DescribeKey says of it."""
+        arn = str(connection.kms_key_arn)
+        if error_class is not ErrorClass.STATE and error_code(error) != "DisabledException":
+            return to_byok_error(error, error_class, operation, arn)
         client = self._sessions.kms_client(connection.kms_key_arn.region)
         try:
             with self._sessions.acting_as(connection):
-                reply = client.describe_key(KeyId=str(connection.kms_key_arn))
-        except AWS_ERRORS as describe_error:
-            return classify(describe_error, KMS_ERROR_CLASSES)
-        return KEY_STATE_CLASSES.get(reply["KeyMetadata"]["KeyState"], ErrorClass.OUTAGE)
+                metadata = client.describe_key(KeyId=arn)["KeyMetadata"]
+        except AWS_ERRORS as unknown:
+            if error_class is ErrorClass.STATE:
+                error_class = classify(unknown, KMS_ERROR_CLASSES)
+            return to_byok_error(error, error_class, operation, arn)
+        state = metadata["KeyState"]
+        if error_class is ErrorClass.STATE:
+            error_class = KEY_STATE_CLASSES.get(state, ErrorClass.OUTAGE)
+        return to_byok_error(
+            error, error_class, operation, arn, key_state=state, deletion_date=metadata.get("DeletionDate")
+        )
 
 
 def _require_key(replied: str, asked: str) -> None:

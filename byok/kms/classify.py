@@ -5,6 +5,7 @@ happens next. Codes, not HTTP status and not exception types: many are not model
 some faults arrive with status 400.
 """
 
+from datetime import datetime
 from enum import Enum
 
 import botocore.exceptions as aws
@@ -131,8 +132,37 @@ def request_id(error: Exception) -> str:
     return ""
 
 
-def to_byok_error(error: Exception, error_class: ErrorClass, operation: str, subject: str) -> ByokError:
-    """byok's error for a classified one: ``operation`` on ``subject`` failed."""
+# What a refusal says of the customer's key or role, for the suspension that follows.
+_REASONS: dict[str, str] = {
+    "DisabledException": "the KMS key is disabled",
+    "NotFoundException": "the KMS key is gone",
+    "AccessDeniedException": "the key policy or the role no longer lets us use the KMS key",
+    "AccessDenied": "the role no longer lets us assume it",
+    "RegionDisabledException": "the KMS key's region is switched off in the customer's account",
+    "OptInRequired": "the KMS key's region is switched off in the customer's account",
+}
+# More exactly, by the KeyState of DescribeKey.
+_REASONS_BY_STATE: dict[str, str] = {
+    "PendingDeletion": "the KMS key is about to be deleted",
+    "PendingReplicaDeletion": "the KMS key is about to be deleted",
+    "PendingImport": "the KMS key's imported material is missing or has expired",
+    "Unavailable": "the KMS key's key store is disconnected",
+}
+
+
+def to_byok_error(
+    error: Exception,
+    error_class: ErrorClass,
+    operation: str,
+    subject: str,
+    *,
+    key_state: str = "",
+    deletion_date: datetime | None = None,
+) -> ByokError:
+    """byok's error for a classified one: ``operation`` on ``subject`` failed.
+
+    ``key_state`` and ``deletion_date`` are what DescribeKey says, where it was asked.
+    """
     code, request = error_code(error), request_id(error)
     message = f"{operation} on {subject}: {code}" + (f" (request {request})" if request else "")
     match error_class:
@@ -143,6 +173,7 @@ def to_byok_error(error: Exception, error_class: ErrorClass, operation: str, sub
                 message,
                 aws_code=code,
                 request_id=request,
+                reason=_reason(code, key_state, deletion_date),
                 remedy="once the customer restores access to its KMS key and role, byok resumes by itself",
             )
         case ErrorClass.INTEGRITY:
@@ -154,3 +185,8 @@ def to_byok_error(error: Exception, error_class: ErrorClass, operation: str, sub
             return KmsRequestRejected(
                 message, remedy="check the KMS key's type and the workers' AWS identity and clock"
             )
+
+
+def _reason(code: str, key_state: str, deletion_date: datetime | None) -> str:
+    reason = _REASONS_BY_STATE.get(key_state) or _REASONS.get(code, "access to the KMS key was revoked")
+    return reason if deletion_date is None else f"{reason}, on {deletion_date:%Y-%m-%d}"

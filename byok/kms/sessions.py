@@ -6,6 +6,8 @@ variable that `acting_as` sets. With nothing set, signing fails: no call can go 
 """
 
 import json
+import re
+import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import boto3
 import botocore.session
@@ -23,7 +26,7 @@ from botocore.credentials import ReadOnlyCredentials
 from byok.core.model import Connection, RoleArn
 from byok.core.policies import session_policy
 from byok.errors import KmsRequestRejected
-from byok.kms.classify import AWS_ERRORS, STS_ERROR_CLASSES, classify, to_byok_error
+from byok.kms.classify import AWS_ERRORS, STS_ERROR_CLASSES, classify, error_code, to_byok_error
 from byok.ports import Clock
 
 if TYPE_CHECKING:
@@ -63,7 +66,9 @@ class _TenantCredentials:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class AssumedRole:
+    """A session of a customer's role."""
+
     credentials: ReadOnlyCredentials
     expires_at: datetime
 
@@ -71,22 +76,22 @@ class _Session:
 class Sessions:
     """Clients and assumed-role sessions of one process. Safe across threads, not across fork."""
 
-    def __init__(self, clock: Clock, endpoint_url: str | None) -> None:
+    def __init__(self, clock: Clock, endpoint_url: str | None, canary_role: RoleArn | None = None) -> None:
         self._clock = clock
         self._endpoint_url = endpoint_url
+        self._canary_role = canary_role
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[Connection, _Session] = OrderedDict()
+        self._sessions: OrderedDict[Connection, AssumedRole] = OrderedDict()
         self._assuming: dict[Connection, threading.Lock] = {}
         self._kms_clients: dict[str, KMSClient] = {}
         self._sts_clients: dict[str, STSClient] = {}
+        self._caller_clients: dict[str, STSClient] = {}
 
     def kms_client(self, region: str) -> "KMSClient":
         """The region's KMS client; call it within `acting_as` only."""
         with self._lock:
             if region not in self._kms_clients:
-                core = botocore.session.Session()
-                core._credentials = _TenantCredentials()  # type: ignore[attr-defined]  # there is no public setter
-                self._kms_clients[region] = boto3.session.Session(botocore_session=core).client(
+                self._kms_clients[region] = _tenant_session().client(
                     "kms", region_name=region, endpoint_url=self._endpoint_url, config=_CLIENT_CONFIG
                 )
             return self._kms_clients[region]
@@ -103,11 +108,14 @@ class Sessions:
     @contextmanager
     def acting_as(self, connection: Connection, *, fresh: bool = False) -> Iterator[None]:
         """Sign KMS requests inside the block as the tenant's role, or as ourselves in key-policy mode."""
-        reset = _acting.set(self._credentials(connection, fresh=fresh))
-        try:
+        with signing_with(self._credentials(connection, fresh=fresh)):
             yield
-        finally:
-            _acting.reset(reset)
+
+    def unrestricted(self, connection: Connection) -> ReadOnlyCredentials:
+        """A session with all that the customer gave: for finding out how much that is, and nothing else."""
+        if connection.role_arn is None:
+            return self.own_credentials()
+        return self.assume_role(connection, external_id=connection.external_id, restricted=False).credentials
 
     def forget(self, connection: Connection) -> None:
         """Drop a tenant's session."""
@@ -116,7 +124,7 @@ class Sessions:
 
     def _credentials(self, connection: Connection, *, fresh: bool) -> ReadOnlyCredentials:
         if connection.role_arn is None:
-            return self._own_credentials()
+            return self.own_credentials()
         if not fresh and (session := self._live_session(connection)):
             return session.credentials
         with self._lock:
@@ -124,17 +132,17 @@ class Sessions:
         with assuming:  # one AssumeRole a tenant at a time; those who waited share what it brought
             if not fresh and (session := self._live_session(connection)):
                 return session.credentials
-            session = self.assume_role(connection, connection.role_arn, external_id=connection.external_id)
+            session = self.assume_role(connection, external_id=connection.external_id)
             self._remember(connection, session)
             return session.credentials
 
-    def _live_session(self, connection: Connection) -> _Session | None:
+    def _live_session(self, connection: Connection) -> AssumedRole | None:
         session = self._sessions.get(connection)
         if session is None or session.expires_at - _RENEW_BEFORE_EXPIRY <= self._clock.now():
             return None
         return session
 
-    def _remember(self, connection: Connection, session: _Session) -> None:
+    def _remember(self, connection: Connection, session: AssumedRole) -> None:
         with self._lock:
             self._sessions[connection] = session
             self._sessions.move_to_end(connection)
@@ -142,7 +150,12 @@ class Sessions:
             if len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)
 
-    def _own_credentials(self) -> ReadOnlyCredentials:
+    def own_credentials(self) -> ReadOnlyCredentials:
+        """Our own identity's credentials.
+
+        Raises:
+            KmsRequestRejected: there are none.
+        """
         credentials = boto3.session.Session().get_credentials()
         if credentials is None:
             raise KmsRequestRejected(
@@ -151,18 +164,22 @@ class Sessions:
             )
         return credentials.get_frozen_credentials()
 
-    def assume_role(self, connection: Connection, role_arn: RoleArn, *, external_id: str | None) -> _Session:
-        """Assume a role, cut down to what we need by a session policy.
+    def assume_role(
+        self, connection: Connection, *, external_id: str | None, restricted: bool = True
+    ) -> AssumedRole:
+        """Assume a tenant's role, cut down to what we need by a session policy unless not ``restricted``.
 
         Raises:
             KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
         """
+        assert connection.role_arn is not None
         arguments: dict[str, Any] = {
-            "RoleArn": str(role_arn),
-            "RoleSessionName": "byok",
+            "RoleArn": str(connection.role_arn),
+            "RoleSessionName": session_name(connection.tenant_id),
             "DurationSeconds": SESSION_SECONDS,
-            "Policy": json.dumps(session_policy(connection.kms_key_arn)),
         }
+        if restricted:
+            arguments["Policy"] = json.dumps(session_policy(connection.kms_key_arn))
         if external_id is not None:
             arguments["ExternalId"] = external_id
         client = self.sts_client(connection.kms_key_arn.region)
@@ -170,8 +187,75 @@ class Sessions:
             reply = client.assume_role(**arguments)["Credentials"]
         except AWS_ERRORS as error:
             error_class = classify(error, STS_ERROR_CLASSES)
-            raise to_byok_error(error, error_class, "AssumeRole", str(role_arn)) from error
+            if error_code(error) == "AccessDenied":
+                self._require_own_identity(connection.kms_key_arn.region)
+            raise to_byok_error(error, error_class, "AssumeRole", str(connection.role_arn)) from error
         credentials = ReadOnlyCredentials(
             reply["AccessKeyId"], reply["SecretAccessKey"], reply["SessionToken"], None
         )
-        return _Session(credentials, reply["Expiration"])
+        return AssumedRole(credentials, reply["Expiration"])
+
+    def caller_account(self, region: str, credentials: ReadOnlyCredentials) -> str:
+        """The AWS account that these credentials act in.
+
+        Raises:
+            KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
+        """
+        try:
+            with signing_with(credentials):
+                return self._caller_client(region).get_caller_identity()["Account"]
+        except AWS_ERRORS as error:
+            error_class = classify(error, STS_ERROR_CLASSES)
+            raise to_byok_error(error, error_class, "GetCallerIdentity", region) from error
+
+    def _caller_client(self, region: str) -> "STSClient":
+        with self._lock:
+            if region not in self._caller_clients:
+                self._caller_clients[region] = _tenant_session().client(
+                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=_CLIENT_CONFIG
+                )
+            return self._caller_clients[region]
+
+    def _require_own_identity(self, region: str) -> None:
+        """Tell a customer's refusal from our own identity that lost sts:AssumeRole: try a role of our own.
+
+        Raises:
+            KmsRequestRejected: that one refuses us, too.
+        """
+        if self._canary_role is None:
+            return
+        try:
+            self.sts_client(region).assume_role(
+                RoleArn=str(self._canary_role), RoleSessionName="byok.canary", DurationSeconds=SESSION_SECONDS
+            )
+        except AWS_ERRORS as error:
+            raise KmsRequestRejected(
+                f"our own canary role {self._canary_role} refuses us, too: {error_code(error)}",
+                remedy="give the workers' role sts:AssumeRole again; no tenant is suspended for it",
+            ) from error
+
+
+def _tenant_session() -> boto3.session.Session:
+    """A session whose clients sign with the credentials that `signing_with` sets."""
+    core = botocore.session.Session()
+    core._credentials = _TenantCredentials()  # type: ignore[attr-defined]  # there is no public setter
+    return boto3.session.Session(botocore_session=core)
+
+
+def session_name(tenant_id: UUID) -> str:
+    """What the customer's CloudTrail shows as the session: the tenant's id, and the host that asks.
+
+    AWS allows 64 of ``[\\w+=,.@-]``.
+    """
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+    return f"byok.{tenant_id}.{host}"[:64]
+
+
+@contextmanager
+def signing_with(credentials: ReadOnlyCredentials) -> Iterator[None]:
+    """Sign KMS requests inside the block with these credentials."""
+    reset = _acting.set(credentials)
+    try:
+        yield
+    finally:
+        _acting.reset(reset)

@@ -1,30 +1,23 @@
-"""Registering tenants and keys, and changing their settings."""
+"""Tenants and keys: creating keys, changing their settings, showing what there is."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from byok.core.model import (
     AuditEvent,
-    Check,
-    Connection,
     Key,
     KeyVersion,
-    KmsKeyArn,
     OpenWork,
-    RoleArn,
     Rotation,
     RotationReason,
     Tenant,
-    TenantEvent,
-    TenantState,
     check_lease_ttl,
     check_name,
     check_rotation_period,
 )
-from byok.errors import ConnectionFixed, NotReady
-from byok.ports import Clock, Kms, Random, Store
+from byok.core.rotation_period import resolve_rotation_period
+from byok.ports import Clock, Random, Store
 from byok.services.requests import Requested, RotationRequests
 from byok.services.suspension import require_active
 
@@ -39,121 +32,51 @@ class KeyDetails:
     rotations: Sequence[Rotation]
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The result of checking a tenant's connection."""
-
-    tenant: Tenant
-    checks: Sequence[Check]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
-
-
 class Registry:
-    """Tenants and keys."""
+    """Tenants and keys. ``longest`` is the vendor's bound on every rotation period."""
 
     def __init__(
-        self, store: Store, kms: Kms, requests: RotationRequests, clock: Clock, random: Random
+        self, store: Store, requests: RotationRequests, clock: Clock, random: Random, longest: timedelta
     ) -> None:
         self._store = store
-        self._kms = kms
         self._requests = requests
         self._clock = clock
         self._random = random
-
-    def add_tenant(self, name: str, *, actor: str) -> Tenant:
-        """Register a tenant, pending, with an external id of its own.
-
-        Raises:
-            InvalidName, DuplicateTenant.
-        """
-        now = self._clock.now()
-        tenant = Tenant(
-            id=self._random.uuid(),
-            name=check_name("tenant", name),
-            state=TenantState.PENDING,
-            external_id=f"byok-{secrets.token_urlsafe(24)}",  # 192 bits; AWS allows 2 to 1,224 characters
-            created_at=now,
-        )
-        with self._store.transaction() as tx:
-            tx.tenants.add(tenant)
-            tx.audit.append(tenant.id, now, actor, "tenant.added", tenant=tenant.name)
-        return tenant
-
-    def verify_tenant(
-        self,
-        name: str,
-        *,
-        actor: str,
-        kms_key_arn: str | None = None,
-        role_arn: str | None = None,
-    ) -> Verification:
-        """Check a tenant's connection; a pending tenant whose checks all pass becomes active.
-
-        The ARNs are needed the first time, and stored. An active or suspended tenant keeps its
-        connection: another KMS key is a migration.
-
-        Raises:
-            UnknownTenant, InvalidArn, KmsKeyTaken, RoleTaken, ConnectionFixed, NotReady (no ARN known),
-            KmsUnavailable.
-        """
-        with self._store.transaction() as tx:
-            tenant = tx.tenants.get(name)
-            if tenant.state is TenantState.PENDING and kms_key_arn is not None:
-                tenant = replace(tenant, connection=_connection(tenant, kms_key_arn, role_arn))
-                assert tenant.connection is not None
-                tx.tenants.set_connection(tenant, tenant.connection)
-        _require_same(tenant, kms_key_arn, role_arn)
-        if tenant.connection is None:
-            raise NotReady(
-                f"tenant {name!r} has no KMS key yet",
-                remedy=f"byok tenant verify {name} --kms-key-arn ARN --role-arn ARN",
-            )
-        checks = self._kms.check_connection(tenant.connection, tenant.id)
-        verification = Verification(tenant, checks)
-        action = "tenant.verified" if verification.passed else "tenant.verification-failed"
-        now = self._clock.now()
-        with self._store.transaction() as tx:
-            if verification.passed and tenant.state is TenantState.PENDING:
-                verification = replace(
-                    verification, tenant=tx.tenants.transition(tenant, TenantEvent.VERIFY, now)
-                )
-            tx.audit.append(
-                tenant.id, now, actor, action,
-                kms_key_arn=str(tenant.connection.kms_key_arn),
-                failed=", ".join(check.name for check in checks if not check.passed),
-            )  # fmt: skip
-        return verification
+        self._longest = longest
 
     def create_key(
         self,
         tenant_name: str,
         key_name: str,
         *,
-        rotation_period: timedelta,
+        rotation_period: timedelta | None,
         lease_ttl: timedelta,
         actor: str,
     ) -> tuple[Key, Requested]:
         """Create a key and request its first version, which a worker generates.
+
+        ``rotation_period`` counts where the customer's KMS key says nothing; None leaves it to the default.
 
         Raises:
             InvalidName, OutOfBounds, UnknownTenant, TenantNotActive, DuplicateKey.
         """
         now = self._clock.now()
         check_name("key", key_name)
-        check_rotation_period(rotation_period)
+        if rotation_period is not None:
+            check_rotation_period(rotation_period)
         check_lease_ttl(lease_ttl)
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             require_active(tenant)
-            key = Key(self._random.uuid(), tenant.id, key_name, rotation_period, lease_ttl, now)
+            period, source = resolve_rotation_period(rotation_period, tenant.kms_key_rotation, self._longest)
+            key = Key(
+                self._random.uuid(), tenant.id, key_name, period, lease_ttl, now,
+                rotation_setting=rotation_period, rotation_source=source,
+            )  # fmt: skip
             tx.keys.add(key)
             tx.audit.append(
                 tenant.id, now, actor, "key.created",
-                key=key.name, rotation_period_seconds=int(rotation_period.total_seconds()),
+                key=key.name, rotation_period_seconds=int(period.total_seconds()), source=source.value,
                 lease_ttl_seconds=int(lease_ttl.total_seconds()),
             )  # fmt: skip
             requested = self._requests.record_in(
@@ -174,7 +97,8 @@ class Registry:
     ) -> Key:
         """Change a key's rotation period and cache TTL, or when its next rotation is due.
 
-        A new period counts from the latest activation.
+        A new period counts from the latest activation. One that the customer's KMS key asks for goes
+        before it: see ``rotation_source`` of what is returned.
 
         Raises:
             OutOfBounds, UnknownTenant, UnknownKey.
@@ -184,20 +108,23 @@ class Registry:
             tenant = tx.tenants.get(tenant_name)
             key = tx.keys.lock(tx.keys.get(tenant, key_name).id)
             active = tx.versions.find_active(key.id)
-            period = check_rotation_period(rotation_period or key.rotation_period)
+            if rotation_period is not None:
+                key = replace(key, rotation_setting=check_rotation_period(rotation_period))
+            period, source = resolve_rotation_period(
+                key.rotation_setting, tenant.kms_key_rotation, self._longest
+            )
             due = _next_due(key, active, period, now, next_in)
             key = replace(
                 key,
                 rotation_period=period,
+                rotation_source=source,
                 lease_ttl=check_lease_ttl(key.lease_ttl if lease_ttl is None else lease_ttl),
                 next_rotation_at=due,
             )
-            tx.keys.update(
-                key.id, rotation_period=period, lease_ttl=key.lease_ttl, next_rotation_at=key.next_rotation_at
-            )
+            tx.keys.update(key)
             tx.audit.append(
                 tenant.id, now, actor, "key.rotation-set",
-                key=key.name, rotation_period_seconds=int(period.total_seconds()),
+                key=key.name, rotation_period_seconds=int(period.total_seconds()), source=source.value,
                 lease_ttl_seconds=int(key.lease_ttl.total_seconds()),
                 next_rotation_at=None if due is None else due.isoformat(),
             )  # fmt: skip
@@ -225,24 +152,6 @@ class Registry:
         """A tenant's audit events, oldest first."""
         with self._store.transaction() as tx:
             return tx.audit.list(tx.tenants.get(tenant_name).id)
-
-
-def _connection(tenant: Tenant, kms_key_arn: str, role_arn: str | None) -> Connection:
-    role = None if role_arn is None else RoleArn.parse(role_arn)
-    return Connection(KmsKeyArn.parse(kms_key_arn), tenant.external_id, role)
-
-
-def _require_same(tenant: Tenant, kms_key_arn: str | None, role_arn: str | None) -> None:
-    if tenant.connection is None:
-        return
-    stored_role = tenant.connection.role_arn
-    if (kms_key_arn or str(tenant.connection.kms_key_arn)) != str(tenant.connection.kms_key_arn) or (
-        role_arn is not None and role_arn != str(stored_role)
-    ):
-        raise ConnectionFixed(
-            f"tenant {tenant.name!r} is connected to another KMS key or role",
-            remedy="a verified tenant keeps its connection; moving to another KMS key is a migration",
-        )
 
 
 def _next_due(

@@ -6,7 +6,7 @@ Retries live in the row, too: an attempt that failed is due again at the row's `
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from byok.core.encryption_context import version_context
@@ -22,7 +22,7 @@ from byok.core.model import (
     VersionEvent,
     VersionState,
 )
-from byok.errors import ByokError, GaveUp, KmsAccessRevoked, LostRace, StoreUnavailable
+from byok.errors import ByokError, GaveUp, KmsAccessRevoked, KmsBackingOff, LostRace, StoreUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Metrics, Random, Store
@@ -86,7 +86,7 @@ class Rotations:
 
     def _attempt(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
         try:
-            if rotation.attempts > MAX_ATTEMPTS:
+            if rotation.tries > MAX_ATTEMPTS:
                 last = f"; the last: {rotation.failure}" if rotation.failure else ""
                 raise GaveUp(f"{MAX_ATTEMPTS} attempts came to no end{last}")
             require_active(tenant)
@@ -98,8 +98,11 @@ class Rotations:
             self._suspensions.revoked(tenant, refusal, actor="rotation")
             self._fail(tenant, key, rotation, refusal)
             raise
+        except KmsBackingOff as error:
+            self._defer(rotation, error)
+            raise
         except ByokError as error:
-            if error.retryable and rotation.attempts < MAX_ATTEMPTS:
+            if error.retryable and rotation.tries < MAX_ATTEMPTS:
                 self._give_back(rotation, error.code, f"{error.code}: {error.message}")
             else:
                 self._fail(tenant, key, rotation, error)
@@ -195,12 +198,8 @@ class Rotations:
                 event = VersionEvent.COMPROMISE if compromised else VersionEvent.RETIRE
                 tx.versions.transition(previous, event, now)
             tx.versions.transition(versions[rotation.version_number - 1], VersionEvent.ACTIVATE, now)
-            tx.keys.update(
-                key.id,
-                rotation_period=key.rotation_period,
-                lease_ttl=key.lease_ttl,
-                next_rotation_at=next_rotation_time(now, key.rotation_period, self._random.fraction()),
-            )
+            due = next_rotation_time(now, key.rotation_period, self._random.fraction())
+            tx.keys.update(replace(key, next_rotation_at=due))
             tx.audit.append(
                 tenant.id, now, "rotation", "version.activated",
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id),
@@ -210,13 +209,25 @@ class Rotations:
         return done
 
     def _give_back(self, rotation: Rotation, code: str, failure: str) -> None:
-        wake_at = self._clock.now() + retry_delay(rotation.attempts, self._random.fraction())
+        wake_at = self._clock.now() + retry_delay(rotation.tries, self._random.fraction())
+        self._release(rotation, wake_at, failure)
+        self._metrics.rotation_tried_again(code)
+
+    def _defer(self, rotation: Rotation, backing_off: KmsBackingOff) -> None:
+        """Give back a rotation whose KMS was not asked: that says nothing about the rotation."""
+        wait_seconds = backing_off.retry_after_seconds * (1 + self._random.fraction())
+        wake_at = self._clock.now() + timedelta(seconds=wait_seconds)
+        self._release(rotation, wake_at, f"{backing_off.code}: {backing_off.message}", deferred=True)
+        self._metrics.rotation_tried_again(backing_off.code)
+
+    def _release(
+        self, rotation: Rotation, wake_at: datetime, failure: str, *, deferred: bool = False
+    ) -> None:
         try:
             with self._store.transaction() as tx:
-                tx.rotations.release(rotation, wake_at, failure)
+                tx.rotations.release(rotation, wake_at, failure, deferred=deferred)
         except StoreUnavailable as error:
             log.warning("claim_lapses", rotation=str(rotation.id), error=error.message)
-        self._metrics.rotation_tried_again(code)
 
     def _fail(self, tenant: Tenant, key: Key, claimed: Rotation, error: ByokError) -> None:
         """End a rotation: its pending version is rejected, the key is tried again later if it is due.
@@ -238,13 +249,7 @@ class Rotations:
                     tx.versions.transition(version, VersionEvent.REJECT, now)
             failed = tx.rotations.transition(rotation, RotationEvent.FAIL, now, failure=failure)
             retry_at = now + min(key.rotation_period, RETRY_FAILED_AFTER)
-            key = replace(key, next_rotation_at=max(key.next_rotation_at or now, retry_at))
-            tx.keys.update(
-                key.id,
-                rotation_period=key.rotation_period,
-                lease_ttl=key.lease_ttl,
-                next_rotation_at=key.next_rotation_at,
-            )
+            tx.keys.update(replace(key, next_rotation_at=max(key.next_rotation_at or now, retry_at)))
             tx.audit.append(
                 tenant.id, now, "rotation", "rotation.failed",
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,

@@ -26,7 +26,6 @@ _BATCH = 100
 # The sweeper publishes up to this many waiting messages: with a longer queue a request that nobody took
 # yet is more likely waiting than lost, and publishing it again would only lengthen the queue.
 _MAX_BACKLOG = 1000
-_PROBED_STATES = (TenantState.ACTIVE, TenantState.SUSPENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,7 @@ class Periods:
     sweep: timedelta
     probe: timedelta
     validate: timedelta
+    sync_rotation: timedelta
 
 
 class Scheduling:
@@ -62,6 +62,7 @@ class Scheduling:
             Job.SWEEP: (periods.sweep, self.sweep),
             Job.PROBE: (periods.probe, self.publish_probes),
             Job.VALIDATE: (periods.validate, self.publish_validations),
+            Job.SYNC_ROTATION: (periods.sync_rotation, self.publish_syncs),
         }
 
     def tick(self, job: Job) -> int | None:
@@ -161,9 +162,17 @@ class Scheduling:
 
     def publish_probes(self) -> int:
         """Publish a liveness probe for every tenant whose access matters."""
-        with self._store.transaction() as tx:
-            names = [tenant.name for tenant in tx.tenants.list() if tenant.state in _PROBED_STATES]
+        names = self._tenants_that_are(TenantState.ACTIVE, TenantState.SUSPENDED)
         return self._publish_all([partial(self._queue.probe, name) for name in names])
+
+    def publish_syncs(self) -> int:
+        """Publish, for every active tenant, a look at what its KMS key says of rotation."""
+        names = self._tenants_that_are(TenantState.ACTIVE)
+        return self._publish_all([partial(self._queue.sync_rotation, name) for name in names])
+
+    def _tenants_that_are(self, *states: TenantState) -> Sequence[str]:
+        with self._store.transaction() as tx:
+            return [tenant.name for tenant in tx.tenants.list() if tenant.state in states]
 
     def publish_validations(self) -> int:
         """Publish a validation of the active version of every key of every active tenant."""

@@ -41,7 +41,7 @@ class Suspensions:
         self.suspend(
             tenant,
             Suspension(
-                reason="access to the KMS key was revoked",
+                reason=refusal.reason,
                 since=self._clock.now(),
                 aws_code=refusal.aws_code,
                 request_id=refusal.request_id,

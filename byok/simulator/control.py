@@ -52,6 +52,25 @@ class SimulatorControl:
         """Lift all rules."""
         self._ask("DELETE", "faults")
 
+    def advance_clock(self, seconds: float) -> None:
+        """Let the simulator's time jump ahead: sessions expire, changes propagate. It never goes back."""
+        self._ask("POST", "clock", {"seconds": seconds})
+
+    def delay_propagation(self, seconds: float) -> None:
+        """From now on changes of roles and key policies are seen after ``seconds`` only; 0: at once."""
+        self._ask("POST", "propagation", {"seconds": seconds})
+
+    def put_key_in_state(self, key_arn: str, state: str, manager: str = "CUSTOMER") -> None:
+        """Give a key a state or manager that no call brings about, such as PendingImport or AWS."""
+        self._ask("POST", "key-state", {"key_arn": key_arn, "state": state, "manager": manager})
+
+    def cloudtrail(self, account: str) -> list[dict[str, Any]]:
+        """An account's trail: the records that its owner reads in AWS CloudTrail, oldest first."""
+        trail: list[dict[str, Any]] = self._ask("GET", f"cloudtrail?{urlencode({'account': account})}")[
+            "Records"
+        ]
+        return trail
+
     def calls(self, **matching: str) -> list[dict[str, Any]]:
         """The calls so far, oldest first, whose fields equal ``matching`` (see `faults.Call`)."""
         found: list[dict[str, Any]] = self._ask("GET", f"calls?{urlencode(matching)}")

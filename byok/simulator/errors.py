@@ -11,9 +11,11 @@ class AwsError(Exception):
         self.status = status
 
 
-def access_denied(principal: str, action: str, resource: str) -> AwsError:
-    """KMS's refusal."""
+def access_denied(principal: str, action: str, resource: str, why: str = "") -> AwsError:
+    """KMS's refusal. ``why`` names the policy at fault, as the IAM User Guide lists it under "Troubleshoot
+    access denied error messages"."""
     return AwsError(
         "AccessDeniedException",
-        f"User: {principal} is not authorized to perform: {action} on resource: {resource}",
+        f"User: {principal} is not authorized to perform: {action} on resource: {resource}"
+        + (f" {why}" if why else ""),
     )

@@ -16,8 +16,9 @@ _LOG_LENGTH = 100_000
 class Rule:
     """Which calls fail, and how. Everything left out matches every call.
 
-    ``times``: how often it strikes, None for always. ``code``: an AWS error. ``html_status``: a
-    gateway's page. ``reset``: the connection breaks. A rule with a delay alone slows calls down.
+    ``times``: how often it strikes, None for always. ``code`` and ``message``: an AWS error.
+    ``html_status``: a gateway's page. ``reset``: the connection breaks. ``reply_key_id`` and
+    ``reply_account``: the answer is right but for these. A rule with a delay alone slows calls down.
     ``struck``: how often it did.
     """
 
@@ -29,6 +30,9 @@ class Rule:
     probability: float = 1.0
     delay_seconds: float = 0.0
     code: str | None = None
+    message: str = "ordered fault"
+    reply_key_id: str | None = None
+    reply_account: str | None = None
     http_status: int = 400
     html_status: int | None = None
     reset: bool = False
@@ -46,7 +50,12 @@ class Call:
     key_arn: str
     outcome: str
     request_id: str
+    region: str = ""
     context: dict[str, str] = field(default_factory=dict)
+    dry_run: bool = False
+    session_arn: str = ""
+    session_name: str = ""
+    external_id: str = ""
 
 
 class Faults:
@@ -105,7 +114,11 @@ class CallLog:
 
     def to_json(self) -> list[dict[str, Any]]:
         """All calls."""
-        return [asdict(call) for call in list(self._calls)]
+        return [asdict(call) for call in tuple(self._calls)]
+
+    def list(self) -> list[Call]:
+        """All calls."""
+        return [*self._calls]
 
     def clear(self) -> None:
         """Forget all calls."""

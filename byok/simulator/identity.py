@@ -22,13 +22,16 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True)
 class Principal:
-    """A caller. ``session_policy`` narrows what an assumed role may do."""
+    """A caller. ``session_policy`` narrows what an assumed role may do; ``arn`` is the role's, as
+    ``aws:PrincipalArn`` has it, and ``session_arn`` that of its session, as CloudTrail shows it."""
 
     account: str
     arn: str
     is_admin: bool = False
     is_vendor: bool = False
     session_policy: dict[str, Any] | None = None
+    session_arn: str = ""
+    issued_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,17 @@ class Identities:
             )
         return session.principal
 
-    def open_session(self, role: Role, session_policy: dict[str, Any] | None, seconds: int) -> Session:
+    def open_session(
+        self, role: Role, session_policy: dict[str, Any] | None, seconds: int, name: str
+    ) -> Session:
         """Hand out credentials of a role."""
-        principal = Principal(role.account_id, role.arn, session_policy=session_policy)
+        principal = Principal(
+            role.account_id,
+            role.arn,
+            session_policy=session_policy,
+            session_arn=f"arn:aws:sts::{role.account_id}:assumed-role/{role.name}/{name}",
+            issued_at=self._clock(),
+        )
         session = Session(
             access_key_id="ASIA" + secrets.token_hex(8).upper(),
             secret_access_key=secrets.token_urlsafe(30),

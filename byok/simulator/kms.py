@@ -5,19 +5,18 @@ after authorisation.
 """
 
 import base64
-import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from moto.iam.models import Role
-from moto.kms.models import Key
+from moto.kms.models import Grant, Key, kms_backends
 
 from byok.simulator.errors import AwsError, access_denied
 from byok.simulator.identity import Principal, find_role
 from byok.simulator.keys import KeyStore
 from byok.simulator.policy import Decision, Question, evaluate
+from byok.simulator.propagation import Propagation
 
 # "Cross-account use: Yes" in the API reference, of what byok could want.
 CROSS_ACCOUNT = frozenset(
@@ -26,6 +25,10 @@ CROSS_ACCOUNT = frozenset(
     | {"GetKeyRotationStatus", "CreateGrant", "ListGrants", "RevokeGrant", "RetireGrant"}
 )
 _CRYPTO = frozenset({"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "Decrypt", "ReEncrypt"})
+_NO_RESOURCE = (
+    "because the resource does not exist in this Region, no resource-based policies allow access, "
+    "or a resource-based policy explicitly denies access"
+)
 _NOT_WHILE_PENDING = frozenset(
     {"EnableKey", "DisableKey", "ScheduleKeyDeletion", "EnableKeyRotation", "DisableKeyRotation"}
     | {"RotateKeyOnDemand", "CreateGrant"}
@@ -45,8 +48,9 @@ Parameters = dict[str, Any]
 class Kms:
     """Answers KMS requests. ``handle`` returns None where moto is to answer the adjusted parameters."""
 
-    def __init__(self, keys: KeyStore) -> None:
+    def __init__(self, keys: KeyStore, propagation: Propagation) -> None:
         self.keys = keys
+        self._propagation = propagation
         self._operations: dict[str, Callable[[Key, Parameters], dict[str, Any]]] = {
             "GenerateDataKey": self._generate_data_key,
             "GenerateDataKeyWithoutPlaintext": self._generate_without_plaintext,
@@ -82,6 +86,8 @@ class Kms:
         self._check_state(operation, key)
         if operation in _BY_BARE_ID:
             parameters["KeyId"] = key.id
+        if operation == "PutKeyPolicy":
+            self._propagation.will_change_key(key)
         self._check_dry_run(operation, key, parameters)
         if operation == "EnableKeyRotation":
             self.keys.materials(key).rotation_period_days = parameters.get("RotationPeriodInDays", 365)
@@ -109,22 +115,33 @@ class Kms:
         question = Question(
             principal.arn, principal.account, action, key.arn, _condition_keys(context, principal)
         )
-        denied = access_denied(principal.arn, action, key.arn)
         if not same_account and operation not in CROSS_ACCOUNT:
-            raise denied
-        by_key_policy = evaluate([json.loads(key.policy)], question)
-        if by_key_policy is not Decision.ALLOW:
-            raise denied
+            raise access_denied(principal.arn, action, key.arn, _NO_RESOURCE)
+        layers = [("resource-based", [self._propagation.key_policy(key)])]
         if not principal.is_vendor:
             # The default key policy delegates to the account's IAM, and across accounts both sides must
             # allow: the role's own policy, too. What the vendor's side allows its workers is not modelled.
-            role = find_role(principal.arn)
-            policies = [] if role is None else _role_policies(role)
-            if evaluate(policies, question) is not Decision.ALLOW:
-                raise denied
-        narrowed = principal.session_policy
-        if narrowed is not None and evaluate([narrowed], question) is not Decision.ALLOW:
-            raise denied
+            seen = self._propagation.role(principal.arn, find_role(principal.arn))
+            layers.append(("identity-based", seen.permissions))
+        if principal.session_policy is not None:
+            layers.append(("session", [principal.session_policy]))
+        decisions = [(name, evaluate(policies, question)) for name, policies in layers]
+        if self._is_granted(key, operation, context, principal):
+            # A grant stands in for an Allow of the key policy; a Deny still wins.
+            decisions[0] = (decisions[0][0], max(decisions[0][1], Decision.ALLOW, key=_by_strength))
+            decisions = [one for one in decisions if one[0] != "identity-based" or one[1] is Decision.DENY]
+        for name, decision in decisions:
+            if decision is Decision.DENY:
+                why = f"with an explicit deny in a{'n' if name[0] == 'i' else ''} {name} policy"
+                raise access_denied(principal.arn, action, key.arn, why)
+        for name, decision in decisions:
+            if decision is not Decision.ALLOW:
+                why = f"because no {name} policy allows the {action} action"
+                raise access_denied(principal.arn, action, key.arn, why)
+
+    def _is_granted(self, key: Key, operation: str, context: dict[str, str], principal: Principal) -> bool:
+        grants = list(kms_backends[key.account_id][key.region].keys[key.id].grants.values())
+        return any(_grant_allows(grant, operation, context, principal) for grant in grants)
 
     def _check_state(self, operation: str, key: Key) -> None:
         """As the table "Key states of AWS KMS keys" of the Developer Guide has it."""
@@ -224,11 +241,23 @@ def _condition_keys(context: dict[str, str], principal: Principal) -> dict[str, 
     keys |= {f"kms:encryptioncontext:{name.lower()}": [value] for name, value in context.items()}
     if context:
         keys["kms:encryptioncontextkeys"] = list(context)
+    if principal.issued_at is not None:
+        keys["aws:tokenissuetime"] = [f"{principal.issued_at:%Y-%m-%dT%H:%M:%SZ}"]
     return keys
 
 
-def _role_policies(role: Role) -> list[dict[str, Any]]:
-    return [json.loads(document) for document in role.policies.values()]
+def _by_strength(decision: Decision) -> int:
+    return [Decision.SILENT, Decision.ALLOW, Decision.DENY].index(decision)
+
+
+def _grant_allows(grant: Grant, operation: str, context: dict[str, str], principal: Principal) -> bool:
+    if grant.grantee_principal != principal.arn or operation not in grant.operations:
+        return False
+    wanted = grant.constraints or {}
+    exact, subset = wanted.get("EncryptionContextEquals"), wanted.get("EncryptionContextSubset", {})
+    if operation in _CRYPTO and exact is not None and exact != context:
+        return False
+    return operation not in _CRYPTO or subset.items() <= context.items()
 
 
 def _would_have_succeeded() -> AwsError:

@@ -6,8 +6,9 @@ an Allow does not apply and a Deny does: it fails closed.
 """
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -125,7 +126,11 @@ def _like(value: str, wanted: str) -> bool:
     return fnmatch.fnmatchcase(value, wanted.replace("[", "[[]"))
 
 
-_OPERATORS = {
+def _before(value: str, wanted: str) -> bool:
+    return datetime.fromisoformat(value) < datetime.fromisoformat(wanted)
+
+
+_OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "StringEquals": _equals,
     "StringNotEquals": _equals,
     "StringEqualsIgnoreCase": _equals_ignoring_case,
@@ -136,6 +141,8 @@ _OPERATORS = {
     "ArnNotEquals": _like,
     "ArnNotLike": _like,
     "Bool": _equals_ignoring_case,
+    "DateLessThan": _before,
+    "DateGreaterThan": lambda value, wanted: _before(wanted, value),
 }
 
 

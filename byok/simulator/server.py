@@ -5,7 +5,8 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,12 +15,13 @@ from uuid import uuid4
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from byok.simulator import sts
+from byok.simulator import cloudtrail, sts
 from byok.simulator.errors import AwsError
 from byok.simulator.faults import CallLog, Faults, Rule
-from byok.simulator.identity import Identities, Principal
+from byok.simulator.identity import Identities, Principal, find_role
 from byok.simulator.keys import KeyStore
 from byok.simulator.kms import MUTATING, Kms
+from byok.simulator.propagation import Propagation
 from byok.simulator.state import StateFile
 
 Environ = dict[str, Any]
@@ -36,13 +38,33 @@ class Simulator:
     """The WSGI application."""
 
     def __init__(self, state_file: Path, clock: Callable[[], datetime] = utc_now) -> None:
+        self._clock_offset = timedelta(0)
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._identities = Identities(clock)
-        self._kms = Kms(KeyStore())
+
+        def now() -> datetime:
+            return clock() + self._clock_offset
+
+        self._identities = Identities(now)
+        self._propagation = Propagation(now)
+        self._kms = Kms(KeyStore(), self._propagation)
         self._faults = Faults()
-        self._log = CallLog(clock)
+        self._log = CallLog(now)
         self._state = StateFile(state_file, self._kms.keys)
         self._state.load()
+        self._controls: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "GET health": lambda _: {"status": "ok"},
+            "POST faults": lambda rule: {"id": self._faults.add(rule)},
+            "GET faults": lambda _: self._faults.to_json(),
+            "DELETE faults": lambda _: self._faults.clear(),
+            "GET calls": self._find_calls,
+            "DELETE calls": lambda _: self._log.clear(),
+            "GET cloudtrail": lambda asked: {
+                "Records": cloudtrail.records(self._log.list(), asked["account"])
+            },
+            "POST clock": self._advance_clock,
+            "POST propagation": self._delay_propagation,
+            "POST key-state": self._put_key_in_state,
+        }
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -58,8 +80,8 @@ class Simulator:
         if service == "kms":
             return self._answer_kms(environ, body, start_response, access_key_id, region, request_id)
         if service == "sts":
-            return self._answer_sts(environ, body, start_response, access_key_id, request_id)
-        return self._answer_iam(environ, body, start_response, access_key_id, request_id)
+            return self._answer_sts(environ, body, start_response, access_key_id, region, request_id)
+        return self._answer_others(environ, body, start_response, access_key_id, service, request_id)
 
     # --- KMS --------------------------------------------------------------------------------------
 
@@ -81,15 +103,23 @@ class Simulator:
             "key_arn": str(parameters.get("KeyId", "")),
             "request_id": request_id,
             "context": parameters.get("EncryptionContext", {}),
+            "dry_run": bool(parameters.get("DryRun")),
+            "region": region,
         }
         try:
             principal = self._identities.resolve(access_key_id)
-            told |= {"account": principal.account, "principal": principal.arn}
+            told |= {
+                "account": principal.account,
+                "principal": principal.arn,
+                "session_arn": principal.session_arn,
+            }
             rule = self._faults.pick(operation, _key_account(told), told["key_arn"])
             if rule is not None and (broken := _strike(rule, environ, start_response)) is not None:
                 self._log.add(outcome=rule.code or "fault", **told)
                 return broken
             reply, key = self._kms.handle(operation, parameters, principal, region)
+            if rule is not None and rule.reply_key_id is not None and reply is not None:
+                reply["KeyId"] = rule.reply_key_id
         except AwsError as error:
             self._log.add(outcome=error.code, **told)
             return _json_error(start_response, error, request_id)
@@ -112,6 +142,7 @@ class Simulator:
         body: bytes,
         start_response: StartResponse,
         access_key_id: str,
+        region: str,
         request_id: str,
     ) -> Iterable[bytes]:
         form = sts.parse_form(body)
@@ -122,15 +153,24 @@ class Simulator:
             "principal": "",
             "key_arn": form.get("RoleArn", ""),
             "request_id": request_id,
+            "region": region,
+            "session_name": form.get("RoleSessionName", ""),
+            "external_id": form.get("ExternalId", ""),
         }
         try:
             principal = _as_sts(lambda: self._identities.resolve(access_key_id))
-            told |= {"account": principal.account, "principal": principal.arn}
+            told |= {
+                "account": principal.account,
+                "principal": principal.arn,
+                "session_arn": principal.session_arn,
+            }
             rule = self._faults.pick(action, _key_account(told), told["key_arn"])
             if rule is not None and (broken := _strike(rule, environ, start_response, xml=True)) is not None:
                 self._log.add(outcome=rule.code or "fault", **told)
                 return broken
-            xml = sts.call(self._identities, principal, form, request_id)
+            if rule is not None and rule.reply_account is not None:
+                principal = replace(principal, account=rule.reply_account)
+            xml = sts.call(self._identities, self._propagation, principal, form, request_id)
         except AwsError as error:
             self._log.add(outcome=error.code, **told)
             reply = sts.error_xml(error, request_id)
@@ -138,12 +178,13 @@ class Simulator:
         self._log.add(outcome="ok", **told)
         return _respond(start_response, 200, xml, "text/xml", request_id)
 
-    def _answer_iam(
+    def _answer_others(
         self,
         environ: Environ,
         body: bytes,
         start_response: StartResponse,
         access_key_id: str,
+        service: str,
         request_id: str,
     ) -> Iterable[bytes]:
         try:
@@ -153,6 +194,10 @@ class Simulator:
         except AwsError as error:
             reply = sts.error_xml(error, request_id)
             return _respond(start_response, error.status, reply, "text/xml", request_id)
+        role_name = sts.parse_form(body).get("RoleName")
+        if service == "iam" and role_name is not None:
+            arn = f"arn:aws:iam::{principal.account}:role/{role_name}"
+            self._propagation.will_change_role(arn, find_role(arn))
         return self._forward(environ, body, start_response, principal.account, "Iam")
 
     def _forward(
@@ -171,29 +216,36 @@ class Simulator:
     # --- control plane ----------------------------------------------------------------------------
 
     def _control(self, environ: Environ, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
-        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO'].removeprefix('/_sim/')}"
-        answer: Any = {}
-        match request:
-            case "GET health":
-                answer = {"status": "ok"}
-            case "POST faults":
-                answer = {"id": self._faults.add(json.loads(body))}
-            case "GET faults":
-                answer = self._faults.to_json()
-            case "DELETE faults":
-                self._faults.clear()
-            case "GET calls":
-                wanted = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
-                answer = [
-                    call
-                    for call in self._log.to_json()
-                    if all(call.get(name) == value for name, value in wanted.items())
-                ]
-            case "DELETE calls":
-                self._log.clear()
-            case _:
-                return _respond(start_response, 404, b"{}", "application/json", "-")
-        return _respond(start_response, 200, json.dumps(answer).encode(), "application/json", "-")
+        """Answer ``METHOD /_sim/PATH``; docs/simulator.md lists them."""
+        asked = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO'].removeprefix('/_sim/')}"
+        query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+        handler = self._controls.get(asked)
+        if handler is None:
+            return _respond(start_response, 404, b"{}", "application/json", "-")
+        answer = handler(json.loads(body) if body else query)
+        return _respond(
+            start_response,
+            200,
+            json.dumps({} if answer is None else answer).encode(),
+            "application/json",
+            "-",
+        )
+
+    def _find_calls(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        calls = self._log.to_json()
+        return [call for call in calls if all(call.get(name) == value for name, value in wanted.items())]
+
+    def _advance_clock(self, order: dict[str, Any]) -> None:
+        self._clock_offset += timedelta(seconds=order["seconds"])
+
+    def _delay_propagation(self, order: dict[str, Any]) -> None:
+        self._propagation.delay_seconds = order["seconds"]
+
+    def _put_key_in_state(self, order: dict[str, Any]) -> None:
+        """What no call of ours brings about: PendingImport, Unavailable, Creating …"""
+        parts = order["key_arn"].split(":")
+        key = self._kms.keys.find(order["key_arn"], parts[4], parts[3])
+        key.key_state, key.key_manager = order["state"], order["manager"]
 
 
 def _scope(environ: Environ) -> tuple[str, str, str]:
@@ -234,7 +286,7 @@ def _strike(
         page = b"<html><body>Bad Gateway</body></html>"
         return _respond(start_response, rule.html_status, page, "text/html", request_id)
     if rule.code is not None:
-        error = AwsError(rule.code, "ordered fault", rule.http_status)
+        error = AwsError(rule.code, rule.message, rule.http_status)
         if xml:
             reply = sts.error_xml(error, request_id)
             return _respond(start_response, rule.http_status, reply, "text/xml", request_id)

@@ -1,13 +1,13 @@
 """AWS STS: AssumeRole under the role's trust policy, and GetCallerIdentity."""
 
 import json
-from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from byok.simulator.errors import AwsError
 from byok.simulator.identity import Identities, Principal, find_role
 from byok.simulator.policy import Decision, Question, evaluate
+from byok.simulator.propagation import Propagation
 
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 
@@ -17,7 +17,13 @@ def parse_form(body: bytes) -> dict[str, str]:
     return dict(parse_qsl(body.decode()))
 
 
-def call(identities: Identities, principal: Principal, form: dict[str, str], request_id: str) -> bytes:
+def call(
+    identities: Identities,
+    propagation: Propagation,
+    principal: Principal,
+    form: dict[str, str],
+    request_id: str,
+) -> bytes:
     """Answer an STS request with its XML.
 
     Raises:
@@ -25,9 +31,10 @@ def call(identities: Identities, principal: Principal, form: dict[str, str], req
     """
     match form.get("Action"):
         case "AssumeRole":
-            return _reply("AssumeRole", _assume_role(identities, principal, form), request_id)
+            return _reply("AssumeRole", _assume_role(identities, propagation, principal, form), request_id)
         case "GetCallerIdentity":
-            result = f"<UserId>SIM</UserId><Account>{principal.account}</Account><Arn>{principal.arn}</Arn>"
+            arn = escape(principal.session_arn or principal.arn)
+            result = f"<UserId>SIM</UserId><Account>{principal.account}</Account><Arn>{arn}</Arn>"
             return _reply("GetCallerIdentity", result, request_id)
         case action:
             raise AwsError("InvalidAction", f"Could not find operation {action}")
@@ -41,14 +48,16 @@ def error_xml(error: AwsError, request_id: str) -> bytes:
     ).encode()
 
 
-def _assume_role(identities: Identities, principal: Principal, form: dict[str, str]) -> str:
+def _assume_role(
+    identities: Identities, propagation: Propagation, principal: Principal, form: dict[str, str]
+) -> str:
     role_arn = form["RoleArn"]
     role = find_role(role_arn)
     context = {"aws:principalarn": [principal.arn], "aws:principalaccount": [principal.account]}
     if "ExternalId" in form:
         context["sts:externalid"] = [form["ExternalId"]]
     question = Question(principal.arn, principal.account, "sts:AssumeRole", role_arn, context)
-    trust: dict[str, Any] = {} if role is None else json.loads(role.assume_role_policy_document)
+    trust = propagation.role(role_arn, role).trust or {}
     if role is None or evaluate([trust], question) is not Decision.ALLOW:
         raise AwsError(
             "AccessDenied",
@@ -59,14 +68,14 @@ def _assume_role(identities: Identities, principal: Principal, form: dict[str, s
     if not 900 <= seconds <= int(role.max_session_duration or 3600):
         raise AwsError("ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration")
     policy = json.loads(form["Policy"]) if "Policy" in form else None
-    session = identities.open_session(role, policy, seconds)
+    session = identities.open_session(role, policy, seconds, form["RoleSessionName"])
     return (
         f"<Credentials><AccessKeyId>{session.access_key_id}</AccessKeyId>"
         f"<SecretAccessKey>{session.secret_access_key}</SecretAccessKey>"
         f"<SessionToken>{session.session_token}</SessionToken>"
         f"<Expiration>{session.expires_at:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials>"
         f"<AssumedRoleUser><AssumedRoleId>{role.id}:{escape(form['RoleSessionName'])}</AssumedRoleId>"
-        f"<Arn>{role_arn}</Arn></AssumedRoleUser>"
+        f"<Arn>{escape(session.principal.session_arn)}</Arn></AssumedRoleUser>"
     )
 
 

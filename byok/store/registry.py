@@ -1,16 +1,16 @@
 """The tables of tenants and keys."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from byok.core.lifecycle import TENANT_LIFECYCLE
-from byok.core.model import Connection, Key, Suspension, Tenant, TenantEvent, TenantState
+from byok.core.model import Connection, Key, KmsKeyRotation, Suspension, Tenant, TenantEvent, TenantState
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
-from byok.store.rows import to_key, to_tenant
+from byok.store.rows import from_key, to_key, to_tenant
 from byok.store.translate import translated_errors
 
 _tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
@@ -51,7 +51,7 @@ class TenantTable:
         rows = self._connection.execute(sa.select(_tenants).order_by(_tenants.c.name))
         return [to_tenant(row) for row in rows]
 
-    def set_connection(self, tenant: Tenant, connection: Connection) -> None:
+    def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
         with translated_errors():
             self._connection.execute(
                 _tenants.update()
@@ -59,8 +59,21 @@ class TenantTable:
                 .values(
                     kms_key_arn=str(connection.kms_key_arn),
                     role_arn=None if connection.role_arn is None else str(connection.role_arn),
+                    shares_connection=shared,
                 )
             )
+
+    def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
+        self._connection.execute(
+            _tenants.update()
+            .where(_tenants.c.id == tenant.id)
+            .values(
+                rotation_tag_days=rotation.tag_days,
+                kms_key_rotation_days=rotation.period_days,
+                kms_key_material_id=rotation.material_id,
+                synced_at=at,
+            )
+        )
 
     def transition(
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
@@ -95,17 +108,7 @@ class KeyTable:
 
     def add(self, key: Key) -> None:
         with translated_errors():
-            self._connection.execute(
-                _keys.insert().values(
-                    id=key.id,
-                    tenant_id=key.tenant_id,
-                    name=key.name,
-                    rotation_period_seconds=_seconds(key.rotation_period),
-                    lease_ttl_seconds=_seconds(key.lease_ttl),
-                    created_at=key.created_at,
-                    next_rotation_at=key.next_rotation_at,
-                )
-            )
+            self._connection.execute(_keys.insert().values(from_key(key)))
 
     def get(self, tenant: Tenant, name: str) -> Key:
         condition = sa.and_(_keys.c.tenant_id == tenant.id, _keys.c.name == name)
@@ -135,23 +138,8 @@ class KeyTable:
         ).one()
         return row[0], row[1]
 
-    def update(
-        self,
-        key_id: UUID,
-        *,
-        rotation_period: timedelta,
-        lease_ttl: timedelta,
-        next_rotation_at: datetime | None,
-    ) -> None:
-        self._connection.execute(
-            _keys.update()
-            .where(_keys.c.id == key_id)
-            .values(
-                rotation_period_seconds=_seconds(rotation_period),
-                lease_ttl_seconds=_seconds(lease_ttl),
-                next_rotation_at=next_rotation_at,
-            )
-        )
+    def update(self, key: Key) -> None:
+        self._connection.execute(_keys.update().where(_keys.c.id == key.id).values(from_key(key)))
 
     def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
         open_rotation = sa.exists().where(_rotations.c.key_id == _keys.c.id, schema.OPEN_ROTATION)
@@ -169,7 +157,3 @@ class KeyTable:
         )
         tenants = {row.id: to_tenant(row) for row in found}
         return [(tenants[key.tenant_id], key) for key in due]
-
-
-def _seconds(duration: timedelta) -> int:
-    return int(duration.total_seconds())

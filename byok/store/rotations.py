@@ -182,7 +182,7 @@ class RotationTable:
             .values(claimed_until=until, wake_at=until)
         )
 
-    def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
+    def release(self, rotation: Rotation, wake_at: datetime, failure: str, *, deferred: bool = False) -> None:
         self._connection.execute(
             _rotations.update()
             .where(
@@ -190,7 +190,12 @@ class RotationTable:
                 _rotations.c.attempts == rotation.attempts,
                 schema.OPEN_ROTATION,
             )
-            .values(claimed_until=None, wake_at=wake_at, failure=failure)
+            .values(
+                claimed_until=None,
+                wake_at=wake_at,
+                failure=failure,
+                deferrals=_rotations.c.deferrals + int(deferred),
+            )
         )
 
     def transition(

@@ -13,9 +13,11 @@ from byok.core.model import (
     Key,
     KeyVersion,
     KmsKeyArn,
+    KmsKeyRotation,
     RoleArn,
     Rotation,
     RotationReason,
+    RotationSource,
     RotationState,
     SealedBox,
     Suspension,
@@ -31,7 +33,7 @@ def to_tenant(row: Row[Any]) -> Tenant:
     connection = suspension = None
     if row.kms_key_arn is not None:
         role_arn = None if row.role_arn is None else RoleArn.parse(row.role_arn)
-        connection = Connection(KmsKeyArn.parse(row.kms_key_arn), row.external_id, role_arn)
+        connection = Connection(row.id, KmsKeyArn.parse(row.kms_key_arn), row.external_id, role_arn)
     if row.suspended_at is not None:
         suspension = Suspension(
             row.suspended_reason, row.suspended_at, row.suspended_aws_code, row.suspended_request_id
@@ -46,6 +48,10 @@ def to_tenant(row: Row[Any]) -> Tenant:
         connection=connection,
         verified_at=row.verified_at,
         suspension=suspension,
+        kms_key_rotation=KmsKeyRotation(
+            row.rotation_tag_days, row.kms_key_rotation_days, row.kms_key_material_id
+        ),
+        synced_at=row.synced_at,
     )
 
 
@@ -59,7 +65,27 @@ def to_key(row: Row[Any]) -> Key:
         lease_ttl=timedelta(seconds=row.lease_ttl_seconds),
         created_at=row.created_at,
         next_rotation_at=row.next_rotation_at,
+        rotation_setting=(
+            None if row.rotation_setting_seconds is None else timedelta(seconds=row.rotation_setting_seconds)
+        ),
+        rotation_source=RotationSource(row.rotation_source),
     )
+
+
+def from_key(key: Key) -> dict[str, object]:
+    """The row of a key."""
+    setting = key.rotation_setting
+    return {
+        "id": key.id,
+        "tenant_id": key.tenant_id,
+        "name": key.name,
+        "rotation_period_seconds": int(key.rotation_period.total_seconds()),
+        "rotation_setting_seconds": None if setting is None else int(setting.total_seconds()),
+        "rotation_source": key.rotation_source,
+        "lease_ttl_seconds": int(key.lease_ttl.total_seconds()),
+        "created_at": key.created_at,
+        "next_rotation_at": key.next_rotation_at,
+    }
 
 
 def to_version(row: Row[Any]) -> KeyVersion:
@@ -129,6 +155,7 @@ def to_rotation(row: Row[Any]) -> Rotation:
         requested_by=row.requested_by,
         requested_at=row.requested_at,
         attempts=row.attempts,
+        deferrals=row.deferrals,
         version_number=row.version_number,
         failure=row.failure,
         finished_at=row.finished_at,

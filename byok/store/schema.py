@@ -32,6 +32,7 @@ metadata = MetaData(
 
 Timestamp = DateTime(timezone=True)
 
+NOT_SHARED = text("NOT shares_connection")
 OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
 
 tenants = Table(
@@ -42,14 +43,25 @@ tenants = Table(
     Column("state", Text, nullable=False),
     Column("generation", Integer, nullable=False, comment="grows with every change of state"),
     Column("external_id", Text, nullable=False, unique=True, comment="made by us; sent with AssumeRole"),
-    Column("kms_key_arn", Text, unique=True, comment="the customer's KMS key"),
-    Column("role_arn", Text, unique=True, comment="the customer's role; NULL in key-policy mode"),
+    Column("kms_key_arn", Text, comment="the customer's KMS key"),
+    Column("role_arn", Text, comment="the customer's role; NULL in key-policy mode"),
+    Column(
+        "shares_connection",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="somebody said that another tenant may have this KMS key or role, too",
+    ),
     Column("created_at", Timestamp, nullable=False),
     Column("verified_at", Timestamp, comment="last time that the connection passed its checks"),
     Column("suspended_at", Timestamp),
     Column("suspended_reason", Text),
     Column("suspended_aws_code", Text, comment="evidence: AWS's error code"),
     Column("suspended_request_id", Text, comment="evidence: id of the refused KMS request"),
+    Column("rotation_tag_days", Integer, comment="the customer's wish: tag byok:rotation-days"),
+    Column("kms_key_rotation_days", Integer, comment="AWS's own rotation of the KMS key, if enabled"),
+    Column("kms_key_material_id", Text, comment="the KMS key's material in use, where KMS tells it"),
+    Column("synced_at", Timestamp, comment="when the three above were read"),
     CheckConstraint("state IN ('pending', 'active', 'suspended', 'offboarded')", name="state"),
     CheckConstraint(
         "state NOT IN ('active', 'suspended') OR (kms_key_arn IS NOT NULL AND verified_at IS NOT NULL)",
@@ -58,6 +70,9 @@ tenants = Table(
     CheckConstraint("(state = 'suspended') = (suspended_at IS NOT NULL)", name="suspended_at"),
     CheckConstraint("(suspended_at IS NULL) = (suspended_reason IS NULL)", name="suspended_reason"),
     CheckConstraint("role_arn IS NULL OR kms_key_arn IS NOT NULL", name="role_with_key"),
+    CheckConstraint("rotation_tag_days BETWEEN 1 AND 3650", name="rotation_tag_days"),
+    Index("uq_tenants_kms_key_arn", "kms_key_arn", unique=True, postgresql_where=NOT_SHARED),
+    Index("uq_tenants_role_arn", "role_arn", unique=True, postgresql_where=NOT_SHARED),
 )
 
 keys = Table(
@@ -66,12 +81,16 @@ keys = Table(
     Column("id", UUID, primary_key=True),
     Column("tenant_id", UUID, ForeignKey("tenants.id"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("rotation_period_seconds", BigInteger, nullable=False),
+    Column("rotation_period_seconds", BigInteger, nullable=False, comment="the period in force"),
+    Column("rotation_setting_seconds", BigInteger, comment="what the vendor set; NULL: nothing"),
+    Column("rotation_source", Text, nullable=False, comment="who decided the period in force"),
     Column("lease_ttl_seconds", Integer, nullable=False, comment="0: no caching"),
     Column("created_at", Timestamp, nullable=False),
     Column("next_rotation_at", Timestamp, comment="NULL until the first version is active"),
     UniqueConstraint("tenant_id", "name"),
     CheckConstraint("rotation_period_seconds BETWEEN 3600 AND 315360000", name="rotation_period"),
+    CheckConstraint("rotation_setting_seconds BETWEEN 3600 AND 315360000", name="rotation_setting"),
+    CheckConstraint("rotation_source IN ('tag', 'kms-key', 'setting', 'default')", name="rotation_source"),
     CheckConstraint("lease_ttl_seconds BETWEEN 0 AND 86400", name="lease_ttl"),
     Index("ix_keys_due", "next_rotation_at", postgresql_where=text("next_rotation_at IS NOT NULL")),
 )
@@ -86,6 +105,13 @@ rotations = Table(
     Column("requested_by", Text, nullable=False),
     Column("requested_at", Timestamp, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "deferrals",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="attempts that never asked KMS: they don't count",
+    ),
     Column("claimed_until", Timestamp, comment="a worker has it until then"),
     Column("wake_at", Timestamp, comment="when the sweeper publishes it again"),
     Column("version_number", Integer, comment="the version that it makes"),
@@ -99,7 +125,7 @@ rotations = Table(
     CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished_at"),
     CheckConstraint("(state IN ('done', 'failed')) = (wake_at IS NULL)", name="wake_at"),
     CheckConstraint("claimed_until IS NULL OR finished_at IS NULL", name="claimed_until"),
-    CheckConstraint("attempts >= 0", name="attempts"),
+    CheckConstraint("attempts >= deferrals AND deferrals >= 0", name="attempts"),
     CheckConstraint("state <> 'failed' OR failure IS NOT NULL", name="failure"),
     CheckConstraint(
         "state = 'failed' OR (state = 'requested') = (version_number IS NULL)", name="version_number"

@@ -18,10 +18,12 @@ from byok.errors import (
 _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_tenants_name": DuplicateTenant("a tenant of this name exists", remedy="choose another name"),
     "uq_tenants_kms_key_arn": KmsKeyTaken(
-        "another tenant registered this KMS key", remedy="each tenant needs a KMS key of its own"
+        "another tenant registered this KMS key",
+        remedy="each tenant needs a KMS key of its own; if one customer has two tenants, say --shared",
     ),
     "uq_tenants_role_arn": RoleTaken(
-        "another tenant registered this role", remedy="each tenant needs a role of its own"
+        "another tenant registered this role",
+        remedy="each tenant needs a role of its own; if one customer has two tenants, say --shared",
     ),
     "uq_keys_tenant_id_name": DuplicateKey("the tenant has a key of this name", remedy="choose another name"),
     "pk_key_versions": LostRace("a version of this number exists"),

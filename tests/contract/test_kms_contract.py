@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from byok.core.encryption_context import version_context
+from byok.core.findings import Cause, failed
 from byok.core.model import Connection, KmsKeyArn
 from byok.embedded.stack import Stack
 from byok.errors import KmsAccessRevoked, KmsIntegrityError
@@ -47,7 +48,8 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     if request.param == "fake":
         fake = FakeKms()
-        yield Case(fake, Connection(KmsKeyArn.parse(kms_key_arn()), "external-id"), fake, uuid4())
+        connection = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external-id")
+        yield Case(fake, connection, fake, connection.tenant_id)
         return
     stack: Stack = request.getfixturevalue("stack")
     runtime: Runtime = request.getfixturevalue("runtime")
@@ -116,6 +118,7 @@ def test_describe_works_in_every_state_and_proves_nothing(case: Case) -> None:
 
 
 def test_check_connection_passes_and_fails_with_the_key(case: Case) -> None:
-    assert all(check.passed for check in case.kms.check_connection(case.connection, case.tenant_id))
+    assert not failed(case.kms.check_connection(case.connection))
     case.disable()
-    assert not all(check.passed for check in case.kms.check_connection(case.connection, case.tenant_id))
+    (finding,) = failed(case.kms.check_connection(case.connection))
+    assert (finding.check, finding.cause) == ("kms-key-is-usable", Cause.KEY_DISABLED)

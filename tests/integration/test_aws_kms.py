@@ -121,7 +121,7 @@ def test_our_own_identity_in_trouble_is_no_revocation(
 
 
 def test_key_policy_mode_needs_no_role(acme: Customer, runtime: Runtime) -> None:
-    tenant = runtime.services.registry.add_tenant("globex", actor="test")
+    tenant = runtime.services.onboarding.add_tenant("globex", actor="test")
     key = acme.account.create_key()
     root = {"AWS": f"arn:aws:iam::{acme.account.account_id}:root"}
     own = {"Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"}
@@ -129,8 +129,8 @@ def test_key_policy_mode_needs_no_role(acme: Customer, runtime: Runtime) -> None
         key,
         {"Version": "2012-10-17", "Statement": [own, *policies.key_policy_statements(VENDOR, tenant.id)]},
     )
-    verification = runtime.services.registry.verify_tenant("globex", actor="test", kms_key_arn=key)
-    assert verification.passed, verification.checks
+    verification = runtime.services.onboarding.verify_tenant("globex", actor="test", kms_key_arn=key)
+    assert verification.passed, verification.findings
     assert KmsKeyArn.parse(key).account == acme.account.account_id
 
 

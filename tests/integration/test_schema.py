@@ -87,6 +87,18 @@ IMPOSSIBLE = {
     "ck_tenants_role_with_key": (
         "UPDATE tenants SET state = 'pending', kms_key_arn = NULL, role_arn = 'arn'"
     ),
+    "ck_tenants_rotation_tag_days": "UPDATE tenants SET rotation_tag_days = 3651",
+    "uq_tenants_kms_key_arn": (
+        "INSERT INTO tenants (id, name, state, generation, external_id, created_at, kms_key_arn)"
+        " SELECT md5('2')::uuid, '2', 'pending', 0, '2', now(), kms_key_arn FROM tenants"
+    ),
+    "uq_tenants_role_arn": (
+        "UPDATE tenants SET role_arn = 'arn';"
+        "INSERT INTO tenants (id, name, state, generation, external_id, created_at, kms_key_arn, role_arn)"
+        " VALUES (md5('2')::uuid, '2', 'pending', 0, '2', now(), 'another', 'arn')"
+    ),
+    "ck_keys_rotation_setting": "UPDATE keys SET rotation_setting_seconds = 3599",
+    "ck_keys_rotation_source": "UPDATE keys SET rotation_source = 'somebody'",
     "ck_keys_rotation_period": "UPDATE keys SET rotation_period_seconds = 3599",
     "ck_keys_lease_ttl": "UPDATE keys SET lease_ttl_seconds = 86401",
     "uq_key_versions_active": (

@@ -46,7 +46,7 @@ def connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         connection.execute(
             schema.keys.insert().values(
                 id=KEY, tenant_id=TENANT, name="pii", rotation_period_seconds=3600, lease_ttl_seconds=0,
-                created_at=NOW,
+                rotation_source="default", created_at=NOW,
             )
         )  # fmt: skip
         for number in range(1, 5):

@@ -55,7 +55,7 @@ class Setup:
         self.tenant_id = uuid4()
         self.key = self.account.create_key()
         self.trust = policies.trust_policy(VENDOR, "right-external-id")
-        self.permissions = policies.role_permissions(KmsKeyArn.parse(self.key), self.tenant_id)
+        self.permissions = policies.role_permissions(self.key, self.tenant_id)
         self.role = self.account.create_role("byok", self.trust, self.permissions)
         self.sts = client(stack, "sts")
         self.kms = self.session()
@@ -157,7 +157,7 @@ def test_each_flipped_byte_is_an_invalid_ciphertext(setup: Setup) -> None:
 def test_another_key_of_the_customer_is_an_incorrect_key(setup: Setup) -> None:
     blob = setup.generate()["CiphertextBlob"]
     other = setup.account.create_key()
-    setup.account.put_role_policy("byok", policies.role_permissions(KmsKeyArn.parse(other), setup.tenant_id))
+    setup.account.put_role_policy("byok", policies.role_permissions(other, setup.tenant_id))
     assert code_of(lambda: setup.decrypt(blob, KeyId=other)) == "IncorrectKeyException"
 
 
@@ -346,7 +346,7 @@ def test_sessions_expire() -> None:
     identities = Identities(lambda: time_now[0])
     backend = iam_backends["222222222222"]["aws"]
     role = backend.create_role("short", "{}", "/", None, "", [], "3600")
-    session = identities.open_session(role, None, 900)
+    session = identities.open_session(role, None, 900, "test")
     assert identities.resolve(session.access_key_id).arn == role.arn
     time_now[0] += timedelta(seconds=901)
     with pytest.raises(AwsError) as caught:

@@ -49,6 +49,7 @@ def test_retryable_is_said_of_outages_only() -> None:
     assert retryable == {
         "Unavailable",
         "KmsUnavailable",
+        "KmsBackingOff",
         "StoreUnavailable",
         "CacheUnavailable",
         "QueueUnavailable",

@@ -1,6 +1,7 @@
 """Names, ARNs and bounds."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -54,8 +55,10 @@ def test_what_is_not_a_role_arn_is_refused(text: str) -> None:
 
 def test_a_role_of_another_account_is_refused() -> None:
     with pytest.raises(InvalidArn, match="account"):
-        Connection(KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse("arn:aws:iam::333333333333:role/byok"))
-    assert Connection(KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse(ROLE_ARN)).role_arn is not None
+        Connection(
+            UUID(int=1), KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse("arn:aws:iam::333333333333:role/byok")
+        )
+    Connection(UUID(int=1), KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse(ROLE_ARN))
 
 
 @pytest.mark.parametrize("name", ["a", "acme", "acme-2", "0", "a" * 63])

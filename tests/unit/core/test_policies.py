@@ -18,7 +18,7 @@ LOOKS = {"kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:ListResourceTags"}
 
 def all_statements() -> list[dict[str, Any]]:
     return [
-        *policies.role_permissions(KEY, TENANT)["Statement"],
+        *policies.role_permissions(str(KEY), TENANT)["Statement"],
         *policies.key_policy_statements(VENDOR, TENANT),
     ]
 
@@ -40,7 +40,7 @@ def test_every_use_is_bound_to_the_tenants_context() -> None:
 
 
 def test_role_permissions_name_one_key() -> None:
-    for statement in policies.role_permissions(KEY, TENANT)["Statement"]:
+    for statement in policies.role_permissions(str(KEY), TENANT)["Statement"]:
         assert statement["Resource"] == str(KEY)
 
 

@@ -32,10 +32,12 @@ TASKS = {
     "byok.keys.rotate",
     "byok.keys.validate",
     "byok.tenants.probe",
+    "byok.tenants.sync_rotation",
     "byok.schedule.dispatch_due",
     "byok.schedule.sweep",
     "byok.schedule.publish_probes",
     "byok.schedule.publish_validations",
+    "byok.schedule.publish_syncs",
 }
 
 

@@ -1,11 +1,7 @@
-"""What the services need of the world: clock, KMS, store, lease cache and queue.
-
-Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
-"""
+"""What the services need of PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -17,182 +13,19 @@ from byok.core.model import (
     Job,
     Key,
     KeyVersion,
+    KmsKeyRotation,
     OpenWork,
     RequestOutcome,
     Rotation,
     RotationEvent,
     RotationReason,
     RotationState,
-    SealedBox,
     Suspension,
     Tenant,
     TenantEvent,
     Tick,
     VersionEvent,
 )
-from byok.crypto.hazmat import SecretBytes
-
-
-class Clock(Protocol):
-    """The wall clock, in UTC."""
-
-    def now(self) -> datetime:
-        """The time now, timezone-aware."""
-
-
-class Random(Protocol):
-    """A cryptographically secure source."""
-
-    def bytes(self, count: int) -> bytes:
-        """``count`` random bytes."""
-
-    def fraction(self) -> float:
-        """A number in [0, 1), for jitter."""
-
-    def uuid(self) -> UUID:
-        """A fresh id; later ids sort behind earlier ones."""
-
-
-# --- KMS ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
-    """A new data key as KMS returns it: wrapped, without its plaintext."""
-
-    ciphertext: bytes
-    request_id: str
-    key_material_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class UnwrappedKey:
-    """The secret inside a wrapped key."""
-
-    secret: SecretBytes
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class KmsKeyDescription:
-    """What DescribeKey says of a KMS key, in AWS's words."""
-
-    arn: str
-    state: str
-    spec: str
-    usage: str
-    manager: str
-
-
-class Kms(Protocol):
-    """A customer's KMS key, reached through the tenant's connection.
-
-    Every method raises KmsAccessRevoked, KmsUnavailable, KmsIntegrityError or KmsRequestRejected.
-    """
-
-    def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:
-        """Make a random 256-bit data key; its plaintext never leaves KMS."""
-
-    def decrypt(
-        self,
-        connection: Connection,
-        ciphertext: bytes,
-        context: Mapping[str, str],
-        *,
-        fresh_session: bool = False,
-    ) -> UnwrappedKey:
-        """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
-        of the role's trust policy is noticed."""
-
-    def describe_key(self, connection: Connection) -> KmsKeyDescription:
-        """Read the KMS key's metadata. Works in every key state: it proves no access."""
-
-    def check_connection(self, connection: Connection, tenant_id: UUID) -> Sequence[Check]:
-        """Try what must work and what must be refused. Raises KmsUnavailable only."""
-
-
-# --- Lease cache ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseId:
-    """What a cached lease is filed under. An entry of an older tenant generation is never found."""
-
-    tenant_id: UUID
-    generation: int
-    key_id: UUID
-    version_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class SealedLease:
-    """A version secret sealed under the master key, with the time of the KMS Decrypt behind it."""
-
-    box: SealedBox
-    decrypted_at: datetime
-
-
-class LeaseCache(Protocol):
-    """The shared cache of sealed leases. It may forget anything at any time.
-
-    Every method raises CacheUnavailable.
-    """
-
-    def get(self, lease_id: LeaseId) -> SealedLease | None:
-        """The cached lease, or None."""
-
-    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
-        """Keep a lease for ``ttl`` at most."""
-
-    def purge(self, tenant_id: UUID) -> int:
-        """Drop all leases of a tenant; return how many there were."""
-
-    def ping(self) -> None:
-        """Answer if the cache is there."""
-
-
-# --- Queue ----------------------------------------------------------------------------------------
-
-
-class TaskQueue(Protocol):
-    """Where work for the workers is published, after the commit that made it.
-
-    Every method raises QueueUnavailable.
-    """
-
-    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
-        """Publish a rotation; the reason decides the queue."""
-
-    def backlog(self) -> int:
-        """How many rotations wait to be taken by a worker."""
-
-    def validate(self, tenant: str, key: str) -> None:
-        """Publish a validation of a key's active version."""
-
-    def probe(self, tenant: str) -> None:
-        """Publish a liveness probe of a tenant's access."""
-
-    def ping(self) -> None:
-        """Answer if the broker is there."""
-
-
-# --- Metrics --------------------------------------------------------------------------------------
-
-
-class Metrics(Protocol):
-    """What is counted for operators. Never fails, and never says who a tenant is."""
-
-    def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
-        """A rotation is done, or failed for good."""
-
-    def rotation_tried_again(self, code: str) -> None:
-        """An attempt failed with this error code, and another will follow."""
-
-    def sweeper_found(self, finding: str, count: int) -> None:
-        """The sweeper had something to mend: ``republished`` or ``orphan-rejected``."""
-
-
-# --- Store ----------------------------------------------------------------------------------------
 
 
 class Tenants(Protocol):
@@ -210,8 +43,11 @@ class Tenants(Protocol):
     def list(self) -> Sequence[Tenant]:
         """All tenants, by name."""
 
-    def set_connection(self, tenant: Tenant, connection: Connection) -> None:
-        """Raises KmsKeyTaken, RoleTaken."""
+    def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
+        """Raises KmsKeyTaken, RoleTaken: unless ``shared`` says that other tenants may have them, too."""
+
+    def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
+        """Keep what the customer's KMS says of rotation."""
 
     def transition(
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
@@ -239,15 +75,8 @@ class Keys(Protocol):
     def list(self, tenant_id: UUID) -> Sequence[Key]:
         """A tenant's keys, by name."""
 
-    def update(
-        self,
-        key_id: UUID,
-        *,
-        rotation_period: timedelta,
-        lease_ttl: timedelta,
-        next_rotation_at: datetime | None,
-    ) -> None:
-        """Change a key's settings and its next due time."""
+    def update(self, key: Key) -> None:
+        """Write a key's settings and its next due time."""
 
     def count_overdue(self, now: datetime) -> tuple[int, int]:
         """How many keys there are, and how many of active tenants are due by ``now``."""
@@ -325,9 +154,9 @@ class Rotations(Protocol):
     def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
         """Hold on to claims, except those that another worker has by now."""
 
-    def release(self, rotation: Rotation, wake_at: datetime, failure: str) -> None:
+    def release(self, rotation: Rotation, wake_at: datetime, failure: str, *, deferred: bool = False) -> None:
         """Give a claim back, unless another worker has it by now; the sweeper publishes it again at
-        ``wake_at``."""
+        ``wake_at``. A ``deferred`` attempt does not count against the rotation."""
 
     def transition(
         self,

@@ -1,0 +1,31 @@
+"""What the services need of the world: clock, KMS, store, lease cache and queue.
+
+Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
+"""
+
+from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
+from byok.ports.world import Clock, LeaseCache, LeaseId, Metrics, Random, SealedLease, TaskQueue
+
+__all__ = [
+    "AuditLog",
+    "Clock",
+    "Keys",
+    "Kms",
+    "KmsKeyDescription",
+    "LeaseCache",
+    "LeaseId",
+    "Metrics",
+    "Random",
+    "RotationReading",
+    "Rotations",
+    "SealedLease",
+    "Store",
+    "TaskQueue",
+    "Tenants",
+    "Ticks",
+    "Transaction",
+    "UnwrappedKey",
+    "Versions",
+    "WrappedKey",
+]

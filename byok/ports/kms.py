@@ -1,0 +1,75 @@
+"""What the services need of a customer's KMS."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from byok.core.findings import Finding
+from byok.core.model import Connection, KmsKeyRotation
+from byok.crypto.hazmat import SecretBytes
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A new data key as KMS returns it: wrapped, without its plaintext."""
+
+    ciphertext: bytes
+    request_id: str
+    key_material_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnwrappedKey:
+    """The secret inside a wrapped key."""
+
+    secret: SecretBytes
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KmsKeyDescription:
+    """What DescribeKey says of a KMS key, in AWS's words."""
+
+    arn: str
+    state: str
+    spec: str
+    usage: str
+    manager: str
+
+
+@dataclass(frozen=True, slots=True)
+class RotationReading:
+    """What a KMS key says of rotation; ``ignored_tag`` is a tag's value that makes no sense."""
+
+    known: KmsKeyRotation
+    ignored_tag: str | None = None
+
+
+class Kms(Protocol):
+    """A customer's KMS key, reached through the tenant's connection.
+
+    Every method raises KmsAccessRevoked, KmsUnavailable, KmsIntegrityError or KmsRequestRejected.
+    """
+
+    def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:
+        """Make a random 256-bit data key; its plaintext never leaves KMS."""
+
+    def decrypt(
+        self,
+        connection: Connection,
+        ciphertext: bytes,
+        context: Mapping[str, str],
+        *,
+        fresh_session: bool = False,
+    ) -> UnwrappedKey:
+        """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
+        of the role's trust policy is noticed."""
+
+    def describe_key(self, connection: Connection) -> KmsKeyDescription:
+        """Read the KMS key's metadata. Works in every key state: it proves no access."""
+
+    def read_rotation(self, connection: Connection) -> RotationReading:
+        """Read what the KMS key says of rotation; what we may not read counts as not said."""
+
+    def check_connection(self, connection: Connection) -> Sequence[Finding]:
+        """Try what must work and what must be refused. Raises KmsUnavailable only."""

@@ -1,0 +1,227 @@
+"""Every row of AWS's errors, answered by the simulator to the real adapter: what becomes of the tenant."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from byok.core import policies
+from byok.core.encryption_context import version_context
+from byok.core.model import Connection, TenantState
+from byok.embedded.stack import Stack
+from byok.errors import (
+    ByokError,
+    KmsAccessRevoked,
+    KmsIntegrityError,
+    KmsRequestRejected,
+    KmsUnavailable,
+)
+from byok.settings import Settings
+from byok.simulator import VENDOR_ACCOUNT_ID
+from byok.simulator.control import SimulatorControl
+from byok.simulator.customer import CustomerAccount
+from byok.wiring import Runtime, build
+from tests.customers import VENDOR, Customer, add_key, join
+
+OPERATION = "GenerateDataKeyWithoutPlaintext"
+
+
+@dataclass(frozen=True)
+class Row:
+    """AWS's answer to each call of ours, byok's error, and how many calls that makes."""
+
+    code: str
+    error: type[ByokError]
+    calls: int = 1
+    operation: str = OPERATION
+    http_status: int = 400
+    sessions: int = 0
+
+
+# kms: error → class; RETRY makes 3 calls, REAUTH asks for a session and calls once more.
+ROWS = [
+    Row("ThrottlingException", KmsUnavailable, 3),
+    Row("KMSInternalException", KmsUnavailable, 3, http_status=500),
+    Row("DependencyTimeoutException", KmsUnavailable, 3, http_status=503),
+    Row("KeyUnavailableException", KmsUnavailable, 3, http_status=500),
+    Row("KeyUnavailableException", KmsUnavailable, 3, http_status=400),
+    Row("DisabledException", KmsAccessRevoked),
+    Row("AccessDeniedException", KmsAccessRevoked, 2, sessions=1),
+    Row("NotFoundException", KmsAccessRevoked),
+    Row("InvalidCiphertextException", KmsIntegrityError),
+    Row("IncorrectKeyException", KmsIntegrityError),
+    Row("InvalidKeyUsageException", KmsRequestRejected),
+    Row("UnsupportedOperationException", KmsRequestRejected),
+    Row("InvalidArnException", KmsRequestRejected),
+    Row("ValidationException", KmsRequestRejected),
+    Row("InvalidGrantTokenException", KmsRequestRejected),
+    Row("InvalidGrantIdException", KmsRequestRejected),
+    Row("LimitExceededException", KmsRequestRejected),
+    Row("ConflictException", KmsRequestRejected),
+    Row("ExpiredTokenException", KmsRequestRejected, 2, sessions=1),
+    Row("ExpiredToken", KmsRequestRejected, 2, http_status=403, sessions=1),
+    Row("UnrecognizedClientException", KmsRequestRejected, 2, sessions=1),
+    Row("InvalidSignatureException", KmsRequestRejected, 2, http_status=403, sessions=1),
+    Row("IncompleteSignature", KmsRequestRejected, 2, http_status=403, sessions=1),
+    Row("SomethingNewException", KmsRequestRejected),
+    Row("SomethingNewException", KmsUnavailable, 3, http_status=503),
+    Row("Throttling", KmsUnavailable, 3, "AssumeRole"),
+    Row("ThrottlingException", KmsUnavailable, 3, "AssumeRole"),
+    Row("AccessDenied", KmsAccessRevoked, 1, "AssumeRole", 403),
+    Row("RegionDisabledException", KmsAccessRevoked, 1, "AssumeRole", 403),
+    Row("OptInRequired", KmsAccessRevoked, 1, "AssumeRole", 403),
+    Row("InvalidClientTokenId", KmsRequestRejected, 1, "AssumeRole", 403),
+    Row("SignatureDoesNotMatch", KmsRequestRejected, 1, "AssumeRole", 403),
+    Row("ExpiredToken", KmsRequestRejected, 1, "AssumeRole", 403),
+    Row("ValidationError", KmsRequestRejected, 1, "AssumeRole"),
+    Row("PackedPolicyTooLarge", KmsRequestRejected, 1, "AssumeRole"),
+    Row("MalformedPolicyDocument", KmsRequestRejected, 1, "AssumeRole"),
+]
+
+
+@pytest.fixture
+def acme(stack: Stack, runtime: Runtime, simulator: SimulatorControl) -> Customer:
+    customer = join(stack, runtime, "acme")
+    add_key(runtime, "acme")
+    runtime.kms.describe_key(connection(customer))  # a session lives
+    simulator.forget_calls()
+    return customer
+
+
+def connection(customer: Customer) -> Connection:
+    assert customer.tenant.connection is not None
+    return customer.tenant.connection
+
+
+def generate(customer: Customer, runtime: Runtime) -> None:
+    runtime.kms.generate_data_key(
+        connection(customer), version_context(customer.tenant.id, customer.tenant.id, 1)
+    )
+
+
+def state_after_a_rotation(runtime: Runtime) -> TenantState:
+    requested = runtime.services.vault.request_rotation("acme", "pii")
+    with contextlib.suppress(ByokError):
+        runtime.services.rotations.run(requested.rotation.id)
+    return runtime.services.registry.show_tenant("acme")[0].state
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.operation}:{row.code}:{row.http_status}")
+def test_a_code_has_its_class(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl, row: Row
+) -> None:
+    simulator.inject(operation=row.operation, code=row.code, http_status=row.http_status)
+    if row.operation == "AssumeRole":
+        runtime.kms.forget()
+    with pytest.raises(row.error) as caught:
+        generate(acme, runtime)
+    assert row.code in caught.value.message
+    assert "request" in caught.value.message
+    assert len(simulator.calls(operation=row.operation)) == row.calls
+    assert len(simulator.calls(operation="AssumeRole")) == row.sessions or row.operation == "AssumeRole"
+    simulator.clear_faults()
+    simulator.inject(operation=row.operation, code=row.code, http_status=row.http_status)
+    runtime.kms.forget()
+    stopped = row.error is KmsAccessRevoked
+    assert state_after_a_rotation(runtime) is (TenantState.SUSPENDED if stopped else TenantState.ACTIVE)
+
+
+BREAKS: dict[str, Callable[[SimulatorControl], object]] = {
+    "a gateway's page": lambda simulator: simulator.bad_gateway(operation=OPERATION),
+    "503 as a page": lambda simulator: simulator.inject(operation=OPERATION, html_status=503),
+    "504 as a page": lambda simulator: simulator.inject(operation=OPERATION, html_status=504),
+    "429 as a page": lambda simulator: simulator.inject(operation=OPERATION, html_status=429),
+    "a reset": lambda simulator: simulator.reset(operation=OPERATION),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_broken_line_is_an_outage(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl, how: str
+) -> None:
+    BREAKS[how](simulator)
+    with pytest.raises(KmsUnavailable):
+        generate(acme, runtime)
+    assert len(simulator.calls(operation=OPERATION)) == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "reason"),
+    [
+        ("PendingImport", KmsAccessRevoked, "imported material"),
+        ("PendingReplicaDeletion", KmsAccessRevoked, "about to be deleted"),
+        ("Unavailable", KmsAccessRevoked, "key store is disconnected"),
+        ("Creating", KmsUnavailable, None),
+        ("Updating", KmsUnavailable, None),
+    ],
+)
+def test_an_invalid_state_is_told_apart_by_describe_key(
+    acme: Customer,
+    runtime: Runtime,
+    simulator: SimulatorControl,
+    state: str,
+    error: type[ByokError],
+    reason: str | None,
+) -> None:
+    simulator.put_key_in_state(acme.kms_key, state)
+    simulator.inject(operation=OPERATION, code="KMSInvalidStateException")
+    with pytest.raises(error) as caught:
+        generate(acme, runtime)
+    if reason is not None:
+        assert isinstance(caught.value, KmsAccessRevoked)
+        assert reason in caught.value.reason
+
+
+def test_pending_deletion_suspends_and_tells_the_date(acme: Customer, runtime: Runtime) -> None:
+    acme.account.schedule_key_deletion(acme.kms_key, days=7)
+    assert state_after_a_rotation(runtime) is TenantState.SUSPENDED
+    stopped = runtime.services.registry.show_tenant("acme")[0].suspension
+    assert stopped is not None
+    deletion = acme.account.kms.describe_key(KeyId=acme.kms_key)["KeyMetadata"]["DeletionDate"]
+    assert stopped.reason == f"the KMS key is about to be deleted, on {deletion:%Y-%m-%d}"
+
+
+@pytest.mark.parametrize("code", ["DisabledException", "KMSInvalidStateException"])
+def test_both_codes_of_a_key_about_to_be_deleted_suspend(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl, code: str
+) -> None:
+    acme.account.schedule_key_deletion(acme.kms_key)
+    simulator.inject(operation=OPERATION, code=code)
+    assert state_after_a_rotation(runtime) is TenantState.SUSPENDED
+
+
+def test_a_reply_of_another_key_is_an_integrity_alarm(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    simulator.inject(operation=OPERATION, reply_key_id="arn:aws:kms:eu-central-1:1:key/other")
+    with pytest.raises(KmsIntegrityError, match="instead of"):
+        generate(acme, runtime)
+    assert state_after_a_rotation(runtime) is TenantState.ACTIVE
+
+
+def test_a_deleted_role_rejects_the_session_and_then_the_new_one(acme: Customer, runtime: Runtime) -> None:
+    acme.account.delete_role("byok")
+    with pytest.raises(KmsAccessRevoked) as caught:
+        generate(acme, runtime)
+    assert caught.value.aws_code == "AccessDenied"
+
+
+def test_a_canary_tells_our_lost_identity_from_a_customers_refusal(
+    acme: Customer, runtime: Runtime, settings: Settings, stack: Stack
+) -> None:
+    """Assuming the customer's role fails; a role of our own decides whose doing that is."""
+    own = CustomerAccount(stack.simulator.url, VENDOR_ACCOUNT_ID)
+    trust = {**policies.trust_policy(VENDOR, "x")}
+    del trust["Statement"][0]["Condition"]["StringEquals"]
+    name = f"canary-{acme.account.account_id}"
+    canary = own.create_role(name, trust, policies.role_permissions(acme.kms_key, acme.tenant.id))
+    acme.account.delete_role("byok")
+    guarded = build(settings.model_copy(update={"canary_role_arn": canary}))
+    with pytest.raises(KmsAccessRevoked):
+        generate(acme, guarded)
+    own.delete_role(name)
+    with pytest.raises(KmsRequestRejected, match="canary"):
+        generate(acme, guarded)
+    assert state_after_a_rotation(guarded) is TenantState.ACTIVE
+    guarded.close()

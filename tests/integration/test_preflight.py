@@ -1,0 +1,430 @@
+"""The preflight over customers' set-ups that are broken in one way each: it names the right cause.
+
+Every row of the preflight is broken here at least once, so that taking a check away turns a test red.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from byok.core import policies
+from byok.core.findings import EXPLANATIONS, Cause, Finding, Verdict
+from byok.core.model import Tenant, TenantState
+from byok.embedded.stack import Stack
+from byok.errors import InvalidArn, KmsKeyTaken, KmsUnavailable, RoleTaken
+from byok.settings import Settings
+from byok.simulator import VENDOR_ACCOUNT_ID
+from byok.simulator.control import SimulatorControl
+from byok.simulator.customer import CustomerAccount
+from byok.wiring import Runtime, build
+from tests.customers import VENDOR, join, new_account
+
+Statement = dict[str, Any]
+
+
+@dataclass
+class Setup:
+    """A customer that has provisioned everything right, before it is broken."""
+
+    runtime: Runtime
+    simulator: SimulatorControl
+    account: CustomerAccount
+    tenant: Tenant
+    key: str
+    role: str | None
+
+    @property
+    def trust(self) -> dict[str, Any]:
+        return policies.trust_policy(VENDOR, self.tenant.external_id)
+
+    @property
+    def permissions(self) -> dict[str, Any]:
+        return policies.role_permissions(self.key, self.tenant.id)
+
+    def change_permissions(self, change: Callable[[list[Statement]], None]) -> None:
+        document = json.loads(json.dumps(self.permissions))
+        change(document["Statement"])
+        self.account.put_role_policy("byok", document)
+
+    def change_condition(self, operator: str | None) -> None:
+        trust = json.loads(json.dumps(self.trust))
+        condition = trust["Statement"][0]["Condition"]
+        value = condition.pop("StringEquals")
+        if operator is not None:
+            condition[operator] = {"sts:ExternalId": "*"} if "Like" in operator else value
+        self.account.update_trust_policy("byok", trust)
+
+    def key_policy(self, *statements: Statement, delegate: bool = True) -> None:
+        root = {"AWS": f"arn:aws:iam::{self.account.account_id}:root"}
+        own = {"Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"}
+        document = {"Version": "2012-10-17", "Statement": [*([own] if delegate else []), *statements]}
+        self.account.put_key_policy(self.key, document)
+
+    def find(self) -> dict[str, Finding]:
+        verification = self.runtime.services.onboarding.verify_tenant(
+            self.tenant.name, actor="test", kms_key_arn=self.key, role_arn=self.role
+        )
+        return {finding.check: finding for finding in verification.findings}
+
+    def state(self) -> TenantState:
+        return self.runtime.services.registry.show_tenant(self.tenant.name)[0].state
+
+
+@pytest.fixture
+def setup(stack: Stack, runtime: Runtime, simulator: SimulatorControl) -> Setup:
+    """Role mode."""
+    account = new_account(stack)
+    tenant = runtime.services.onboarding.add_tenant("acme", actor="test")
+    setup = Setup(runtime, simulator, account, tenant, account.create_key(), None)
+    setup.role = account.create_role("byok", setup.trust, setup.permissions)
+    return setup
+
+
+@pytest.fixture
+def direct(setup: Setup) -> Setup:
+    """Key-policy mode."""
+    setup.role = None
+    setup.key_policy(*policies.key_policy_statements(VENDOR, setup.tenant.id))
+    return setup
+
+
+def without(action: str) -> Callable[[Setup], None]:
+    def drop(statements: list[Statement]) -> None:
+        for statement in statements:
+            statement["Action"] = [one for one in statement["Action"] if one != action]
+
+    return lambda setup: setup.change_permissions(drop)
+
+
+def other_tenant(setup: Setup) -> None:
+    setup.account.put_role_policy("byok", policies.role_permissions(setup.key, uuid4()))
+
+
+def via_service(setup: Setup) -> None:
+    def add(statements: list[Statement]) -> None:
+        statements[0]["Condition"]["StringEquals"]["kms:ViaService"] = "s3.eu-central-1.amazonaws.com"
+
+    setup.change_permissions(add)
+
+
+def no_context(setup: Setup) -> None:
+    setup.change_permissions(lambda statements: statements[0].pop("Condition"))
+
+
+def everything(setup: Setup) -> None:
+    wide = {"Effect": "Allow", "Action": "kms:*", "Resource": setup.key}
+    setup.account.put_role_policy("byok", {"Version": "2012-10-17", "Statement": [wide]})
+
+
+def deny_in_key_policy(setup: Setup) -> None:
+    setup.key_policy({"Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"})
+
+
+def deny_in_role(setup: Setup) -> None:
+    deny = {"Effect": "Deny", "Action": "kms:Decrypt", "Resource": "*"}
+    setup.change_permissions(lambda statements: statements.append(deny))
+
+
+def another_key(**settings: Any) -> Callable[[Setup], None]:
+    def make(setup: Setup) -> None:
+        setup.key = setup.account.kms.create_key(**settings)["KeyMetadata"]["Arn"]
+        setup.account.put_role_policy("byok", setup.permissions)
+
+    return make
+
+
+def no_such_key(setup: Setup) -> None:
+    setup.key = f"{setup.key.rpartition('/')[0]}/{uuid4()}"
+    setup.account.put_role_policy("byok", setup.permissions)
+
+
+def aws_managed(setup: Setup) -> None:
+    setup.simulator.put_key_in_state(setup.key, "Enabled", manager="AWS")
+
+
+def nobody(setup: Setup) -> None:
+    trust = json.loads(json.dumps(setup.trust))
+    trust["Statement"][0]["Principal"] = {"AWS": "arn:aws:iam::999999999999:root"}
+    setup.account.update_trust_policy("byok", trust)
+
+
+BROKEN: dict[str, tuple[Callable[[Setup], object], str, Cause]] = {
+    "the role does not exist": (
+        lambda s: s.account.delete_role("byok"), "role-can-be-assumed", Cause.ROLE_REFUSES_US,
+    ),
+    "another external id": (
+        lambda s: s.account.update_trust_policy("byok", policies.trust_policy(VENDOR, "another")),
+        "role-can-be-assumed", Cause.ROLE_REFUSES_US,
+    ),
+    "the role trusts somebody else": (nobody, "role-can-be-assumed", Cause.ROLE_REFUSES_US),
+    "the region is switched off": (
+        lambda s: s.simulator.inject(operation="AssumeRole", code="RegionDisabledException", http_status=403),
+        "role-can-be-assumed", Cause.REGION_DISABLED,
+    ),
+    "no external id asked for": (
+        lambda s: s.change_condition(None),
+        "role-refuses-missing-external-id", Cause.EXTERNAL_ID_NOT_REQUIRED,
+    ),
+    "external id only if it is there": (
+        lambda s: s.change_condition("StringEqualsIfExists"),
+        "role-refuses-missing-external-id", Cause.EXTERNAL_ID_NOT_REQUIRED,
+    ),
+    "any external id": (
+        lambda s: s.change_condition("StringLike"),
+        "role-refuses-wrong-external-id", Cause.EXTERNAL_ID_NOT_CHECKED,
+    ),
+    "no such key": (no_such_key, "kms-key-is-usable", Cause.KEY_NOT_FOUND),
+    "disabled": (lambda s: s.account.disable_key(s.key), "kms-key-is-usable", Cause.KEY_DISABLED),
+    "about to be deleted": (
+        lambda s: s.account.schedule_key_deletion(s.key), "kms-key-is-usable", Cause.KEY_PENDING_DELETION,
+    ),
+    "imported material gone": (
+        lambda s: s.simulator.put_key_in_state(s.key, "PendingImport"),
+        "kms-key-is-usable", Cause.KEY_WITHOUT_MATERIAL,
+    ),
+    "key store disconnected": (
+        lambda s: s.simulator.put_key_in_state(s.key, "Unavailable"),
+        "kms-key-is-usable", Cause.KEY_NOT_READY,
+    ),
+    "an RSA key": (
+        another_key(KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT"),
+        "kms-key-is-usable", Cause.KEY_OF_WRONG_KIND,
+    ),
+    "an HMAC key": (
+        another_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC"),
+        "kms-key-is-usable", Cause.KEY_OF_WRONG_KIND,
+    ),
+    "managed by AWS": (aws_managed, "kms-key-is-usable", Cause.KEY_NOT_CUSTOMER_MANAGED),
+    "may not look": (without("kms:DescribeKey"), "kms-key-is-usable", Cause.ACTION_NOT_ALLOWED),
+    "may not generate": (
+        without("kms:GenerateDataKeyWithoutPlaintext"), "may-generate", Cause.ACTION_NOT_ALLOWED,
+    ),
+    "may not decrypt": (without("kms:Decrypt"), "may-decrypt", Cause.ACTION_NOT_ALLOWED),
+    "the condition names another tenant": (other_tenant, "may-decrypt", Cause.NOT_WITH_OUR_CONTEXT),
+    "only via another service": (via_service, "may-generate", Cause.NOT_WITH_OUR_CONTEXT),
+    "the key policy leaves nothing to IAM": (
+        lambda s: s.key_policy(delegate=False), "kms-key-is-usable", Cause.KEY_POLICY_SILENT,
+    ),
+    "denied by the key policy": (deny_in_key_policy, "may-decrypt", Cause.DENIED_BY_KEY_POLICY),
+    "denied by the role's policy": (deny_in_role, "may-decrypt", Cause.DENIED_BY_ROLE_POLICY),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_set_up_is_refused_with_its_cause_and_a_remedy(setup: Setup, broken: str) -> None:
+    break_it, check, cause = BROKEN[broken]
+    break_it(setup)
+    found = setup.find()[check]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, cause)
+    assert found.explanation
+    assert found.remedy
+    assert "{" not in found.explanation + found.remedy
+    assert setup.state() is TenantState.PENDING
+
+
+def test_what_is_right_passes_every_check(setup: Setup) -> None:
+    found = setup.find()
+    assert {finding.verdict for finding in found.values()} == {Verdict.PASSED}
+    assert list(found) == [
+        "arns-fit",
+        "role-can-be-assumed",
+        "role-refuses-missing-external-id",
+        "role-refuses-wrong-external-id",
+        "session-is-in-key-account",
+        "kms-key-is-usable",
+        "may-generate",
+        "may-decrypt",
+        "foreign-tenant-context-is-refused",
+        "missing-context-is-refused",
+        "no-unneeded-rights",
+        "round-trip",
+        "wrong-context-is-refused",
+        "rotation-status-is-readable",
+        "tags-are-readable",
+    ]
+    assert setup.state() is TenantState.ACTIVE
+
+
+EXCESS: dict[str, tuple[Callable[[Setup], None], str, Cause]] = {
+    "no context condition": (no_context, "foreign-tenant-context-is-refused", Cause.CONTEXT_NOT_ENFORCED),
+    "no context condition at all": (no_context, "missing-context-is-refused", Cause.CONTEXT_NOT_ENFORCED),
+    "all rights": (everything, "no-unneeded-rights", Cause.TOO_MANY_RIGHTS),
+}
+
+
+@pytest.mark.parametrize("excess", EXCESS)
+def test_too_many_rights_of_a_role_are_a_warning_and_under_a_setting_a_refusal(
+    setup: Setup, settings: Settings, excess: str
+) -> None:
+    widen, check, cause = EXCESS[excess]
+    widen(setup)
+    strict = build(settings.model_copy(update={"refuse_excess_rights": True}))
+    lenient, setup.runtime = setup.runtime, strict
+    found = setup.find()[check]
+    assert (found.verdict, found.cause) == (Verdict.WARNING, cause)
+    assert setup.state() is TenantState.PENDING
+    strict.close()
+    setup.runtime = lenient
+    setup.find()
+    assert setup.state() is TenantState.ACTIVE
+
+
+def test_dry_runs_name_each_unneeded_right_and_do_nothing(setup: Setup) -> None:
+    everything(setup)
+    assert ", ".join(policies.UNNEEDED_ACTIONS) in setup.find()["no-unneeded-rights"].explanation
+    assert setup.account.kms.list_grants(KeyId=setup.key)["Grants"] == []
+
+
+def test_without_the_options_there_are_notes_and_it_passes(setup: Setup) -> None:
+    for action in ("kms:ListResourceTags", "kms:GetKeyRotationStatus"):
+        without(action)(setup)
+    setup.change_permissions(lambda statements: statements[1].update(Action=["kms:DescribeKey"]))
+    found = setup.find()
+    for check in ("tags-are-readable", "rotation-status-is-readable"):
+        assert found[check].verdict is Verdict.NOTE
+        assert "not followed" in found[check].seen
+    assert setup.state() is TenantState.ACTIVE
+
+
+def test_key_policy_mode_passes_without_a_role(direct: Setup) -> None:
+    found = direct.find()
+    assert direct.state() is TenantState.ACTIVE, found
+    assert found["tags-are-readable"].verdict is Verdict.NOTE
+    assert "role-can-be-assumed" not in found
+
+
+@pytest.mark.parametrize("check", ["foreign-tenant-context-is-refused", "missing-context-is-refused"])
+def test_key_policy_mode_must_enforce_the_context(direct: Setup, check: str) -> None:
+    """Nothing else keeps another tenant from registering this key."""
+    statements = policies.key_policy_statements(VENDOR, direct.tenant.id)
+    del statements[0]["Condition"]["StringEquals"], statements[0]["Condition"]["ForAllValues:StringEquals"]
+    direct.key_policy(*statements)
+    found = direct.find()[check]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.CONTEXT_NOT_ENFORCED)
+    assert direct.state() is TenantState.PENDING
+
+
+def test_key_policy_mode_for_another_tenant_names_the_context(direct: Setup) -> None:
+    direct.key_policy(*policies.key_policy_statements(VENDOR, uuid4()))
+    assert direct.find()["may-generate"].cause is Cause.NOT_WITH_OUR_CONTEXT
+
+
+def test_the_arns_must_fit(setup: Setup, settings: Settings, runtime: Runtime) -> None:
+    setup.role, good = None, setup.key
+    account = setup.account.account_id
+    for key, cause, update in (
+        (good.replace(account, VENDOR_ACCOUNT_ID), Cause.KEY_IN_VENDOR_ACCOUNT, {}),
+        (good.replace("arn:aws:", "arn:aws-cn:"), Cause.OTHER_PARTITION, {}),
+        (good, Cause.REGION_NOT_SERVED, {"kms_regions": "eu-west-1, us-east-1"}),
+    ):
+        setup.runtime = build(settings.model_copy(update=update))
+        setup.key = key
+        (found,) = setup.find().values()
+        assert (found.check, found.cause) == ("arns-fit", cause)
+        setup.runtime.close()
+    with pytest.raises(InvalidArn, match="role account"):
+        replace(setup, key=good, role="arn:aws:iam::999999999999:role/byok", runtime=runtime).find()
+
+
+def test_a_session_in_another_account_is_refused(setup: Setup) -> None:
+    setup.simulator.inject(operation="GetCallerIdentity", reply_account="999999999999")
+    found = setup.find()["session-is-in-key-account"]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.WRONG_ACCOUNT)
+
+
+@pytest.mark.parametrize(("operation", "check"), [("Decrypt", "round-trip")])
+def test_what_answers_with_another_key_is_not_aws_kms(setup: Setup, operation: str, check: str) -> None:
+    setup.simulator.inject(operation=operation, reply_key_id="arn:aws:kms:eu-central-1:1:key/other")
+    found = setup.find()[check]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.NOT_AWS_KMS)
+    assert setup.state() is TenantState.PENDING
+
+
+def test_our_own_lost_identity_is_not_blamed_on_the_customer(
+    setup: Setup, settings: Settings, stack: Stack
+) -> None:
+    canary = CustomerAccount(stack.simulator.url, VENDOR_ACCOUNT_ID).create_role(
+        f"canary-{uuid4().hex[:8]}", policies.trust_policy(VENDOR, "nobody-has-it"), setup.permissions
+    )
+    setup.runtime = build(settings.model_copy(update={"canary_role_arn": canary}))
+    setup.account.delete_role("byok")
+    found = setup.find()["role-can-be-assumed"]
+    assert found.cause is Cause.OUR_IDENTITY
+    assert canary in found.seen
+    setup.runtime.close()
+
+
+def test_an_outage_says_nothing(setup: Setup) -> None:
+    setup.simulator.throttle(operation="DescribeKey")
+    with pytest.raises(KmsUnavailable):
+        setup.find()
+    assert setup.state() is TenantState.PENDING
+
+
+def test_two_tenants_share_a_key_or_a_role_only_if_somebody_says_so(stack: Stack, runtime: Runtime) -> None:
+    first = join(stack, runtime, "acme")
+    runtime.services.onboarding.add_tenant("acme-staging", actor="test")
+    verify = runtime.services.onboarding.verify_tenant
+    with pytest.raises(KmsKeyTaken, match="another tenant"):
+        verify("acme-staging", actor="test", kms_key_arn=first.kms_key)
+    other = first.account.create_key()
+    with pytest.raises(RoleTaken):
+        verify("acme-staging", actor="test", kms_key_arn=other, role_arn=first.role)
+    shared = verify("acme-staging", actor="test", kms_key_arn=first.kms_key, role_arn=first.role, shared=True)
+    assert shared.tenant.connection is not None
+    assert not shared.passed  # the role asks for the other's external id
+    said = [
+        event for event in runtime.services.registry.audit_log("acme-staging") if event.details.get("shared")
+    ]
+    assert said[-1].details["shared"] == "true"
+    runtime.services.onboarding.add_tenant("globex", actor="test")
+    with pytest.raises(KmsKeyTaken):
+        verify("globex", actor="test", kms_key_arn=first.kms_key)
+
+
+def test_every_cause_is_explained_and_shown_by_a_test() -> None:
+    assert set(EXPLANATIONS) == set(Cause)
+    shown = {cause for _, _, cause in [*BROKEN.values(), *EXCESS.values()]}
+    elsewhere = {
+        Cause.KEY_IN_VENDOR_ACCOUNT,
+        Cause.OTHER_PARTITION,
+        Cause.REGION_NOT_SERVED,
+        Cause.WRONG_ACCOUNT,
+        Cause.NOT_AWS_KMS,
+        Cause.OUR_IDENTITY,
+        Cause.DENIED_BY_ORGANISATION,
+        Cause.REFUSED_BY_AWS,
+    }
+    assert shown | elsewhere == set(Cause)
+
+
+def test_a_refusal_by_the_organisation_is_told(setup: Setup) -> None:
+    message = "User: x is not authorized to perform: y with an explicit deny in a service control policy"
+    setup.simulator.inject(operation="DescribeKey", code="AccessDeniedException", message=message)
+    assert setup.find()["kms-key-is-usable"].cause is Cause.DENIED_BY_ORGANISATION
+
+
+def test_any_other_refusal_tells_aws_code(setup: Setup) -> None:
+    setup.simulator.inject(operation="DescribeKey", code="InvalidArnException")
+    found = setup.find()["kms-key-is-usable"]
+    assert found.cause is Cause.REFUSED_BY_AWS
+    assert "InvalidArnException" in found.explanation
+
+
+def test_a_change_that_has_not_propagated_may_pass_later(setup: Setup) -> None:
+    setup.account.delete_role("byok")
+    setup.simulator.delay_propagation(60)
+    try:
+        setup.account.create_role("byok", setup.trust, setup.permissions)
+        verify = setup.runtime.services.onboarding.verify_tenant
+        early = verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role)
+        assert not early.passed
+        assert early.may_pass_later
+        setup.simulator.advance_clock(61)
+        assert verify("acme", actor="test").passed
+    finally:
+        setup.simulator.delay_propagation(0)
