@@ -121,6 +121,98 @@ MUTANTS = (
         "values[_TIME_OF[to]] = at",
         f"{_IN}/test_deaths.py::test_a_clock_that_goes_back_does_not_hold_a_dead_workers_rotation",
     ),
+    Mutant(
+        "the repetition of a denied call in a new session",
+        "byok/kms/aws.py",
+        "in_doubt = error_class in (ErrorClass.DENIED, ErrorClass.EXPIRED)",
+        "in_doubt = error_class is ErrorClass.EXPIRED",
+        f"{_IN}/test_revocations.py::test_revoking_sessions_alone_is_no_revocation",
+    ),
+    Mutant(
+        "the new session of a probe",
+        "byok/kms/sessions.py",
+        "if not fresh and (session := self._live_session(connection)):\n"
+        "            return session.credentials\n        with self._lock:",
+        "if session := self._live_session(connection):\n            return session.credentials"
+        "\n        with self._lock:",
+        f"{_IN}/test_revocations.py::test_a_probe_stops_the_tenant_and_nothing_is_served",
+    ),
+    Mutant(
+        "sessions of 900 seconds",
+        "byok/kms/sessions.py",
+        "SESSION_SECONDS = 900",
+        "SESSION_SECONDS = 3600",
+        f"{_IN}/test_revocations.py::test_a_live_session_feels_it_or_goes_on_until_it_expires",
+    ),
+    Mutant(
+        "the question which state the KMS key is in",
+        "byok/kms/aws.py",
+        "error_class = KEY_STATE_CLASSES.get(state, ErrorClass.OUTAGE)",
+        "error_class = ErrorClass.OUTAGE",
+        f"{_IN}/test_aws_errors.py::test_an_invalid_state_is_told_apart_by_describe_key",
+    ),
+    Mutant(
+        "the canary of our own identity",
+        "byok/kms/sessions.py",
+        'if error_code(error) == "AccessDenied":',
+        'if error_code(error) == "nothing":',
+        f"{_IN}/test_aws_errors.py::test_a_canary_tells_our_lost_identity_from_a_customers_refusal",
+    ),
+    Mutant(
+        "the region's breaker",
+        "byok/kms/bulkhead.py",
+        "return region.tripped or region.is_bad()",
+        "return False",
+        "tests/unit/kms/test_bulkhead.py::test_where_half_a_region_is_refused_nobody_is_suspended",
+    ),
+    Mutant(
+        "deferrals beside attempts",
+        "byok/store/rotations.py",
+        "_rotations.c.deferrals + int(deferred)",
+        "_rotations.c.deferrals + int(False)",
+        f"{_IN}/test_deferrals.py::test_deferrals_use_up_no_attempt",
+    ),
+    Mutant(
+        "rights seen without our session policy",
+        "byok/kms/sessions.py",
+        "external_id=connection.external_id, restricted=False)",
+        "external_id=connection.external_id, restricted=True)",
+        f"{_IN}/test_preflight.py::test_dry_runs_name_each_unneeded_right_and_do_nothing",
+    ),
+    *(
+        Mutant(
+            f"preflight: {check}",
+            "byok/kms/preflight.py",
+            f"\n            self.{check}()\n",
+            "\n",
+            f"{_IN}/test_preflight.py::{test}",
+        )
+        for check, test in {
+            "_arns": "test_the_arns_must_fit",
+            "_caller": "test_a_session_in_another_account_is_refused",
+            "_kms_key": "test_a_broken_set_up_is_refused_with_its_cause_and_a_remedy",
+            "_needed_rights": "test_a_broken_set_up_is_refused_with_its_cause_and_a_remedy",
+            "_foreign_contexts": "test_key_policy_mode_must_enforce_the_context",
+            "_unneeded_rights": "test_too_many_rights_of_a_role_are_a_warning_and_under_a_setting_a_refusal",
+            "_round_trip": "test_what_answers_with_another_key_is_not_aws_kms",
+            "_options": "test_without_the_options_there_are_notes_and_it_passes",
+        }.items()
+    ),
+    *(
+        Mutant(
+            f"preflight: {what} external id",
+            "byok/kms/preflight.py",
+            old,
+            "",
+            f"{_IN}/test_preflight.py::test_a_broken_set_up_is_refused_with_its_cause_and_a_remedy",
+        )
+        for what, old in {
+            "a missing": '        self._must_not_assume("role-refuses-missing-external-id", None, '
+            "Cause.EXTERNAL_ID_NOT_REQUIRED)\n",
+            "a wrong": '        self._must_not_assume(\n            "role-refuses-wrong-external-id", '
+            "secrets.token_urlsafe(24), Cause.EXTERNAL_ID_NOT_CHECKED\n        )\n",
+        }.items()
+    ),
 )
 
 
@@ -149,7 +241,8 @@ def passes(tests: list[str], folder: Path) -> bool:
 
 
 def main() -> int:
-    """Try each mutant; 0 if all were noticed."""
+    """Try each mutant, or those whose name holds the argument; 0 if all were noticed."""
+    chosen = [mutant for mutant in MUTANTS if not sys.argv[1:] or sys.argv[1] in mutant.what]
     table, missed = Table("taken out", "noticed by", "", title="mutants"), 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "tree"
@@ -157,9 +250,9 @@ def main() -> int:
         shutil.copytree(ROOT, folder, ignore=ignored)
         console = Console(width=140)
         with console.status("the tree as it is"):
-            if not passes(sorted({mutant.test for mutant in MUTANTS}), folder):
+            if not passes(sorted({mutant.test for mutant in chosen}), folder):
                 raise SystemExit("the tests are red without any mutant")
-        for mutant in MUTANTS:
+        for mutant in chosen:
             with console.status(mutant.what):
                 noticed = is_noticed(mutant, folder)
             missed += not noticed

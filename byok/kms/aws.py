@@ -35,6 +35,7 @@ from byok.ports import Clock, KmsKeyDescription, RotationReading, UnwrappedKey, 
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
+    from mypy_boto3_kms.type_defs import ListResourceTagsResponseTypeDef
 
 _Reply = TypeVar("_Reply")
 
@@ -145,21 +146,20 @@ class AwsKms:
 
     def _read_tag(self, connection: Connection) -> str | None:
         arn, marker = str(connection.kms_key_arn), ""
-        while True:
-            page = {"Marker": marker} if marker else {}
-            reply = self._if_allowed(
-                connection,
-                "ListResourceTags",
-                lambda kms, page=page: kms.list_resource_tags(KeyId=arn, **page),  # type: ignore[misc]
-            )
-            if reply is None:
-                return None
-            for tag in reply["Tags"]:
+
+        def read_page(kms: "KMSClient") -> "ListResourceTagsResponseTypeDef":
+            if marker:
+                return kms.list_resource_tags(KeyId=arn, Marker=marker)
+            return kms.list_resource_tags(KeyId=arn)
+
+        while (page := self._if_allowed(connection, "ListResourceTags", read_page)) is not None:
+            for tag in page["Tags"]:
                 if tag["TagKey"] == ROTATION_TAG:
-                    return str(tag["TagValue"])
-            if not reply.get("Truncated"):
+                    return tag["TagValue"]
+            if not page.get("Truncated"):
                 return None
-            marker = reply["NextMarker"]
+            marker = page["NextMarker"]
+        return None
 
     def _if_allowed(
         self, connection: Connection, operation: str, request: "Callable[[KMSClient], _Reply]"

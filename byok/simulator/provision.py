@@ -15,7 +15,6 @@ def main() -> None:
     actions.add_parser("create-key", help="make a KMS key").add_argument("account", help="12 digits")
     role = actions.add_parser("create-role", help="make the role that `byok tenant policy --json` prints")
     role.add_argument("account", help="12 digits")
-    role.add_argument("--name", default="byok")
     for name in ("disable-key", "enable-key"):
         actions.add_parser(name, help=f"{name.replace('-', ' the ')}").add_argument("arn")
     arguments = parser.parse_args()
@@ -34,7 +33,7 @@ def _act(arguments: argparse.Namespace) -> str:
         case "create-role":
             printed = json.load(sys.stdin)
             return account.create_role(
-                arguments.name, printed["role_trust_policy"], printed["role_permissions_policy"]
+                printed["role_name"], printed["role_trust_policy"], printed["role_permissions_policy"]
             )
         case "disable-key":
             account.disable_key(arn)

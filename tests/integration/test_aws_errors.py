@@ -17,6 +17,7 @@ from byok.errors import (
     KmsRequestRejected,
     KmsUnavailable,
 )
+from byok.kms.classify import KMS_ERROR_CLASSES, STS_ERROR_CLASSES
 from byok.settings import Settings
 from byok.simulator import VENDOR_ACCOUNT_ID
 from byok.simulator.control import SimulatorControl
@@ -64,10 +65,21 @@ ROWS = [
     Row("UnrecognizedClientException", KmsRequestRejected, 2, sessions=1),
     Row("InvalidSignatureException", KmsRequestRejected, 2, http_status=403, sessions=1),
     Row("IncompleteSignature", KmsRequestRejected, 2, http_status=403, sessions=1),
+    Row("Throttling", KmsUnavailable, 3),
+    Row("TooManyRequestsException", KmsUnavailable, 3),
+    Row("RequestLimitExceeded", KmsUnavailable, 3),
+    Row("InternalFailure", KmsUnavailable, 3),
+    Row("InternalError", KmsUnavailable, 3),
+    Row("ServiceUnavailable", KmsUnavailable, 3),
     Row("SomethingNewException", KmsRequestRejected),
     Row("SomethingNewException", KmsUnavailable, 3, http_status=503),
     Row("Throttling", KmsUnavailable, 3, "AssumeRole"),
     Row("ThrottlingException", KmsUnavailable, 3, "AssumeRole"),
+    Row("RequestLimitExceeded", KmsUnavailable, 3, "AssumeRole"),
+    Row("InternalFailure", KmsUnavailable, 3, "AssumeRole"),
+    Row("ServiceUnavailable", KmsUnavailable, 3, "AssumeRole"),
+    Row("ExpiredTokenException", KmsRequestRejected, 1, "AssumeRole", 403),
+    Row("IncompleteSignature", KmsRequestRejected, 1, "AssumeRole"),
     Row("AccessDenied", KmsAccessRevoked, 1, "AssumeRole", 403),
     Row("RegionDisabledException", KmsAccessRevoked, 1, "AssumeRole", 403),
     Row("OptInRequired", KmsAccessRevoked, 1, "AssumeRole", 403),
@@ -125,6 +137,15 @@ def test_a_code_has_its_class(
     runtime.kms.forget()
     stopped = row.error is KmsAccessRevoked
     assert state_after_a_rotation(runtime) is (TenantState.SUSPENDED if stopped else TenantState.ACTIVE)
+
+
+def test_every_code_of_the_tables_has_a_row() -> None:
+    for table, rows in (
+        (KMS_ERROR_CLASSES, {row.code for row in ROWS if row.operation == OPERATION}),
+        (STS_ERROR_CLASSES, {row.code for row in ROWS if row.operation == "AssumeRole"}),
+    ):
+        told_apart_elsewhere = {"KMSInvalidStateException"}
+        assert set(table) - told_apart_elsewhere - rows == set()
 
 
 BREAKS: dict[str, Callable[[SimulatorControl], object]] = {

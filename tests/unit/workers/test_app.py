@@ -97,6 +97,8 @@ CONTRACT = {
     "byok.schedule.sweep": "()",
     "byok.schedule.publish_probes": "()",
     "byok.schedule.publish_validations": "()",
+    "byok.schedule.publish_syncs": "()",
+    "byok.tenants.sync_rotation": "(tenant, **unknown)",
 }
 
 
