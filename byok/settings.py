@@ -46,7 +46,10 @@ class Settings(BaseSettings):
         False, description="let no tenant become active whose role or key policy allows more than needed"
     )
     tenant_kms_calls: int = Field(
-        4, ge=1, description="KMS calls of one tenant at a time, per process; one while its KMS is slow"
+        2,
+        ge=1,
+        description="KMS calls of one tenant at a time, per process: a quarter of a worker's threads; one "
+        "while its KMS is slow",
     )
     kms_endpoint_url: str | None = Field(None, description="KMS simulator; in `dev` and `test` only")
     recheck_seconds: Seconds = Field(

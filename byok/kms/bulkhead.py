@@ -20,7 +20,8 @@ from byok.logs import get_logger
 
 log = get_logger(__name__)
 
-_MAX_WAIT_SECONDS = 0.5  # for a place among the tenant's calls; then the thread does something else
+# For a place among the tenant's calls; then the thread does something else. Some healthy calls long.
+_MAX_WAIT_SECONDS = 0.1
 _BUSY_RETRY_SECONDS = 3.0
 _SLOW_SECONDS = 1.0  # a KMS call takes 5 to 50 ms
 _FAILURES_TO_OPEN = 5
@@ -77,7 +78,7 @@ class _Region:
 class Bulkhead:
     """Admits KMS calls and learns from how they end. Thread-safe."""
 
-    def __init__(self, max_calls: int = 4, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_calls: int = 2, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._max_calls = max_calls
         self._monotonic = monotonic
         self.forget()
