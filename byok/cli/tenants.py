@@ -140,15 +140,14 @@ def _ask_until(check: "Callable[[], Verification]", patience_seconds: float) -> 
     """Check again while what fails can be a change of IAM that is on its way."""
     with console.status("asking AWS …"):
         verification = check()
+    if not _may_wait(verification) or patience_seconds <= 0:
+        return verification
     left_seconds = patience_seconds
     with Progress(*_WAIT_COLUMNS, console=error_console, transient=True) as progress:
-        bar = progress.add_task("", total=patience_seconds, visible=False)
+        bar = progress.add_task("", total=patience_seconds)
         for pause_seconds in _PAUSES_SECONDS:
-            is_pending = verification.tenant.state is TenantState.PENDING
-            if not (is_pending and verification.may_pass_later) or left_seconds <= 0:
-                break
             first = verification.failed[0]
-            progress.update(bar, visible=True, description=f"{first.check}: {first.seen}; IAM may need time")
+            progress.update(bar, description=f"{first.check}: {first.seen}; IAM may need time")
             pause_seconds = min(pause_seconds, left_seconds)
             left_seconds -= pause_seconds
             while pause_seconds > 0:
@@ -156,7 +155,13 @@ def _ask_until(check: "Callable[[], Verification]", patience_seconds: float) -> 
                 progress.advance(bar, min(0.2, pause_seconds))
                 pause_seconds -= 0.2
             verification = check()
+            if not _may_wait(verification) or left_seconds <= 0:
+                break
     return verification
+
+
+def _may_wait(verification: "Verification") -> bool:
+    return verification.tenant.state is TenantState.PENDING and verification.may_pass_later
 
 
 def _explain(findings: Sequence[Finding]) -> None:

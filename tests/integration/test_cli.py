@@ -265,6 +265,72 @@ def test_verify_shows_what_is_wrong_and_the_tenant_stays_pending(byok: Byok, acm
     assert byok("tenant", "show", "open-door", "--json").json()["state"] == "pending"
 
 
+def test_verify_waits_until_iam_knows(byok: Byok, acme: Customer, simulator: SimulatorControl) -> None:
+    tenant = byok("tenant", "add", "slow", "--json").json()
+    key = acme.account.create_key()
+    policy = byok("tenant", "policy", "slow", "--kms-key-arn", key, "--json").json()
+    assert tenant["external_id"] in json.dumps(policy)
+    simulator.delay_propagation(3)
+    try:
+        role = acme.account.create_role(
+            policy["role_name"], policy["role_trust_policy"], policy["role_permissions_policy"]
+        )
+        arns = ("--kms-key-arn", key, "--role-arn", role)
+        impatient = byok("tenant", "verify", "slow", *arns, "--wait", "0")
+        assert impatient.exit_code == 8
+        assert "role-refuses-us" in impatient.err
+        assert byok("tenant", "verify", "slow", "--wait", "30s").exit_code == 0
+    finally:
+        simulator.delay_propagation(0)
+    assert byok("tenant", "show", "slow", "--json").json()["state"] == "active"
+
+
+def test_two_tenants_of_one_customer_are_said_to_share(byok: Byok, acme: Customer) -> None:
+    byok("tenant", "add", "acme-staging")
+    arns = ("--kms-key-arn", acme.kms_key, "--role-arn", acme.role, "--wait", "0")
+    taken = byok("tenant", "verify", "acme-staging", *arns)
+    assert (taken.exit_code, "--shared" in taken.err) == (4, True)
+    assert byok("tenant", "verify", "acme-staging", *arns, "--shared").exit_code == 8  # its own external id
+
+
+@pytest.mark.parametrize(
+    ("form", "sign"),
+    [
+        ("cloudformation", "AWS::IAM::Role"),
+        ("terraform", 'resource "aws_iam_role"'),
+        ("cli", "aws iam create-role"),
+    ],
+)
+def test_policy_prints_every_form_unwrapped(byok: Byok, acme: Customer, form: str, sign: str) -> None:
+    printed = byok("tenant", "policy", "acme", "--format", form)
+    assert printed.exit_code == 0
+    assert sign in printed.out
+    assert acme.tenant.external_id in printed.out
+    assert (
+        "aws_kms_key" in byok("tenant", "policy", "acme", "--format", "terraform", "--mode", "key-policy").out
+    )
+    assert byok("tenant", "policy", "acme", "--format", "json").exit_code == 2  # which KMS key?
+
+
+def test_sync_shows_what_the_kms_key_says_and_what_follows(
+    byok: Byok, acme: Customer, runtime: Runtime
+) -> None:
+    def tag(value: str) -> None:
+        acme.account.kms.tag_resource(
+            KeyId=acme.kms_key, Tags=[{"TagKey": "byok:rotation-days", "TagValue": value}]
+        )
+
+    tag("14")
+    acme.account.rotate_key_on_demand(acme.kms_key)
+    synced = byok("tenant", "sync", "acme", "--json").json()
+    assert (synced["tag_days"], synced["keys"][0]["rotation_source"]) == (14, "tag")
+    assert len(synced["rotations_requested"]) == 1
+    assert "14 days" in byok("tenant", "sync", "acme").out
+    tag("often")
+    assert "'often' counts for nothing" in byok("tenant", "sync", "acme").out
+    runtime.queue._app.control.purge()
+
+
 def test_a_missing_setting_is_one_line(byok: Byok, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BYOK_MASTER_KEYS")
     result = byok("tenant", "list")

@@ -20,7 +20,7 @@ from byok.core import policies
 from byok.core.encryption_context import version_context
 from byok.core.model import KmsKeyArn, RoleArn
 from byok.embedded.stack import Stack
-from byok.simulator import VENDOR_ACCESS_KEY_ID, VENDOR_ROLE_ARN
+from byok.simulator import VENDOR_ACCESS_KEY_ID, VENDOR_ACCOUNT_ID, VENDOR_ROLE_ARN
 from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
 from byok.simulator.errors import AwsError
@@ -444,3 +444,70 @@ def test_bare_moto_decrypts_under_a_disabled_key() -> None:
         blob = bare.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"]
         bare.disable_key(KeyId=key)
         assert bare.decrypt(KeyId=key, CiphertextBlob=blob)["Plaintext"] == b"x"
+
+
+def test_cloudtrail_tells_both_sides_what_they_may_know(setup: Setup, simulator: SimulatorControl) -> None:
+    customer = setup.account.account_id
+    blob = setup.kms.generate_data_key_without_plaintext(
+        KeyId=setup.key, KeySpec="AES_256", EncryptionContext=setup.context
+    )["CiphertextBlob"]
+    with pytest.raises(ClientError):
+        setup.kms.decrypt(KeyId=setup.key, CiphertextBlob=blob, EncryptionContext={"byok-tenant": "x"})
+    assumed, generated, refused = simulator.cloudtrail(customer)[-3:]
+    assert assumed["eventSource"] == "sts.amazonaws.com"
+    assert assumed["requestParameters"]["externalId"] == "right-external-id"
+    assert generated["userIdentity"]["type"] == "AssumedRole"
+    assert generated["userIdentity"]["arn"].startswith(f"arn:aws:sts::{customer}:assumed-role/byok/")
+    assert generated["requestParameters"]["encryptionContext"] == setup.context
+    assert generated["resources"] == [{"accountId": customer, "type": "AWS::KMS::Key", "ARN": setup.key}]
+    assert refused["errorCode"] == "AccessDeniedException"
+    direct = client(setup.stack, "kms")
+    with pytest.raises(ClientError):
+        direct.describe_key(KeyId=setup.key)
+    vendor = simulator.cloudtrail(VENDOR_ACCOUNT_ID)[-1]
+    assert (vendor["eventName"], vendor["errorCode"]) == ("DescribeKey", "AccessDeniedException")
+    assert vendor["requestID"] not in {record["requestID"] for record in simulator.cloudtrail(customer)}
+
+
+def test_a_refusal_names_the_policy_that_refused(setup: Setup) -> None:
+    def message() -> str:
+        with pytest.raises(ClientError) as caught:
+            setup.kms.describe_key(KeyId=setup.key)
+        return str(caught.value)
+
+    setup.account.delete_role_policy("byok")
+    assert "no identity-based policy allows the kms:DescribeKey action" in message()
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Resource": "*"}
+    setup.account.put_key_policy(setup.key, {"Version": "2012-10-17", "Statement": [deny]})
+    assert "explicit deny in a resource-based policy" in message()
+
+
+def test_a_grant_allows_its_operations_under_its_context_only(setup: Setup) -> None:
+    direct = client(setup.stack, "kms")
+    wanted = {"KeyId": setup.key, "KeySpec": "AES_256", "EncryptionContext": setup.context}
+    grant = setup.account.kms.create_grant(
+        KeyId=setup.key,
+        GranteePrincipal=VENDOR_ROLE_ARN,
+        Operations=["GenerateDataKeyWithoutPlaintext"],
+        Constraints={"EncryptionContextSubset": {"byok-tenant": str(setup.tenant_id)}},
+    )
+    direct.generate_data_key_without_plaintext(**wanted)
+    with pytest.raises(ClientError):
+        direct.generate_data_key_without_plaintext(**{**wanted, "EncryptionContext": {}})
+    with pytest.raises(ClientError):
+        direct.describe_key(KeyId=setup.key)
+    setup.account.kms.revoke_grant(KeyId=setup.key, GrantId=grant["GrantId"])
+    with pytest.raises(ClientError):
+        direct.generate_data_key_without_plaintext(**wanted)
+
+
+def test_changes_are_seen_once_they_have_propagated(setup: Setup, simulator: SimulatorControl) -> None:
+    simulator.delay_propagation(60)
+    try:
+        setup.account.delete_role_policy("byok")
+        setup.kms.describe_key(KeyId=setup.key)
+        simulator.advance_clock(61)
+        with pytest.raises(ClientError):
+            setup.kms.describe_key(KeyId=setup.key)
+    finally:
+        simulator.delay_propagation(0)
