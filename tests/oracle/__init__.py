@@ -1,0 +1,1 @@
+"""The simulator compared with a second, independent emulator of AWS: ``make oracle``."""
