@@ -91,16 +91,8 @@ def main() -> int:
         folder = Path(scratch)
         with console.status(f"{PINNED} …"):
             subprocess.run([python, "-m", "venv", str(folder / "v")], check=True)
-            pip = [
-                folder / "v/bin/python",
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "--disable-pip-version-check",
-                PINNED,
-            ]
-            subprocess.run(pip, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pip = [str(folder / "v/bin/python"), "-m", "pip", "install", "--disable-pip-version-check"]
+            subprocess.run([*pip, PINNED], check=True, capture_output=True)
         ours, theirs = free_port(), free_port()
         simulator = [
             sys.executable,
