@@ -103,7 +103,7 @@ MUTANTS = (
     Mutant(
         "the bound on attempts",
         "byok/services/rotations.py",
-        "            if rotation.attempts > MAX_ATTEMPTS:\n",
+        "            if rotation.tries > MAX_ATTEMPTS:\n",
         "            if False:\n",
         f"{_IN}/test_requests.py::test_poison_ends_as_failed_with_its_reason_is_counted_and_can_be_retried",
     ),
