@@ -8,7 +8,7 @@
     ├── ConfigurationError      exit 78  a setting is missing or wrong
     │   └── InvalidMasterKey · UnknownMasterKey
     ├── NotFound                exit 3
-    │   ├── UnknownTenant · UnknownKey · UnknownVersion · UnknownRotation
+    │   ├── UnknownTenant · UnknownKey · UnknownVersion · UnknownRotation · UnknownStop
     ├── Conflict                exit 4   the state of things does not allow it
     │   ├── DuplicateTenant · DuplicateKey · KmsKeyTaken · RoleTaken · ConnectionFixed
     │   ├── IllegalTransition · LostRace · NotReady
@@ -19,6 +19,7 @@
     │   ├── StoreUnavailable · CacheUnavailable · QueueUnavailable · StackUnavailable
     ├── IntegrityError          exit 7   bytes are not what they must be
     │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
+    │   └── ReportNotAuthentic
     ├── ValidationFailed        exit 8   a version or a connection did not pass its gate
     ├── KmsRequestRejected      exit 9   AWS refuses our request for good: configuration, key type, quota
     └── GaveUp                  exit 10  a rotation was begun too often without an end
@@ -132,6 +133,12 @@ class UnknownRotation(NotFound):
     """No rotation has this id."""
 
     code = "unknown-rotation"
+
+
+class UnknownStop(NotFound):
+    """No stop has this id."""
+
+    code = "unknown-stop"
 
 
 class Conflict(ByokError):
@@ -312,6 +319,12 @@ class InvariantBroken(IntegrityError):
     """The stored versions of a key contradict each other."""
 
     code = "invariant-broken"
+
+
+class ReportNotAuthentic(IntegrityError):
+    """A signed report was changed, or somebody else signed it."""
+
+    code = "report-not-authentic"
 
 
 class ValidationFailed(ByokError):

@@ -3,13 +3,16 @@
 Counted per process. The workers' pool is threads, so that a worker is one process and one page.
 """
 
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from collections.abc import Sequence
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from byok.core.model import RotationReason, RotationState
 
 
 class PrometheusMetrics:
-    """Counters of one process. No label names a tenant: cardinality stays bounded."""
+    """Counters of one process. One gauge alone names tenants, and only a few: cardinality stays bounded."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -31,6 +34,24 @@ class PrometheusMetrics:
             ["finding"],
             registry=self._registry,
         )
+        self._leases = Counter(
+            "byok_leases",
+            "Leases that this process took, by where they came from (cache, kms).",
+            ["source"],
+            registry=self._registry,
+        )
+        self._stops = Histogram(
+            "byok_stop_seconds",
+            "From the moment that a stop was noticed until this process had dropped the tenant's leases.",
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+            registry=self._registry,
+        )
+        self._worst_stop = Gauge(
+            "byok_worst_revocation_seconds",
+            "The longest that a stop of this tenant took to reach the last process; slowest tenants only.",
+            ["tenant"],
+            registry=self._registry,
+        )
         # Known from the start, so that the first failure is an increase that an alert can see.
         for reason in RotationReason:
             for state in (RotationState.DONE, RotationState.FAILED):
@@ -47,6 +68,20 @@ class PrometheusMetrics:
     def sweeper_found(self, finding: str, count: int) -> None:
         """See the port."""
         self._findings.labels(finding).inc(count)
+
+    def lease_taken(self, source: str) -> None:
+        """See the port."""
+        self._leases.labels(source).inc()
+
+    def stop_reached(self, latency: timedelta) -> None:
+        """See the port."""
+        self._stops.observe(latency.total_seconds())
+
+    def worst_stops(self, latencies: Sequence[tuple[str, timedelta]]) -> None:
+        """See the port."""
+        self._worst_stop.clear()
+        for tenant, latency in latencies:
+            self._worst_stop.labels(tenant).set(latency.total_seconds())
 
     def serve(self, address: str, port: int) -> None:
         """Serve the page under /metrics from a thread of its own."""

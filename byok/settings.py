@@ -14,6 +14,8 @@ from byok.failpoints import FailPoint
 
 Seconds = Annotated[float, Field(gt=0)]
 
+_LONGEST_PROBE_TICK_SECONDS = 5.0
+
 
 class Settings(BaseSettings):
     """What the environment says. Secrets don't show in ``repr``."""
@@ -55,6 +57,11 @@ class Settings(BaseSettings):
     recheck_seconds: Seconds = Field(
         5.0, description="how long a process may go on without looking at a tenant's state again"
     )
+    max_lease_uses: int = Field(
+        1_000_000,
+        ge=1,
+        description="how often a process uses a lease before it fetches it again, from Redis or KMS",
+    )
     database_pool_size: int = Field(10, ge=1, description="connections to PostgreSQL, per process")
     worker_concurrency: int = Field(8, ge=1, description="threads of a worker process")
     dispatch_interval_seconds: Seconds = Field(30.0, description="how often Beat looks for due keys")
@@ -63,7 +70,11 @@ class Settings(BaseSettings):
         description="how often the sweeper looks for lost requests and dead workers; also how long a "
         "worker's claim lasts without renewal, so that both are found within two periods",
     )
-    probe_interval_seconds: Seconds = Field(300.0, description="how often each tenant's access is proven")
+    probe_interval_seconds: Seconds = Field(
+        300.0,
+        description="how often each tenant's access is proven; more often where half of a key's cache TTL is "
+        "shorter",
+    )
     validate_interval_seconds: Seconds = Field(
         86_400.0, description="how often active versions are validated"
     )
@@ -117,6 +128,11 @@ class Settings(BaseSettings):
         if self.fail_point is not None and self.env != "test":
             raise ValueError("BYOK_FAIL_POINT: is for BYOK_ENV=test only")
         return self
+
+    @property
+    def probe_tick_seconds(self) -> float:
+        """How often to look whose probe is due."""
+        return min(self.probe_interval_seconds, _LONGEST_PROBE_TICK_SECONDS)
 
     @property
     def regions(self) -> tuple[str, ...]:

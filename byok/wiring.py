@@ -13,29 +13,38 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from byok.cache.notices import RedisNoticeBoard
 from byok.cache.redis import RedisLeaseCache
-from byok.core.model import MAX_ROTATION_PERIOD, RoleArn
+from byok.core.bounds import MAX_ROTATION_PERIOD
+from byok.core.model import RoleArn
 from byok.crypto.keyring import MasterKeyRing
 from byok.failpoints import arm
 from byok.kms.aws import AwsKms
 from byok.kms.bulkhead import Bulkhead
 from byok.metrics import PrometheusMetrics
-from byok.ports import Clock, Kms, LeaseCache, Metrics, Random, Store, TaskQueue
+from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, Store, TaskQueue
 from byok.queue import CeleryQueue
+from byok.services.access import Access
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
+from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
-from byok.services.leases import LeaseDesk
+from byok.services.held import Held
+from byok.services.kill_switch import KillSwitch
+from byok.services.leases import MAX_LEASE_USES, LeaseDesk
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.records import Records
+from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Periods, Scheduling
 from byok.services.suspension import Suspensions
+from byok.services.threads import Spawn, spawn
 from byok.services.validation import Validator
 from byok.services.vault import Vault
+from byok.services.watch import Watch
 from byok.settings import Settings, load_settings
 from byok.store.postgres import PostgresStore, create_engine
 
@@ -61,6 +70,8 @@ class Services:
     """Every service, over one set of ports."""
 
     desk: LeaseDesk
+    watch: Watch
+    kill_switch: KillSwitch
     onboarding: Onboarding
     registry: Registry
     follower: KmsKeyFollower
@@ -77,6 +88,7 @@ def assemble(
     *,
     store: Store,
     cache: LeaseCache,
+    board: NoticeBoard,
     kms: Kms,
     queue: TaskQueue,
     master_keys: MasterKeyRing,
@@ -87,19 +99,46 @@ def assemble(
     periods: Periods,
     longest_rotation: timedelta = MAX_ROTATION_PERIOD,
     refuse_excess: bool = False,
+    max_lease_uses: int = MAX_LEASE_USES,
+    kind: str = "service",
+    spawn: Spawn = spawn,
 ) -> Services:
     """Put the services together over any ports."""
     records = Records(kms, master_keys)
-    suspensions = Suspensions(store, cache, clock)
-    desk = LeaseDesk(
+    suspensions = Suspensions(store, cache, board, clock, random)
+    held = Held()
+    watch = Watch(
+        store=store,
+        board=board,
+        held=held,
+        metrics=metrics,
+        clock=clock,
+        random=random,
+        recheck=recheck,
+        kind=kind,
+        spawn=spawn,
+    )
+    source = LeaseSource(
         store=store,
         cache=cache,
         records=records,
         suspensions=suspensions,
         master_keys=master_keys,
+        metrics=metrics,
+        clock=clock,
+        random=random,
+    )
+    desk = LeaseDesk(
+        store=store,
+        source=source,
+        held=held,
+        watch=watch,
         clock=clock,
         recheck=recheck,
+        refresher=Refresher(spawn),
+        max_uses=max_lease_uses,
     )
+    access = Access(store, kms, records, clock)
     validator = Validator(kms, records, desk, clock, random)
     requests = RotationRequests(store, queue, clock, random, periods.sweep)
     claims = Claims(store, clock, periods.sweep)
@@ -117,14 +156,30 @@ def assemble(
     )
     return Services(
         desk=desk,
+        watch=watch,
+        kill_switch=KillSwitch(
+            store=store,
+            suspensions=suspensions,
+            access=access,
+            clock=clock,
+            recheck=recheck,
+            longest_probe_period=periods.probe,
+        ),
         onboarding=Onboarding(store, kms, clock, random, refuse_excess=refuse_excess),
         registry=Registry(store, requests, clock, random, longest_rotation),
         follower=KmsKeyFollower(store, kms, requests, clock, longest_rotation),
         requests=requests,
         claims=claims,
         rotations=rotations,
-        scheduling=Scheduling(store, requests, queue, metrics, clock, periods),
-        checkups=Checkups(store, records, validator, suspensions, clock),
+        scheduling=Scheduling(store, requests, suspensions, queue, metrics, clock, random, periods),
+        checkups=Checkups(
+            store=store,
+            access=access,
+            desk=desk,
+            validator=validator,
+            suspensions=suspensions,
+            clock=clock,
+        ),
         observer=Observer(store, clock),
         vault=Vault(desk, requests, random),
     )
@@ -138,6 +193,7 @@ class Runtime:
     engine: sa.Engine
     store: PostgresStore
     cache: RedisLeaseCache
+    board: RedisNoticeBoard
     kms: AwsKms
     queue: CeleryQueue
     master_keys: MasterKeyRing
@@ -153,15 +209,19 @@ class Runtime:
 
     def close(self) -> None:
         """Close all connections."""
+        self.services.watch.close()
         self.services.desk.forget()
         self.services.claims.close()
         self.queue.close()
+        self.board.close()
         self.cache.close()
         self.store.close()
 
 
-def build(settings: Settings) -> Runtime:
+def build(settings: Settings, kind: str = "service") -> Runtime:
     """Build the adapters and the services over them. Connects to nothing yet.
+
+    ``kind`` is what the fleet knows the process as: service, worker or command.
 
     Raises:
         ConfigurationError: the master keys or the database URL are wrong.
@@ -171,11 +231,13 @@ def build(settings: Settings) -> Runtime:
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
     store = PostgresStore(engine)
     cache = RedisLeaseCache(settings.cache_url.get_secret_value())
+    board = RedisNoticeBoard(settings.cache_url.get_secret_value())
     kms = _aws_kms(store, settings)
     queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
     services = assemble(
         store=store,
         cache=cache,
+        board=board,
         kms=kms,
         queue=queue,
         master_keys=master_keys,
@@ -186,10 +248,12 @@ def build(settings: Settings) -> Runtime:
         periods=_periods(settings),
         longest_rotation=timedelta(days=settings.max_rotation_days),
         refuse_excess=settings.refuse_excess_rights,
+        max_lease_uses=settings.max_lease_uses,
+        kind=kind,
     )
     if settings.fail_point is not None:  # refused by the settings outside of tests
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    runtime = Runtime(settings, engine, store, cache, kms, queue, master_keys, metrics, services)
+    runtime = Runtime(settings, engine, store, cache, board, kms, queue, master_keys, metrics, services)
     _forget_after_fork(runtime)
     return runtime
 
@@ -214,6 +278,7 @@ def _periods(settings: Settings) -> Periods:
         dispatch_due=timedelta(seconds=settings.dispatch_interval_seconds),
         sweep=timedelta(seconds=settings.sweep_interval_seconds),
         probe=timedelta(seconds=settings.probe_interval_seconds),
+        probe_tick=timedelta(seconds=settings.probe_tick_seconds),
         validate=timedelta(seconds=settings.validate_interval_seconds),
         sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
     )

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -15,19 +17,43 @@ from byok.core.wire import associated_data
 from byok.crypto import hazmat
 from byok.crypto.hazmat import SecretBytes
 from byok.errors import ByokError, CacheUnavailable, KmsAccessRevoked, KmsIntegrityError, QueueUnavailable
-from byok.ports import KmsKeyDescription, LeaseId, RotationReading, SealedLease, UnwrappedKey, WrappedKey
+from byok.ports import (
+    CacheAnswer,
+    Failing,
+    KmsKeyDescription,
+    LeaseId,
+    Notice,
+    RotationReading,
+    SealedLease,
+    Subscription,
+    UnwrappedKey,
+    WrappedKey,
+)
 
 
 class FakeClock:
-    """A clock that moves when told to."""
+    """A clock that moves when told to; its wall clock can be set, its ticks can't."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self.time = start
+        self._ticks = 1000.0
 
     def now(self) -> datetime:
         return self.time
 
+    def ticks(self) -> float:
+        return self._ticks
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds=seconds)
+
     def advance(self, **duration: float) -> None:
+        passed = timedelta(**duration)
+        self.time += passed
+        self._ticks += passed.total_seconds()
+
+    def step(self, **duration: float) -> None:
+        """Set the wall clock."""
         self.time += timedelta(**duration)
 
 
@@ -167,19 +193,40 @@ class MemoryLeaseCache:
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
-        self.entries: dict[LeaseId, tuple[SealedLease, datetime]] = {}
+        # Each with the ticks at which it is gone: the server has a clock of its own.
+        self.entries: dict[LeaseId, tuple[SealedLease, float]] = {}
+        self.claims: dict[LeaseId, float] = {}
+        self.failing: dict[LeaseId, tuple[bool, float]] = {}
         self.is_down = False
+        self._lock = threading.Lock()
 
-    def get(self, lease_id: LeaseId) -> SealedLease | None:
+    def take(self, lease_id: LeaseId, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
         self.ping()
-        entry = self.entries.get(lease_id)
-        if entry is None or entry[1] <= self._clock.now():
-            return None
-        return entry[0]
+        now = self._clock.ticks()
+        with self._lock:
+            lease, gone_at = self.entries.get(lease_id, (None, 0.0))
+            if lease is not None and gone_at > now and lease.decrypted_at > newer_than:
+                return CacheAnswer(lease, timedelta(seconds=gone_at - now))
+            refused, until = self.failing.get(lease_id, (False, 0.0))
+            if until > now:
+                return CacheAnswer(failing=Failing(timedelta(seconds=until - now), refused))
+            if self.claims.get(lease_id, 0.0) > now:
+                return CacheAnswer()
+            self.claims[lease_id] = now + claim_for.total_seconds()
+            return CacheAnswer(is_ours=True)
 
     def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
         self.ping()
-        self.entries[lease_id] = (lease, self._clock.now() + ttl)
+        with self._lock:
+            self.entries[lease_id] = (lease, self._clock.ticks() + ttl.total_seconds())
+            self.claims.pop(lease_id, None)
+            self.failing.pop(lease_id, None)
+
+    def fail(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+        self.ping()
+        with self._lock:
+            self.failing[lease_id] = refused, self._clock.ticks() + pause.total_seconds()
+            self.claims.pop(lease_id, None)
 
     def purge(self, tenant_id: UUID) -> int:
         self.ping()
@@ -191,6 +238,29 @@ class MemoryLeaseCache:
     def ping(self) -> None:
         if self.is_down:
             raise CacheUnavailable("the cache is down")
+
+
+class MemoryNoticeBoard:
+    """Hands a notice to every ear at once, or loses it."""
+
+    def __init__(self) -> None:
+        self.ears: list[Callable[[Notice], None]] = []
+        self.published: list[Notice] = []
+        self.loses_all = False
+        self.is_down = False
+
+    def publish(self, notice: Notice) -> None:
+        if self.is_down:
+            raise CacheUnavailable("the cache is down")
+        self.published.append(notice)
+        if not self.loses_all:
+            for hear in self.ears:
+                hear(notice)
+
+    @contextmanager
+    def listen(self) -> Iterator[Subscription]:
+        raise CacheUnavailable("no thread listens in these tests: `ears` are called")
+        yield
 
 
 class RecordingQueue:
@@ -232,7 +302,8 @@ class CountingMetrics:
     """Counts in memory."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.counts: Counter[tuple[str, ...] | str] = Counter()
+        self.worst: dict[str, timedelta] = {}
 
     def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
         self.counts["ended", reason.value, state.value] += 1
@@ -242,3 +313,12 @@ class CountingMetrics:
 
     def sweeper_found(self, finding: str, count: int) -> None:
         self.counts["found", finding] += count
+
+    def lease_taken(self, source: str) -> None:
+        self.counts["lease", source] += 1
+
+    def stop_reached(self, latency: timedelta) -> None:
+        self.counts["stop"] += 1
+
+    def worst_stops(self, latencies: Sequence[tuple[str, timedelta]]) -> None:
+        self.worst = dict(latencies)

@@ -1,7 +1,9 @@
 """A small world for service tests: real PostgreSQL, everything else a fake that can be told to fail."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from byok.core.model import Key, KeyVersion, Rotation, Tenant, TenantState
@@ -17,6 +19,7 @@ from tests.fakes import (
     FakeClock,
     FakeKms,
     MemoryLeaseCache,
+    MemoryNoticeBoard,
     RecordingQueue,
 )
 
@@ -24,12 +27,24 @@ RECHECK = timedelta(seconds=5)
 PERIOD = timedelta(days=30)
 TTL = timedelta(hours=1)
 SWEEP = timedelta(seconds=15)
-PERIODS = Periods(timedelta(seconds=30), SWEEP, timedelta(minutes=5), timedelta(days=1), timedelta(hours=12))
+PERIODS = Periods(
+    dispatch_due=timedelta(seconds=30),
+    sweep=SWEEP,
+    probe=timedelta(minutes=5),
+    probe_tick=timedelta(seconds=5),
+    validate=timedelta(days=1),
+    sync_rotation=timedelta(hours=12),
+)
 
 
 def kms_key_arn(number: int = 1) -> str:
     """The ARN of the number-th customer's KMS key."""
     return f"arn:aws:kms:eu-central-1:{222222222000 + number}:key/00000000-0000-4000-8000-{number:012d}"
+
+
+def _run_renewals_at_once(name: str, target: Callable[[], None]) -> None:
+    if name == "byok-refresh":
+        target()
 
 
 @dataclass
@@ -42,6 +57,7 @@ class World:
     queue: RecordingQueue = field(default_factory=RecordingQueue)
     random: CountingRandom = field(default_factory=CountingRandom)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
+    board: MemoryNoticeBoard = field(default_factory=MemoryNoticeBoard)
 
     def __post_init__(self) -> None:
         self.cache = MemoryLeaseCache(self.clock)
@@ -49,11 +65,13 @@ class World:
         self.services = self.another_process()
         self._tenants = 0
 
-    def another_process(self) -> Services:
-        """Services that share the stores but no memory."""
-        return assemble(
+    def another_process(self, **settings: Any) -> Services:
+        """Services that share the stores but no memory. No thread of theirs runs: notices are heard at once,
+        and renewals are done when they are submitted."""
+        services = assemble(
             store=self.store,
             cache=self.cache,
+            board=self.board,
             kms=self.kms,
             queue=self.queue,
             master_keys=self.master_keys,
@@ -62,7 +80,11 @@ class World:
             random=self.random,
             recheck=RECHECK,
             periods=PERIODS,
+            spawn=_run_renewals_at_once,
+            **settings,
         )
+        self.board.ears.append(services.watch.hear)
+        return services
 
     def add_tenant(self, name: str = "acme") -> Tenant:
         """Register and verify a tenant."""

@@ -17,7 +17,7 @@ def runtime_of(app: Celery) -> Runtime:
     with _building:
         runtime: Runtime | None = getattr(app, "byok_runtime", None)
         if runtime is None:
-            runtime = app.byok_runtime = build(app.byok_settings)
+            runtime = app.byok_runtime = build(app.byok_settings, kind="worker")
         return runtime
 
 

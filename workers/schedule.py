@@ -17,7 +17,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     periods = {
         queue.DISPATCH_DUE: settings.dispatch_interval_seconds,
         queue.SWEEP: settings.sweep_interval_seconds,
-        queue.PUBLISH_PROBES: settings.probe_interval_seconds,
+        queue.PUBLISH_PROBES: settings.probe_tick_seconds,
         queue.PUBLISH_VALIDATIONS: settings.validate_interval_seconds,
         queue.PUBLISH_SYNCS: settings.sync_interval_seconds,
     }

@@ -1,85 +1,137 @@
 """Implements `byok.ports.LeaseCache` on Redis.
 
-Two kinds of entries, both with a TTL::
+Four kinds of entries, all with a TTL::
 
     byok:lease:{tenant}:GENERATION:KEY:VERSION    time of the KMS Decrypt | master key id | IV | sealed secret
+    byok:asking:{tenant}:GENERATION:KEY:VERSION   a process asks KMS for it just now
+    byok:failing:{tenant}:GENERATION:KEY:VERSION  how the last one that asked failed: ``outage``, ``refused``
     byok:leases:{tenant}                          set of the tenant's lease entries, for the purge
 
 The braces keep a tenant's entries in one slot of a Redis cluster.
 """
 
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from byok.core.model import MAX_LEASE_TTL, SealedBox
+from byok.cache.connection import connect, translated_errors
+from byok.core.bounds import MAX_LEASE_TTL
+from byok.core.model import SealedBox
 from byok.crypto.hazmat import GCM_IV_BYTES
 from byok.errors import CacheUnavailable
-from byok.ports import LeaseId, SealedLease
+from byok.ports import CacheAnswer, Failing, LeaseId, SealedLease
 
 _HEADER = struct.Struct(">QB")  # microseconds since the epoch, length of the master key id
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+# A server that just failed to answer is left alone this long: its timeouts would slow every miss down.
+_REST_SECONDS = 2.0
+
+# In one step, or two processes could both find nothing and both ask KMS.
+_TAKE = """
+local lease = redis.call('GET', KEYS[1])
+if lease and #lease >= 8 and struct.unpack('>I8', lease) > tonumber(ARGV[2]) then
+  return {'lease', lease, redis.call('PTTL', KEYS[1])}
+end
+local failing = redis.call('GET', KEYS[3])
+if failing then
+  return {'failing', failing, redis.call('PTTL', KEYS[3])}
+end
+if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1]) then
+  return {'yours'}
+end
+return {'asked by another'}
+"""
 
 
 class RedisLeaseCache:
-    """The shared lease cache. Safe across threads and fork (redis-py's pool notices a fork)."""
+    """The shared lease cache. Safe across threads and fork."""
 
     def __init__(self, url: str) -> None:
-        # Waiting for a cache costs more than asking KMS: short timeouts and no retries beyond one.
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=1.0,
-            socket_connect_timeout=1.0,
-            health_check_interval=30,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self._redis = connect(url)
+        self._take = self._redis.register_script(_TAKE)
+        self._resting_until = 0.0
 
-    def get(self, lease_id: LeaseId) -> SealedLease | None:
-        with _translated_errors():
-            raw = self._redis.get(_lease_key(lease_id))
-        return _decode(raw) if isinstance(raw, bytes) else None
+    def take(self, lease_id: LeaseId, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
+        keys = [_key(kind, lease_id) for kind in ("lease", "asking", "failing")]
+        with self._unless_resting():
+            kind, *told = self._take(keys=keys, args=[_milliseconds(claim_for), _microseconds(newer_than)])
+        if kind == b"yours":
+            return CacheAnswer(is_ours=True)
+        if kind == b"failing":
+            return CacheAnswer(failing=Failing(timedelta(milliseconds=told[1]), told[0] == b"refused"))
+        if kind == b"lease":
+            lease = _decode(told[0])
+            # What is none of ours is written over.
+            return CacheAnswer(lease, timedelta(milliseconds=told[1]), is_ours=lease is None)
+        return CacheAnswer()
 
     def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
-        key, members = _lease_key(lease_id), _members_key(lease_id.tenant_id)
-        with _translated_errors(), self._redis.pipeline(transaction=True) as pipeline:
+        key, members = _key("lease", lease_id), _members_key(lease_id.tenant_id)
+        with self._unless_resting(), self._redis.pipeline(transaction=True) as pipeline:
             pipeline.set(key, _encode(lease), px=ttl)
+            pipeline.delete(_key("asking", lease_id), _key("failing", lease_id))
             pipeline.sadd(members, key)
             pipeline.expire(members, MAX_LEASE_TTL)
             pipeline.execute()
 
+    def fail(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+        with self._unless_resting(), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.set(_key("failing", lease_id), "refused" if refused else "outage", px=pause)
+            pipeline.delete(_key("asking", lease_id))
+            pipeline.execute()
+
     def purge(self, tenant_id: UUID) -> int:
         members = _members_key(tenant_id)
-        with _translated_errors():
+        with translated_errors():
             keys = list(self._redis.sscan_iter(members))
             return int(self._redis.delete(members, *keys)) - bool(keys)
 
     def ping(self) -> None:
-        with _translated_errors():
+        with translated_errors():
             self._redis.ping()
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
+    @contextmanager
+    def _unless_resting(self) -> Iterator[None]:
+        if time.monotonic() < self._resting_until:
+            raise CacheUnavailable("the Redis cache did not answer just now and is left alone for a moment")
+        try:
+            with translated_errors():
+                yield
+        except CacheUnavailable:
+            self._resting_until = time.monotonic() + _REST_SECONDS
+            raise
 
-def _lease_key(lease_id: LeaseId) -> str:
+
+def _key(kind: str, lease_id: LeaseId) -> str:
     place = f"{lease_id.generation}:{lease_id.key_id}:{lease_id.version_number}"
-    return f"byok:lease:{{{lease_id.tenant_id}}}:{place}"
+    return f"byok:{kind}:{{{lease_id.tenant_id}}}:{place}"
 
 
 def _members_key(tenant_id: UUID) -> str:
     return f"byok:leases:{{{tenant_id}}}"
 
 
+def _milliseconds(duration: timedelta) -> int:
+    return max(round(duration.total_seconds() * 1000), 1)
+
+
+def _microseconds(time_utc: datetime) -> int:
+    return round(time_utc.timestamp() * 1_000_000)
+
+
 def _encode(lease: SealedLease) -> bytes:
     key_id = lease.box.master_key_id.encode()
-    microseconds = round(lease.decrypted_at.timestamp() * 1_000_000)
-    return _HEADER.pack(microseconds, len(key_id)) + key_id + lease.box.iv + lease.box.body
+    return (
+        _HEADER.pack(_microseconds(lease.decrypted_at), len(key_id)) + key_id + lease.box.iv + lease.box.body
+    )
 
 
 def _decode(raw: bytes) -> SealedLease | None:
@@ -90,19 +142,7 @@ def _decode(raw: bytes) -> SealedLease | None:
     rest = raw[_HEADER.size :]
     key_id, iv = rest[:id_length], rest[id_length : id_length + GCM_IV_BYTES]
     try:
-        decrypted_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
+        decrypted_at = _EPOCH + timedelta(microseconds=microseconds)
         return SealedLease(SealedBox(key_id.decode(), iv, rest[id_length + GCM_IV_BYTES :]), decrypted_at)
     except (UnicodeDecodeError, OverflowError):
         return None
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except redis.RedisError as error:
-        # from None: the driver's message may hold the server's address
-        raise CacheUnavailable(
-            f"the Redis cache does not answer ({type(error).__name__})",
-            remedy="check that the server runs and BYOK_CACHE_URL names it",
-        ) from None

@@ -22,8 +22,8 @@ from byok.cli.output import (
 )
 from byok.cli.rotations import print_requested, rotation_json
 from byok.cli.services import open_services
+from byok.core.bounds import DEFAULT_LEASE_TTL
 from byok.core.model import (
-    DEFAULT_LEASE_TTL,
     Key,
     KeyVersion,
     Rotation,

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,6 +45,8 @@ def status(as_json: AsJson = False) -> None:
                 "workers": workers,
                 "failed": [str(work.rotation.id) for work in overview.failed],
                 "ticks": {tick.job: tick.began_at for tick in overview.ticks},
+                "members": overview.members,
+                "worst_stop_seconds": dict(overview.worst_stops),
                 "suspended": [tenant.name for tenant in overview.suspended],
             }
         )
@@ -55,6 +58,11 @@ def status(as_json: AsJson = False) -> None:
         ("queues", ", ".join(f"{name} {depth}" for name, depth in (queues or {}).items()) or "no broker"),
         ("last ticks", ", ".join(f"{one.job} {show_time(one.began_at)}" for one in overview.ticks) or "none"),
         ("workers", ", ".join(workers) or "[red]none answers[/]"),
+        ("with leases", f"{overview.members} processes"),
+        (
+            "slowest stops",
+            ", ".join(f"{name} {_show_ms(took)}" for name, took in overview.worst_stops) or "–",
+        ),
     ]
     console.print(table("byok", ("what", "how it stands"), rows))
     for work in overview.failed:
@@ -69,6 +77,10 @@ def status(as_json: AsJson = False) -> None:
             f"[bold red]suspended[/] {tenant.name} since {show_time(stopped.since)}: {stopped.reason} "
             f"({stopped.aws_code or 'by hand'}, request {stopped.request_id or '–'})"
         )
+
+
+def _show_ms(duration: timedelta) -> str:
+    return f"{duration.total_seconds() * 1000:.0f} ms"
 
 
 def _queue_state(runtime: "Runtime") -> tuple[dict[str, int] | None, list[str]]:

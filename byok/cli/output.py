@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,6 +77,18 @@ def show_state(state: str) -> str:
 def print_json(value: Any) -> None:  # noqa: ANN401  # whatever json takes
     """Print JSON to standard output; times as ISO 8601, durations as seconds."""
     print(json.dumps(value, indent=2, default=_to_json))  # noqa: T201  # standard output is the point
+
+
+def write_json(file: Path, value: Any) -> None:  # noqa: ANN401  # whatever json takes
+    """Write JSON to a file.
+
+    Raises:
+        InvalidInput: it can't be written.
+    """
+    try:
+        file.write_text(json.dumps(value, indent=2, default=_to_json) + "\n")
+    except OSError as error:
+        raise InvalidInput(f"{file} can't be written: {error.strerror}") from error
 
 
 def _to_json(value: object) -> object:

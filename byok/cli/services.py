@@ -19,7 +19,7 @@ def open_runtime() -> "Iterator[Runtime]":
     from byok.settings import load_settings
     from byok.wiring import build
 
-    runtime = build(load_settings())
+    runtime = build(load_settings(), kind="command")
     try:
         yield runtime
     finally:

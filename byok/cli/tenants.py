@@ -16,11 +16,13 @@ from byok.cli.output import (
     findings_table,
     parse_duration,
     print_json,
+    show_duration,
     show_state,
     show_time,
     table,
 )
 from byok.cli.services import open_runtime, open_services
+from byok.cli.stops import bound_json, show_bound, show_stop, stop_json
 from byok.core.findings import Finding
 from byok.core.model import KmsKeyArn, RoleArn, Tenant, TenantState
 from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, render
@@ -219,6 +221,30 @@ def sync(tenant: Name, as_json: AsJson = False) -> None:
         console.print(f"{work.key}: rotation {work.rotation.id} requested: the KMS key has new material")
 
 
+@app.command("set", epilog="Example: [bold]byok tenant set acme --outage-wait 30s[/]")
+def set_(
+    tenant: Name,
+    outage_wait: Annotated[
+        str,
+        typer.Option(
+            "--outage-wait",
+            metavar="DURATION",
+            help="How long a call waits for a KMS that can't be reached, once its lease has ended.",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Change a tenant's settings. A lease is never used past its deadline, whatever they say."""
+    with open_services() as services:
+        changed = services.registry.set_outage_wait(tenant, parse_duration(outage_wait), actor=actor())
+    if as_json:
+        print_json(_as_json(changed))
+        return
+    console.print(
+        f"calls of tenant [bold]{tenant}[/] wait up to {show_duration(changed.outage_wait)} in an outage"
+    )
+
+
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all tenants."""
@@ -239,14 +265,32 @@ def show(tenant: Name, as_json: AsJson = False) -> None:
     """Show one tenant, why it is stopped if it is, and its keys."""
     with open_services() as services:
         found, keys = services.registry.show_tenant(tenant)
+        stops = services.kill_switch.reports(found)
+        bound = services.kill_switch.bound(found) if keys else None
     if as_json:
-        print_json(_as_json(found) | {"keys": [key.name for key in keys]})
+        told = {
+            "keys": [key.name for key in keys],
+            "stops": [stop_json(report) for report in stops],
+            "revocation_bound": bound and bound_json(bound),
+        }
+        print_json(_as_json(found) | told)
         return
     console.print(f"tenant [bold]{found.name}[/] is {show_state(found.state)}")
     if found.suspension is not None:
         stopped = found.suspension
         console.print(f"  since       {show_time(stopped.since)}: {stopped.reason}")
-        console.print(f"  evidence    {stopped.aws_code or '–'}, request {stopped.request_id or '–'}")
+        evidence = f"{stopped.aws_code}, request {stopped.request_id or '–'}" if stopped.aws_code else "–"
+        console.print(f"  evidence    {evidence}")
+    if stops:
+        console.print(
+            f"  last stop   {show_time(stops[0].stop.noticed_at)}: {show_stop(stops[0])}", soft_wrap=True
+        )
+        worst = max(stops, key=lambda report: report.latency)
+        console.print(f"  worst stop  {show_stop(worst)}  (of the last {len(stops)})", soft_wrap=True)
+    if bound is not None:
+        console.print(
+            f"  bound       a revocation stops every process within {show_bound(bound)}", soft_wrap=True
+        )
     console.print(f"  id          {found.id}  (byok-tenant in the encryption context)")
     console.print(f"  external id {found.external_id}")
     console.print(f"  KMS key     {_kms_key(found)}")
@@ -272,8 +316,10 @@ def _as_json(tenant: Tenant) -> dict[str, Any]:
         "role_arn": connection and connection.role_arn and str(connection.role_arn),
         "created_at": tenant.created_at,
         "verified_at": tenant.verified_at,
+        "outage_wait_seconds": tenant.outage_wait,
         "suspension": stopped
         and {
+            "kind": stopped.kind,
             "reason": stopped.reason,
             "since": stopped.since,
             "aws_code": stopped.aws_code,

@@ -7,15 +7,8 @@ from enum import StrEnum
 from typing import ClassVar
 from uuid import UUID
 
-from byok.errors import InvalidArn, InvalidName, OutOfBounds
+from byok.errors import InvalidArn
 
-MIN_ROTATION_PERIOD = timedelta(hours=1)
-MAX_ROTATION_PERIOD = timedelta(days=3650)
-DEFAULT_ROTATION_PERIOD = timedelta(days=365)  # the default of AWS KMS automatic rotation
-MAX_LEASE_TTL = timedelta(hours=24)
-DEFAULT_LEASE_TTL = timedelta(hours=1)
-
-_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _KMS_KEY_ARN = re.compile(
     r"arn:(?P<partition>aws|aws-cn|aws-us-gov):kms:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)"
     r":(?P<account>\d{12}):key/(?P<key_id>mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -33,6 +26,14 @@ class TenantState(StrEnum):
     ACTIVE = "active"
     SUSPENDED = "suspended"  # access stopped: revoked by the customer, or locked by somebody
     OFFBOARDED = "offboarded"  # left for good
+
+
+class SuspensionKind(StrEnum):
+    """Who stopped a tenant; that decides how it comes back."""
+
+    REVOKED = "revoked"  # AWS refuses us: ends by itself when access returns
+    LOCKED = "locked"  # somebody said stop: ends when somebody says resume
+    DRILL = "drill"  # an exercise: ends with it
 
 
 class VersionState(StrEnum):
@@ -204,6 +205,7 @@ class Suspension:
 
     reason: str
     since: datetime
+    kind: SuspensionKind
     aws_code: str = ""
     request_id: str = ""
 
@@ -226,7 +228,8 @@ class Tenant:
     """A customer of the vendor. ``connection`` is None until the customer has provisioned it.
 
     ``generation`` grows with every change of state: leases of an older generation are void.
-    ``kms_key_rotation`` is what the customer's KMS said at ``synced_at``.
+    ``kms_key_rotation`` is what the customer's KMS said at ``synced_at``. ``outage_wait`` is how long a
+    call waits for a KMS that can't be reached, once no lease is left, before it fails.
     """
 
     id: UUID
@@ -240,6 +243,7 @@ class Tenant:
     suspension: Suspension | None = None
     kms_key_rotation: KmsKeyRotation = KmsKeyRotation()
     synced_at: datetime | None = None
+    outage_wait: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,45 +379,3 @@ class AuditEvent:
     details: dict[str, str | int | None]
     previous_hash: bytes
     hash: bytes
-
-
-def check_name(kind: str, name: str) -> str:
-    """Return ``name`` if it is a slug: 1 to 63 of a-z, 0-9 and inner hyphens.
-
-    Raises:
-        InvalidName: it is not.
-    """
-    if _SLUG.fullmatch(name) is None:
-        raise InvalidName(
-            f"{name!r} is not a {kind} name",
-            remedy="use 1 to 63 of a-z, 0-9 and hyphens, beginning and ending with a letter or digit",
-        )
-    return name
-
-
-def check_rotation_period(period: timedelta) -> timedelta:
-    """Return ``period`` if it lies within 1 hour and 3650 days.
-
-    Raises:
-        OutOfBounds: it does not.
-    """
-    if not MIN_ROTATION_PERIOD <= period <= MAX_ROTATION_PERIOD:
-        raise OutOfBounds(
-            f"a rotation period of {period.total_seconds():.0f} seconds is out of bounds",
-            remedy="choose between 1 hour (1h) and 10 years (3650d)",
-        )
-    return period
-
-
-def check_lease_ttl(ttl: timedelta) -> timedelta:
-    """Return ``ttl`` if it lies within 0 (caching off) and 24 hours.
-
-    Raises:
-        OutOfBounds: it does not.
-    """
-    if not timedelta(0) <= ttl <= MAX_LEASE_TTL:
-        raise OutOfBounds(
-            f"a cache TTL of {ttl.total_seconds():.0f} seconds is out of bounds",
-            remedy="choose between 0 (caching off) and 24 hours (24h)",
-        )
-    return ttl

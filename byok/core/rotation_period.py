@@ -2,9 +2,8 @@
 
 from datetime import timedelta
 
+from byok.core.bounds import DEFAULT_ROTATION_PERIOD, MAX_ROTATION_PERIOD
 from byok.core.model import (
-    DEFAULT_ROTATION_PERIOD,
-    MAX_ROTATION_PERIOD,
     KmsKeyRotation,
     RotationSource,
 )

@@ -1,7 +1,7 @@
 """The only module that imports ``cryptography``.
 
-It offers AES-256-GCM, XAES-256-GCM, HKDF-SHA256 and HMAC-SHA256, each with the one key size and nonce
-size that byok uses. It refuses: associated data left out, other key sizes, truncated tags, and any
+It offers AES-256-GCM, XAES-256-GCM, HKDF-SHA256, HMAC-SHA256 and Ed25519, each with the one key size and
+nonce size that byok uses. It refuses: associated data left out, other key sizes, truncated tags, and any
 other algorithm. It draws no randomness: nonces are passed in, so that test vectors can be run.
 """
 
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Never, SupportsIndex
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -110,6 +111,34 @@ def fingerprint(secret: SecretBytes) -> bytes:
     with secret.borrow() as raw:
         _require_key(raw)
         return hmac.digest(raw, b"byok/fingerprint/1", "sha256")
+
+
+def signing_public_key(seed: SecretBytes) -> bytes:
+    """The Ed25519 (RFC 8032) public key, 32 bytes, of a 32-byte seed."""
+    return _signing_key(seed).public_key().public_bytes_raw()
+
+
+def sign(seed: SecretBytes, message: bytes) -> bytes:
+    """The Ed25519 signature, 64 bytes, of a message."""
+    return _signing_key(seed).sign(message)
+
+
+def verify(public_key: bytes, signature: bytes, message: bytes) -> None:
+    """Check an Ed25519 signature.
+
+    Raises:
+        NotAuthentic: the message or the signature was changed, or another key signed it.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        raise NotAuthentic from None
+
+
+def _signing_key(seed: SecretBytes) -> Ed25519PrivateKey:
+    with seed.borrow() as raw:
+        _require_key(raw)
+        return Ed25519PrivateKey.from_private_bytes(bytes(raw))
 
 
 class XaesKey:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from byok.core.model import SealedBox
 from byok.core.wire import associated_data
@@ -12,6 +13,16 @@ from byok.crypto.hazmat import SecretBytes
 from byok.errors import InvalidMasterKey, SealBroken, UnknownMasterKey
 
 _KEY_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """An Ed25519 signature, with the public key that checks it and the master key it was derived from."""
+
+    master_key_id: str
+    public_key: bytes
+    value: bytes
+
 
 RandomBytes = Callable[[int], bytes]
 
@@ -87,6 +98,20 @@ class MasterKeyRing:
                 f"a {purpose} record does not open: it was changed, or belongs to another row",
                 remedy="restore the row from a backup and find out who wrote it",
             ) from None
+
+    def sign(self, purpose: str, message: bytes) -> Signature:
+        """Sign with an Ed25519 key that is derived from the first master key, for this purpose alone."""
+        seed = self._signing_seed(self.primary_id, purpose)
+        return Signature(self.primary_id, hazmat.signing_public_key(seed), hazmat.sign(seed, message))
+
+    def signing_keys(self, purpose: str) -> dict[str, bytes]:
+        """The public key of each master key, by its id, for whoever checks our signatures."""
+        return {
+            key_id: hazmat.signing_public_key(self._signing_seed(key_id, purpose)) for key_id in self._keys
+        }
+
+    def _signing_seed(self, key_id: str, purpose: str) -> SecretBytes:
+        return hazmat.derive_key(self._keys[key_id], associated_data("byok/signing/1", purpose, key_id))
 
 
 def _parse_entry(place: int, entry: str) -> tuple[str, SecretBytes]:

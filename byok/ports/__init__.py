@@ -3,24 +3,42 @@
 Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
 """
 
+from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
-from byok.ports.world import Clock, LeaseCache, LeaseId, Metrics, Random, SealedLease, TaskQueue
+from byok.ports.world import (
+    CacheAnswer,
+    Clock,
+    Failing,
+    LeaseCache,
+    LeaseId,
+    Metrics,
+    Random,
+    SealedLease,
+    TaskQueue,
+)
 
 __all__ = [
     "AuditLog",
+    "CacheAnswer",
     "Clock",
+    "Failing",
     "Keys",
     "Kms",
     "KmsKeyDescription",
     "LeaseCache",
     "LeaseId",
+    "Members",
     "Metrics",
+    "Notice",
+    "NoticeBoard",
     "Random",
     "RotationReading",
     "Rotations",
     "SealedLease",
+    "Stops",
     "Store",
+    "Subscription",
     "TaskQueue",
     "Tenants",
     "Ticks",

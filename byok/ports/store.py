@@ -26,6 +26,7 @@ from byok.core.model import (
     Tick,
     VersionEvent,
 )
+from byok.ports.fleet import Members, Stops
 
 
 class Tenants(Protocol):
@@ -48,6 +49,19 @@ class Tenants(Protocol):
 
     def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
         """Keep what the customer's KMS says of rotation."""
+
+    def set_outage_wait(self, tenant: Tenant, wait: timedelta) -> None:
+        """Write how long calls wait for the tenant's KMS in an outage."""
+
+    def lock_due_probes(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, timedelta | None]]:
+        """Lock active and suspended tenants whose probe is due, each with its shortest lease TTL above
+        zero; skip what others locked."""
+
+    def set_next_probes(self, times: Mapping[UUID, datetime]) -> None:
+        """Write when tenants are to be probed next."""
+
+    def probe_by(self, tenant_id: UUID, at: datetime) -> None:
+        """See that a tenant is probed no later than then."""
 
     def transition(
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
@@ -226,6 +240,14 @@ class Transaction(Protocol):
     @property
     def ticks(self) -> Ticks:
         """The ticks."""
+
+    @property
+    def members(self) -> Members:
+        """The members of the fleet."""
+
+    @property
+    def stops(self) -> Stops:
+        """The stops."""
 
     @property
     def audit(self) -> AuditLog:

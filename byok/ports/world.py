@@ -1,5 +1,6 @@
 """What the services need of time, chance, the lease cache, the queue and the metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -9,10 +10,16 @@ from byok.core.model import Rotation, RotationReason, RotationState, SealedBox
 
 
 class Clock(Protocol):
-    """The wall clock, in UTC."""
+    """The wall clock, in UTC, and a clock that nobody can set."""
 
     def now(self) -> datetime:
         """The time now, timezone-aware."""
+
+    def ticks(self) -> float:
+        """Seconds since some moment of this machine's; goes on while it sleeps, and never back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let the thread wait."""
 
 
 class Random(Protocol):
@@ -46,17 +53,43 @@ class SealedLease:
     decrypted_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """That the process which asked KMS last came away without: nobody is to ask again for ``pause``."""
+
+    pause: timedelta
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAnswer:
+    """What the cache has for a lease. Nothing at all: another process asks KMS just now.
+
+    ``remaining`` is when the cache forgets the lease, by its own clock. ``is_ours``: there is none, and
+    the caller is the one to ask KMS and then to `LeaseCache.put` or `LeaseCache.fail`.
+    """
+
+    lease: SealedLease | None = None
+    remaining: timedelta = timedelta(0)
+    is_ours: bool = False
+    failing: Failing | None = None
+
+
 class LeaseCache(Protocol):
     """The shared cache of sealed leases. It may forget anything at any time.
 
     Every method raises CacheUnavailable.
     """
 
-    def get(self, lease_id: LeaseId) -> SealedLease | None:
-        """The cached lease, or None."""
+    def take(self, lease_id: LeaseId, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
+        """The lease, if the Decrypt behind it is later than ``newer_than``; else, in the same step, a claim
+        on bringing one, void after ``claim_for``, or what hinders that."""
 
     def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
-        """Keep a lease for ``ttl`` at most."""
+        """Keep a lease for ``ttl`` at most, and end the claim."""
+
+    def fail(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+        """End the claim without a lease, and have everybody leave KMS alone for ``pause``."""
 
     def purge(self, tenant_id: UUID) -> int:
         """Drop all leases of a tenant; return how many there were."""
@@ -91,7 +124,7 @@ class TaskQueue(Protocol):
 
 
 class Metrics(Protocol):
-    """What is counted for operators. Never fails, and never says who a tenant is."""
+    """What is counted for operators. Never fails. Tenants are named by `worst_stops` alone, a few of them."""
 
     def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
         """A rotation is done, or failed for good."""
@@ -100,4 +133,13 @@ class Metrics(Protocol):
         """An attempt failed with this error code, and another will follow."""
 
     def sweeper_found(self, finding: str, count: int) -> None:
-        """The sweeper had something to mend: ``republished`` or ``orphan-rejected``."""
+        """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``."""
+
+    def lease_taken(self, source: str) -> None:
+        """This process got a lease from ``cache`` or ``kms``."""
+
+    def stop_reached(self, latency: timedelta) -> None:
+        """This process dropped a tenant's leases so long after the stop was noticed."""
+
+    def worst_stops(self, latencies: Sequence[tuple[str, timedelta]]) -> None:
+        """The tenants whose stops took longest, each with its worst."""

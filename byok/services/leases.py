@@ -1,63 +1,40 @@
 """Leases: permission to use a version's secret until an absolute deadline.
 
 The deadline is the last successful KMS Decrypt + the key's TTL, however many caches the secret went
-through since: the time of the Decrypt travels inside the seal. A process looks again at the tenant's
-state in PostgreSQL every ``recheck`` period, so that a suspension or a new version reaches it although
-its lease would last longer.
+through since. It is reckoned on a clock that nobody can set. A process looks again at the tenant's state
+in PostgreSQL every ``recheck`` period, and at once when it is told that the tenant changed
+(`byok.services.watch`), so that a suspension or a new version reaches it although its lease would last
+longer.
 """
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
-from uuid import UUID
 
-from byok.core.lifecycle import DECRYPTING_STATES
-from byok.core.model import Key, KeyVersion, Tenant
-from byok.crypto.hazmat import SecretBytes, XaesKey
-from byok.crypto.keyring import MasterKeyRing
+from byok.core.model import Key, Tenant
+from byok.crypto.hazmat import SecretBytes
 from byok.errors import (
-    CacheUnavailable,
-    IntegrityError,
     KmsAccessRevoked,
+    KmsBackingOff,
+    KmsUnavailable,
     NotReady,
     StoreUnavailable,
-    UnknownMasterKey,
-    UnknownVersion,
+    Unavailable,
 )
 from byok.logs import get_logger
-from byok.ports import Clock, LeaseCache, LeaseId, SealedLease, Store
-from byok.services.records import Records
-from byok.services.suspension import Suspensions, require_active
+from byok.ports import Clock, LeaseId, Store
+from byok.services.filling import LeaseSource, TenantChanged
+from byok.services.held import Held, Lease, View
+from byok.services.refreshing import Refresher
+from byok.services.suspension import require_active
+from byok.services.watch import Watch
 
 log = get_logger(__name__)
 
-_Id = TypeVar("_Id")
-_Kept = TypeVar("_Kept")
-
-LEASE_PURPOSE = "byok/lease/1"
-_MAX_REMEMBERED = 10_000  # leases, and views, of one process
-# A lease from another machine may carry a time slightly ahead of ours; more than this is a broken clock.
-_MAX_CLOCK_SKEW = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A version's cipher, usable until the KMS Decrypt behind it is older than the key's TTL."""
-
-    version_number: int
-    cipher: XaesKey
-    decrypted_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What a process knows of a key, and until when it needn't look again."""
-
-    tenant: Tenant
-    key: Key
-    active_number: int | None
-    fresh_until: datetime
+MAX_LEASE_USES = 1_000_000  # then a process fetches its lease again, as if it had none
+_MAX_CHANGES = 10  # of a tenant during one fetch
+_RETRY_REFRESH_SECONDS = 1.0
+_OUTAGE_PAUSE_SECONDS = 0.5
 
 
 class LeaseDesk:
@@ -67,20 +44,22 @@ class LeaseDesk:
         self,
         *,
         store: Store,
-        cache: LeaseCache,
-        records: Records,
-        suspensions: Suspensions,
-        master_keys: MasterKeyRing,
+        source: LeaseSource,
+        held: Held,
+        watch: Watch,
         clock: Clock,
         recheck: timedelta,
+        refresher: Refresher,
+        max_uses: int = MAX_LEASE_USES,
     ) -> None:
         self._store = store
-        self._cache = cache
-        self._records = records
-        self._suspensions = suspensions
-        self._master_keys = master_keys
+        self._source = source
+        self._held = held
+        self._watch = watch
         self._clock = clock
-        self._recheck = recheck
+        self._recheck_seconds = recheck.total_seconds()
+        self._max_uses = max_uses
+        self._refresher = refresher
         self.forget()
 
     def encrypting(self, tenant: str, key: str) -> Lease:
@@ -90,13 +69,7 @@ class LeaseDesk:
             UnknownTenant, UnknownKey, TenantNotActive, NotReady, KmsAccessRevoked, Unavailable,
             IntegrityError.
         """
-        view = self._view(tenant, key)
-        if view.active_number is None:
-            raise NotReady(
-                f"key {key!r} of tenant {tenant!r} has no active version yet",
-                remedy=f"byok key show {tenant} {key} tells how its first rotation goes",
-            )
-        return self._lease(view, view.active_number)
+        return self._lease(tenant, key, None)
 
     def decrypting(self, tenant: str, key: str, number: int) -> Lease:
         """A lease on any version that may still decrypt.
@@ -104,37 +77,74 @@ class LeaseDesk:
         Raises:
             UnknownVersion: there is none of this number that may decrypt; and as `encrypting`.
         """
-        return self._lease(self._view(tenant, key), number)
+        return self._lease(tenant, key, number)
 
     def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
         """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
-        remaining = decrypted_at + key.lease_ttl - self._clock.now()
-        if remaining <= timedelta(0):
-            return
-        lease_id = LeaseId(tenant.id, tenant.generation, key.id, number)
-        with secret.borrow() as raw:
-            box = self._master_keys.seal(raw, LEASE_PURPOSE, *_bound_to(lease_id, tenant, decrypted_at))
-        try:
-            self._cache.put(lease_id, SealedLease(box, decrypted_at), remaining)
-        except CacheUnavailable:
-            log.warning("lease_not_cached", tenant=tenant.name, key=key.name)
+        self._source.put(tenant, key, number, secret, decrypted_at)
 
     def forget(self) -> None:
         """Drop everything this process holds; the locks too, which a forked child may find taken."""
-        self._views: dict[tuple[str, str], _View] = {}
-        self._leases: dict[LeaseId, Lease] = {}
+        self._held.forget()
+        self._source.forget()
+        self._watch.forget()
+        self._refresher.forget()
         self._locks: dict[LeaseId, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def _view(self, tenant_name: str, key_name: str) -> _View:
-        view = self._views.get((tenant_name, key_name))
-        now = self._clock.now()
-        if view is None or view.fresh_until <= now:
-            view = self._look_again(tenant_name, key_name, now, view)
-        require_active(view.tenant)
-        return view
+    # --- what is in hand --------------------------------------------------------------------------
 
-    def _look_again(self, tenant_name: str, key_name: str, now: datetime, known: _View | None) -> _View:
+    def _lease(self, tenant: str, key: str, number: int | None) -> Lease:
+        ticks = self._clock.ticks()
+        view = self._held.views.get((tenant, key))
+        if view is None or view.fresh_until_ticks <= ticks:
+            view = self._look_again(tenant, key)
+        require_active(view.tenant)
+        lease_id = view.lease_id(_active(view) if number is None else number)
+        return self._in_hand(view, lease_id, ticks) or self._fetched(tenant, key, number)
+
+    def _in_hand(self, view: View, lease_id: LeaseId, ticks: float) -> Lease | None:
+        """This process's lease, if it is within the TTL that the key has now."""
+        lease = self._held.leases.get(lease_id)
+        if lease is None or ticks >= lease.began_ticks + view.ttl_seconds:
+            return None
+        if next(lease.uses) >= self._max_uses:
+            self._held.drop_lease(lease_id)
+            return None
+        if ticks >= lease.refresh_ticks:
+            lease.refresh_ticks = ticks + _RETRY_REFRESH_SECONDS  # one caller is enough
+            self._refresher.submit(lambda: self._refresh(view, lease_id, lease))
+        return lease
+
+    def _refresh(self, view: View, lease_id: LeaseId, lease: Lease) -> None:
+        epoch = self._held.epoch
+        try:
+            renewed = self._source.fetch(view, lease.version_number, newer_than=lease.decrypted_at)
+        except TenantChanged:
+            self._held.drop_views(view.tenant.id)
+        except KmsAccessRevoked:
+            self._held.drop(view.tenant.id)
+            raise
+        else:
+            if renewed is not None:
+                self._held.keep_lease(epoch, lease_id, renewed)
+
+    # --- what has to be fetched -------------------------------------------------------------------
+
+    def _look_again(self, tenant_name: str, key_name: str) -> View:
+        """Read the tenant and the key, and keep the view unless it is out of date by then."""
+        names = (tenant_name, key_name)
+        for _ in range(_MAX_CHANGES):
+            epoch, known = self._held.epoch, self._held.views.get(names)
+            view = self._read_view(tenant_name, key_name, known)
+            if known is not None and known.tenant.generation != view.tenant.generation:
+                self._held.drop(view.tenant.id)
+            elif self._held.keep_view(epoch, names, view):
+                return view
+        raise KmsBackingOff(f"tenant {tenant_name!r} changes all the time", retry_after_seconds=1.0)
+
+    def _read_view(self, tenant_name: str, key_name: str, known: View | None) -> View:
+        fresh_until_ticks = self._clock.ticks() + self._recheck_seconds
         try:
             with self._store.transaction() as tx:
                 tenant = tx.tenants.get(tenant_name)
@@ -145,110 +155,83 @@ class LeaseDesk:
                 raise
             log.warning("store_unavailable_using_known_view", tenant=tenant_name, key=key_name)
             # Its leases go on to their deadlines, and no further.
-            view = replace(known, fresh_until=now + self._recheck)
-        else:
-            view = _View(tenant, key, None if active is None else active.number, now + self._recheck)
-        self._remember(self._views, (tenant_name, key_name), view)
-        if known is not None and known.tenant.generation != view.tenant.generation:
-            self._drop_leases(view.tenant.id)
-        return view
+            return replace(known, fresh_until_ticks=self._clock.ticks() + self._recheck_seconds)
+        return View(
+            tenant,
+            key,
+            None if active is None else active.number,
+            key.lease_ttl.total_seconds(),
+            fresh_until_ticks,
+        )
 
-    def _remember(self, memory: dict[_Id, _Kept], one: _Id, kept: _Kept) -> None:
-        with self._lock:
-            memory[one] = kept
-            if len(memory) > _MAX_REMEMBERED:
-                del memory[next(iter(memory))]  # the oldest
+    def _fetched(self, tenant: str, key: str, number: int | None) -> Lease:
+        """A lease from outside, and where the tenant says so, waiting for a KMS that can't be reached."""
+        began_ticks = self._clock.ticks()
+        while True:
+            try:
+                return self._fetch_once(tenant, key, number)
+            except KmsUnavailable as outage:
+                pause_seconds = getattr(outage, "retry_after_seconds", _OUTAGE_PAUSE_SECONDS)
+                view = self._held.views.get((tenant, key))
+                patience_seconds = 0.0 if view is None else view.tenant.outage_wait.total_seconds()
+                if self._clock.ticks() + pause_seconds > began_ticks + patience_seconds:
+                    raise
+                self._clock.sleep(pause_seconds)
 
-    def _drop_leases(self, tenant_id: UUID) -> None:
-        with self._lock:
-            for lease_id in [one for one in self._leases if one.tenant_id == tenant_id]:
-                del self._leases[lease_id]
+    def _fetch_once(self, tenant: str, key: str, number: int | None) -> Lease:
+        self._join_fleet()
+        for _ in range(_MAX_CHANGES):
+            epoch = self._held.epoch
+            view = self._held.views.get((tenant, key)) or self._look_again(tenant, key)
+            require_active(view.tenant)
+            lease_id = view.lease_id(_active(view) if number is None else number)
+            try:
+                lease = self._fetch_by_one(view, lease_id, epoch)
+            except TenantChanged:
+                self._held.drop_views(view.tenant.id)
+                continue
+            except KmsAccessRevoked:
+                self._held.drop(view.tenant.id)
+                raise
+            if lease is not None:
+                return lease
+        raise KmsBackingOff(f"tenant {tenant!r} changes all the time", retry_after_seconds=1.0)
 
-    def _lease(self, view: _View, number: int) -> Lease:
-        lease_id = LeaseId(view.tenant.id, view.tenant.generation, view.key.id, number)
-        lease = self._held(view, lease_id)
-        if lease is not None:
-            return lease
-        if not view.key.lease_ttl:
-            return self._from_kms(view, lease_id)  # caching is off: each use is a KMS Decrypt of its own
+    def _fetch_by_one(self, view: View, lease_id: LeaseId, epoch: int) -> Lease | None:
+        """One thread of this process fetches; those that waited for it find what it brought. None if a
+        stop came meanwhile: what was fetched must not be used."""
+        if not view.ttl_seconds:
+            lease = self._from_source(view, lease_id)
+            return lease if self._held.epoch == epoch else None
         with self._lock:
             lock = self._locks.setdefault(lease_id, threading.Lock())
-        with lock:  # one miss at a time: those who waited find what the first one brought
-            return self._held(view, lease_id) or self._acquire(view, lease_id)
+        with lock:
+            if in_hand := self._in_hand(view, lease_id, self._clock.ticks()):
+                return in_hand
+            try:
+                lease = self._from_source(view, lease_id)
+                return lease if self._held.keep_lease(epoch, lease_id, lease) else None
+            finally:
+                with self._lock:
+                    self._locks.pop(lease_id, None)
 
-    def _held(self, view: _View, lease_id: LeaseId) -> Lease | None:
-        """This process's lease, if it is within the TTL that the key has now."""
-        lease = self._leases.get(lease_id)
-        if lease is None or lease.decrypted_at + view.key.lease_ttl <= self._clock.now():
-            return None
+    def _from_source(self, view: View, lease_id: LeaseId) -> Lease:
+        lease = self._source.fetch(view, lease_id.version_number)
+        assert lease is not None  # only a renewal comes to nothing
         return lease
 
-    def _acquire(self, view: _View, lease_id: LeaseId) -> Lease:
+    def _join_fleet(self) -> None:
         try:
-            lease = self._from_cache(view, lease_id) or self._from_kms(view, lease_id)
-            self._remember(self._leases, lease_id, lease)
-            return lease
-        finally:
-            with self._lock:
-                self._locks.pop(lease_id, None)
-
-    def _from_cache(self, view: _View, lease_id: LeaseId) -> Lease | None:
-        try:
-            sealed = self._cache.get(lease_id)
-        except CacheUnavailable:
-            log.warning("cache_unavailable_asking_kms", tenant=view.tenant.name, key=view.key.name)
-            return None
-        if sealed is None:
-            return None
-        # This reader's own TTL counts, not the one that the writer had.
-        age = self._clock.now() - sealed.decrypted_at
-        if not -_MAX_CLOCK_SKEW <= age < view.key.lease_ttl:
-            return None
-        bound_to = _bound_to(lease_id, view.tenant, sealed.decrypted_at)
-        try:
-            secret = SecretBytes(self._master_keys.open(sealed.box, LEASE_PURPOSE, *bound_to))
-        except (IntegrityError, UnknownMasterKey) as error:
-            log.warning("cached_lease_ignored", tenant=view.tenant.name, key=view.key.name, error=error.code)
-            return None
-        return _to_lease(lease_id.version_number, secret, sealed.decrypted_at)
-
-    def _from_kms(self, view: _View, lease_id: LeaseId) -> Lease:
-        with self._store.transaction() as tx:
-            tenant = tx.tenants.get_by_id(view.tenant.id)
-            version = tx.versions.get(view.key.id, lease_id.version_number)
-        require_active(tenant)
-        _require_decrypting(version)
-        decrypted_at = self._clock.now()  # before the call: the customer may revoke while it is under way
-        try:
-            secret = self._records.unwrap(tenant, version).secret
-        except KmsAccessRevoked as refusal:
-            self._suspensions.revoked(tenant, refusal, actor="lease")
-            self._drop_leases(tenant.id)
-            raise
-        if view.key.lease_ttl:
-            self.put(view.tenant, view.key, version.number, secret, decrypted_at)
-        return _to_lease(version.number, secret, decrypted_at)
+            self._watch.join()
+        except Unavailable as error:
+            # Without PostgreSQL nobody can be told to stop, and this process reads no record either.
+            log.warning("fleet_not_joined", error=error.message)
 
 
-def _bound_to(lease_id: LeaseId, tenant: Tenant, decrypted_at: datetime) -> tuple[str | int, ...]:
-    """What a cached lease is sealed for: where it belongs, the KMS key, and the time it counts from."""
-    arn = "" if tenant.connection is None else str(tenant.connection.kms_key_arn)
-    return (
-        str(lease_id.tenant_id),
-        lease_id.generation,
-        str(lease_id.key_id),
-        lease_id.version_number,
-        arn,
-        decrypted_at.isoformat(timespec="microseconds"),
-    )
-
-
-def _require_decrypting(version: KeyVersion) -> None:
-    if version.state not in DECRYPTING_STATES:
-        raise UnknownVersion(f"version {version.number} is {version.state} and does not decrypt")
-
-
-def _to_lease(number: int, secret: SecretBytes, decrypted_at: datetime) -> Lease:
-    cipher = XaesKey(secret)
-    secret.wipe()
-    return Lease(number, cipher, decrypted_at)
+def _active(view: View) -> int:
+    if view.active_number is None:
+        raise NotReady(
+            f"key {view.key.name!r} of tenant {view.tenant.name!r} has no active version yet",
+            remedy=f"byok key show {view.tenant.name} {view.key.name} tells how its first rotation goes",
+        )
+    return view.active_number

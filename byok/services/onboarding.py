@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from byok.core.bounds import check_name
 from byok.core.findings import Finding, failed
 from byok.core.model import (
     Connection,
@@ -12,7 +13,6 @@ from byok.core.model import (
     Tenant,
     TenantEvent,
     TenantState,
-    check_name,
 )
 from byok.errors import ConnectionFixed, NotReady
 from byok.ports import Clock, Kms, Random, Store

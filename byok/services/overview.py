@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from byok.core.model import OpenWork, RotationState, Tenant, TenantState, Tick
+from byok.core.stops import TAKEN_FOR_DEAD
 from byok.ports import Clock, Store
 
 _SHOWN_FAILURES = 20
+_SHOWN_STOPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Overview:
     failed: Sequence[OpenWork]
     suspended: Sequence[Tenant]
     ticks: Sequence[Tick]
+    members: int
+    worst_stops: Sequence[tuple[str, timedelta]]
 
 
 class Observer:
@@ -53,6 +58,9 @@ class Observer:
             rotations = tx.rotations.count_by_state()
             failed = tx.rotations.list_failed(_SHOWN_FAILURES)
             ticks = tx.ticks.list()
+            alive_since = self._clock.now() - TAKEN_FOR_DEAD
+            members = [member for member, seen_at in tx.members.list() if seen_at >= alive_since]
+            worst_stops = tx.stops.worst_latencies(_SHOWN_STOPS)
         return Overview(
             tenants=Counter(tenant.state for tenant in tenants),
             keys=keys,
@@ -60,5 +68,7 @@ class Observer:
             rotations=rotations,
             failed=failed,
             ticks=ticks,
+            members=len(members),
+            worst_stops=worst_stops,
             suspended=[tenant for tenant in tenants if tenant.state is TenantState.SUSPENDED],
         )

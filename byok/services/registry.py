@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from byok.core.bounds import check_lease_ttl, check_name, check_outage_wait, check_rotation_period
 from byok.core.model import (
     AuditEvent,
     Key,
@@ -12,9 +13,6 @@ from byok.core.model import (
     Rotation,
     RotationReason,
     Tenant,
-    check_lease_ttl,
-    check_name,
-    check_rotation_period,
 )
 from byok.core.rotation_period import resolve_rotation_period
 from byok.ports import Clock, Random, Store
@@ -74,6 +72,7 @@ class Registry:
                 rotation_setting=rotation_period, rotation_source=source,
             )  # fmt: skip
             tx.keys.add(key)
+            tx.tenants.probe_by(tenant.id, now + lease_ttl / 2)
             tx.audit.append(
                 tenant.id, now, actor, "key.created",
                 key=key.name, rotation_period_seconds=int(period.total_seconds()), source=source.value,
@@ -122,6 +121,7 @@ class Registry:
                 next_rotation_at=due,
             )
             tx.keys.update(key)
+            tx.tenants.probe_by(tenant.id, now + key.lease_ttl / 2)
             tx.audit.append(
                 tenant.id, now, actor, "key.rotation-set",
                 key=key.name, rotation_period_seconds=int(period.total_seconds()), source=source.value,
@@ -129,6 +129,22 @@ class Registry:
                 next_rotation_at=None if due is None else due.isoformat(),
             )  # fmt: skip
         return key
+
+    def set_outage_wait(self, tenant_name: str, wait: timedelta, *, actor: str) -> Tenant:
+        """Set how long calls wait for a tenant's KMS that can't be reached, once no lease is left.
+
+        Raises:
+            OutOfBounds, UnknownTenant.
+        """
+        check_outage_wait(wait)
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get(tenant_name)
+            tx.tenants.set_outage_wait(tenant, wait)
+            tx.audit.append(
+                tenant.id, self._clock.now(), actor, "tenant.outage-wait-set",
+                seconds=int(wait.total_seconds()),
+            )  # fmt: skip
+            return tx.tenants.get(tenant_name)
 
     def list_tenants(self) -> Sequence[Tenant]:
         """All tenants, by name."""

@@ -127,6 +127,7 @@ class Rotations:
         if rotation.state is RotationState.VALIDATED:
             rotation = self._promote(key, rotation)
             reached(FailPoint.PROMOTED)
+            self._suspensions.changed(tenant)  # every process encrypts under the new version at once
         if validated is not None:
             assert rotation.version_number is not None
             self._desk.put(tenant, key, rotation.version_number, validated.secret, validated.decrypted_at)

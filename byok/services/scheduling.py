@@ -14,11 +14,13 @@ from byok.core.model import (
     TenantState,
     VersionEvent,
 )
+from byok.core.stops import TAKEN_FOR_DEAD, next_probe_time, probe_period
 from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Metrics, Store, TaskQueue
+from byok.ports import Clock, Metrics, Random, Store, TaskQueue
 from byok.services.requests import RotationRequests
+from byok.services.suspension import Suspensions
 
 log = get_logger(__name__)
 
@@ -26,6 +28,8 @@ _BATCH = 100
 # The sweeper publishes up to this many waiting messages: with a longer queue a request that nobody took
 # yet is more likely waiting than lost, and publishing it again would only lengthen the queue.
 _MAX_BACKLOG = 1000
+_FORGET_MEMBERS_AFTER = 10 * TAKEN_FOR_DEAD  # meanwhile `byok tenant show` can name them
+_SHOWN_STOPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Periods:
 
     dispatch_due: timedelta
     sweep: timedelta
-    probe: timedelta
+    probe: timedelta  # the longest between two probes of a tenant
+    probe_tick: timedelta  # how often to look whose probe is due
     validate: timedelta
     sync_rotation: timedelta
 
@@ -46,21 +51,25 @@ class Scheduling:
         self,
         store: Store,
         requests: RotationRequests,
+        suspensions: Suspensions,
         queue: TaskQueue,
         metrics: Metrics,
         clock: Clock,
+        random: Random,
         periods: Periods,
     ) -> None:
         self._store = store
         self._requests = requests
+        self._suspensions = suspensions
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
-        self._sweep_period = periods.sweep
+        self._random = random
+        self._periods = periods
         self._jobs: Mapping[Job, tuple[timedelta, Callable[[], int]]] = {
             Job.DISPATCH_DUE: (periods.dispatch_due, self.dispatch_due),
             Job.SWEEP: (periods.sweep, self.sweep),
-            Job.PROBE: (periods.probe, self.publish_probes),
+            Job.PROBE: (periods.probe_tick, self.publish_probes),
             Job.VALIDATE: (periods.validate, self.publish_validations),
             Job.SYNC_ROTATION: (periods.sync_rotation, self.publish_syncs),
         }
@@ -116,7 +125,16 @@ class Scheduling:
         Open rotations that nobody works on: their message was lost, their worker died, or their retry is
         due. And pending versions that no open rotation will ever finish.
         """
+        self._look_after_fleet()
         return self._republish() + self._reject_orphans()
+
+    def _look_after_fleet(self) -> None:
+        """Purge what a stop could not, forget dead members, and tell how long the slowest stops took."""
+        if made_up := self._suspensions.make_up_purges():
+            self._metrics.sweeper_found("purged", made_up)
+        with self._store.transaction() as tx:
+            tx.members.remove_unseen(self._clock.now() - _FORGET_MEMBERS_AFTER)
+            self._metrics.worst_stops(tx.stops.worst_latencies(_SHOWN_STOPS))
 
     def _republish(self) -> int:
         total = 0
@@ -138,9 +156,9 @@ class Scheduling:
 
     def _take_waking(self, limit: int) -> Sequence[OpenWork]:
         now = self._clock.now()
-        latest = now + 2 * max(MAX_RETRY_DELAY, self._sweep_period)
+        latest = now + 2 * max(MAX_RETRY_DELAY, self._periods.sweep)
         with self._store.transaction() as tx:
-            return tx.rotations.lock_waking(now, limit, now + self._sweep_period, latest)
+            return tx.rotations.lock_waking(now, limit, now + self._periods.sweep, latest)
 
     def _reject_orphans(self) -> int:
         """Reject pending versions whose rotation has ended: nothing of ours leaves such, a hand might."""
@@ -161,9 +179,34 @@ class Scheduling:
         return len(orphans)
 
     def publish_probes(self) -> int:
-        """Publish a liveness probe for every tenant whose access matters."""
-        names = self._tenants_that_are(TenantState.ACTIVE, TenantState.SUSPENDED)
-        return self._publish_all([partial(self._queue.probe, name) for name in names])
+        """Publish a liveness probe for every tenant whose time has come; return how many.
+
+        Each has a time of its own: at most half of its shortest lease TTL after the last one.
+        """
+        total = 0
+        while names := self._take_due_probes():
+            published = self._publish_all([partial(self._queue.probe, name) for name in names])
+            total += published
+            if published < len(names):
+                break
+        return total
+
+    def _take_due_probes(self) -> Sequence[str]:
+        now, periods = self._clock.now(), self._periods
+        with self._store.transaction() as tx:
+            due = tx.tenants.lock_due_probes(now, _BATCH)
+            times = {
+                tenant.id: next_probe_time(
+                    now,
+                    probe_period(periods.probe, [] if ttl is None else [ttl]),
+                    periods.probe_tick,
+                    self._random.fraction(),
+                )
+                for tenant, ttl in due
+            }
+            if times:
+                tx.tenants.set_next_probes(times)
+        return [tenant.name for tenant, _ in due]
 
     def publish_syncs(self) -> int:
         """Publish, for every active tenant, a look at what its KMS key says of rotation."""

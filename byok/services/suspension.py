@@ -1,11 +1,18 @@
-"""Stopping and resuming a tenant: the database first, then every cache."""
+"""Stopping a tenant, and letting it go on: the database first, then every process and every cache."""
 
-from byok.core.model import Suspension, Tenant, TenantEvent, TenantState
-from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, TenantNotActive
+from datetime import datetime, timedelta
+
+from byok.core.bounds import MAX_LEASE_TTL
+from byok.core.model import Suspension, SuspensionKind, Tenant, TenantEvent, TenantState
+from byok.core.stops import TAKEN_FOR_DEAD, Stop
+from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, StoreUnavailable, TenantNotActive
 from byok.logs import get_logger
-from byok.ports import Clock, LeaseCache, Store
+from byok.ports import Clock, LeaseCache, Notice, NoticeBoard, Random, Store
 
 log = get_logger(__name__)
+
+_BATCH = 100
+_LONGEST_DRILL = timedelta(minutes=1)
 
 
 def require_active(tenant: Tenant) -> None:
@@ -20,58 +27,57 @@ def require_active(tenant: Tenant) -> None:
     if tenant.suspension is not None:
         evidence = f" ({tenant.suspension.aws_code})" if tenant.suspension.aws_code else ""
         why = f": {tenant.suspension.reason}{evidence}"
-    remedies = {
-        TenantState.PENDING: f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN",
-        TenantState.SUSPENDED: "access comes back by itself once the customer's KMS allows it again",
-        TenantState.OFFBOARDED: "the tenant has left for good",
-    }
-    raise TenantNotActive(f"tenant {tenant.name!r} is {tenant.state}{why}", remedy=remedies[tenant.state])
+    raise TenantNotActive(f"tenant {tenant.name!r} is {tenant.state}{why}", remedy=_remedy(tenant))
+
+
+def _remedy(tenant: Tenant) -> str:
+    if tenant.state is TenantState.PENDING:
+        return f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN"
+    if tenant.state is TenantState.OFFBOARDED:
+        return "the tenant has left for good"
+    kind = None if tenant.suspension is None else tenant.suspension.kind
+    if kind is SuspensionKind.LOCKED:
+        return f"whoever stopped it lets it go on: byok tenant resume {tenant.name}"
+    if kind is SuspensionKind.DRILL:
+        return "an exercise: it goes on within a minute"
+    return "access comes back by itself once the customer's KMS allows it again"
 
 
 class Suspensions:
-    """The one path by which a tenant stops."""
+    """The one path by which a tenant stops, and the one by which it goes on."""
 
-    def __init__(self, store: Store, cache: LeaseCache, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, cache: LeaseCache, board: NoticeBoard, clock: Clock, random: Random
+    ) -> None:
         self._store = store
         self._cache = cache
+        self._board = board
         self._clock = clock
+        self._random = random
 
     def revoked(self, tenant: Tenant, refusal: KmsAccessRevoked, actor: str) -> None:
         """Suspend a tenant whose KMS refused us, with the refusal as evidence."""
-        self.suspend(
-            tenant,
-            Suspension(
-                reason=refusal.reason,
-                since=self._clock.now(),
-                aws_code=refusal.aws_code,
-                request_id=refusal.request_id,
-            ),
-            actor,
+        suspension = Suspension(
+            reason=refusal.reason,
+            since=self._clock.now(),
+            kind=SuspensionKind.REVOKED,
+            aws_code=refusal.aws_code,
+            request_id=refusal.request_id,
         )
+        self.suspend(tenant, suspension, actor)
 
-    def suspend(self, tenant: Tenant, suspension: Suspension, actor: str) -> None:
-        """Commit the suspension, then purge the cache. Does nothing to a tenant that is not active.
+    def suspend(self, tenant: Tenant, suspension: Suspension, actor: str) -> Stop | None:
+        """Commit the suspension, tell every process, purge the cache; None if the tenant was not active.
 
         The commit moves the tenant to its next generation, so an entry that a slower process still
         writes is filed under the old one and never found again.
         """
         try:
-            with self._store.transaction() as tx:
-                current = tx.tenants.get_by_id(tenant.id)
-                if current.state is not TenantState.ACTIVE:
-                    return
-                tx.tenants.transition(current, TenantEvent.SUSPEND, suspension.since, suspension)
-                tx.audit.append(
-                    tenant.id,
-                    suspension.since,
-                    actor,
-                    "tenant.suspended",
-                    reason=suspension.reason,
-                    aws_code=suspension.aws_code,
-                    request_id=suspension.request_id,
-                )
+            stop = self._commit(tenant, suspension, actor)
         except LostRace:
-            return  # somebody else changed the tenant's state first, and purges
+            return None  # somebody else changed the tenant's state first, and tells the others
+        if stop is None:
+            return None
         log.warning(
             "tenant_suspended",
             tenant=tenant.name,
@@ -79,13 +85,87 @@ class Suspensions:
             aws_code=suspension.aws_code,
             kms_request_id=suspension.request_id,
         )
-        self._purge(tenant)
+        self._tell(Notice(tenant.id, stop.id))
+        self._purge(stop)
+        return stop
 
-    def _purge(self, tenant: Tenant) -> None:
+    def _commit(self, tenant: Tenant, suspension: Suspension, actor: str) -> Stop | None:
+        with self._store.transaction() as tx:
+            current = tx.tenants.get_by_id(tenant.id)
+            if current.state is not TenantState.ACTIVE:
+                return None
+            suspended = tx.tenants.transition(current, TenantEvent.SUSPEND, suspension.since, suspension)
+            now = self._clock.now()
+            stop = Stop(
+                self._random.uuid(), tenant.id, suspended.generation, suspension.kind, suspension.since, now
+            )
+            owing = tx.stops.add(stop, alive_since=now - TAKEN_FOR_DEAD)
+            tx.audit.append(
+                tenant.id, suspension.since, actor, "tenant.suspended",
+                kind=suspension.kind.value, reason=suspension.reason, aws_code=suspension.aws_code,
+                request_id=suspension.request_id, stop=str(stop.id), processes=owing,
+            )  # fmt: skip
+        return stop
+
+    def resume(self, tenant: Tenant, actor: str) -> Tenant:
+        """Let a suspended tenant go on, after its access was proven, and tell every process.
+
+        Raises:
+            LostRace: its state is not what ``tenant`` says any more.
+        """
+        now = self._clock.now()
+        with self._store.transaction() as tx:
+            resumed = tx.tenants.transition(tenant, TenantEvent.RESUME, now)
+            tx.audit.append(tenant.id, now, actor, "tenant.resumed")
+        log.info("tenant_resumed", tenant=tenant.name)
+        self._tell(Notice(tenant.id))
+        return resumed
+
+    def changed(self, tenant: Tenant) -> None:
+        """Tell every process to look at a tenant again: its keys changed."""
+        self._tell(Notice(tenant.id))
+
+    def _tell(self, notice: Notice) -> None:
         try:
-            purged = self._cache.purge(tenant.id)
+            self._board.publish(notice)
         except CacheUnavailable:
-            # Nothing is lost by it: no reader looks under the old generation any more.
-            log.warning("purge_failed", tenant=tenant.name)
-        else:
-            log.info("leases_purged", tenant=tenant.name, count=purged)
+            # Nothing is lost by it: every process looks for itself, a little later.
+            log.warning("notice_not_published", tenant_id=str(notice.tenant_id))
+
+    def make_up_purges(self) -> int:
+        """Purge what could not be purged when it was stopped; return how many stops there were.
+
+        Raises:
+            StoreUnavailable.
+        """
+        with self._store.transaction() as tx:
+            # What is older has ended by itself.
+            unpurged = tx.stops.list_unpurged(self._clock.now() - MAX_LEASE_TTL, _BATCH)
+        return sum(self._purge(stop) for stop in unpurged)
+
+    def _purge(self, stop: Stop) -> bool:
+        try:
+            purged = self._cache.purge(stop.tenant_id)
+        except CacheUnavailable:
+            # No reader looks under the old generation any more, but sealed leases should not lie about:
+            # the sweeper comes back for them.
+            log.warning("purge_failed", tenant_id=str(stop.tenant_id))
+            return False
+        log.info("leases_purged", tenant_id=str(stop.tenant_id), count=purged)
+        try:
+            with self._store.transaction() as tx:
+                tx.stops.set_purged(stop.id, self._clock.now())
+        except StoreUnavailable:
+            log.warning("purge_not_noted", tenant_id=str(stop.tenant_id))
+        return True
+
+
+def is_over(suspension: Suspension, now: datetime) -> bool:
+    """Whether access that is proven ends the suspension without anybody saying so.
+
+    What AWS's refusal stopped goes on by itself, and so does an exercise whose conductor died. What a
+    person stopped stays.
+    """
+    if suspension.kind is SuspensionKind.DRILL:
+        return suspension.since < now - _LONGEST_DRILL
+    return suspension.kind is SuspensionKind.REVOKED

@@ -28,6 +28,12 @@ class DatabaseClock:
         self._engine = engine
         self._reading: tuple[datetime, float] | None = None
 
+    def ticks(self) -> float:
+        return ticking_seconds()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def now(self) -> datetime:
         """Raises whatever the first reading raises; later ones are not waited for."""
         if self._reading is None:

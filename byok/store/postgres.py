@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from byok.store.audit import AuditTable
 from byok.store.clock import DatabaseClock
+from byok.store.fleet import MemberTable, StopTable
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.rotations import RotationTable
 from byok.store.ticks import TickTable
@@ -47,6 +48,8 @@ class PostgresTransaction:
         self.versions = VersionTable(connection)
         self.rotations = RotationTable(connection)
         self.ticks = TickTable(connection)
+        self.members = MemberTable(connection)
+        self.stops = StopTable(connection)
         self.audit = AuditTable(connection)
 
 
@@ -63,6 +66,12 @@ class PostgresStore:
     def now(self) -> datetime:
         with translated_errors():
             return self._clock.now()
+
+    def ticks(self) -> float:
+        return self._clock.ticks()
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:

@@ -1,7 +1,7 @@
 """The tables of tenants and keys."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -75,6 +75,44 @@ class TenantTable:
             )
         )
 
+    def set_outage_wait(self, tenant: Tenant, wait: timedelta) -> None:
+        self._update(tenant.id, outage_wait_seconds=int(wait.total_seconds()))
+
+    def lock_due_probes(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, timedelta | None]]:
+        shortest = (
+            sa.select(sa.func.min(_keys.c.lease_ttl_seconds))
+            .where(_keys.c.tenant_id == _tenants.c.id, _keys.c.lease_ttl_seconds > 0)
+            .scalar_subquery()
+        )
+        query = (
+            sa.select(_tenants, shortest.label("shortest_ttl_seconds"))
+            .where(schema.PROBED, _tenants.c.next_probe_at <= now)
+            .order_by(_tenants.c.next_probe_at)
+            .limit(limit)
+            .with_for_update(of=_tenants, skip_locked=True, key_share=True)
+        )
+        return [
+            (
+                to_tenant(row),
+                None if row.shortest_ttl_seconds is None else timedelta(seconds=row.shortest_ttl_seconds),
+            )
+            for row in self._connection.execute(query)
+        ]
+
+    def set_next_probes(self, times: Mapping[UUID, datetime]) -> None:
+        self._connection.execute(
+            _tenants.update()
+            .where(_tenants.c.id == sa.bindparam("tenant_id"))
+            .values(next_probe_at=sa.bindparam("at")),
+            [{"tenant_id": tenant_id, "at": at} for tenant_id, at in times.items()],
+        )
+
+    def probe_by(self, tenant_id: UUID, at: datetime) -> None:
+        self._update(tenant_id, next_probe_at=sa.func.least(_tenants.c.next_probe_at, at))
+
+    def _update(self, tenant_id: UUID, **values: object) -> None:
+        self._connection.execute(_tenants.update().where(_tenants.c.id == tenant_id).values(**values))
+
     def transition(
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
     ) -> Tenant:
@@ -83,12 +121,14 @@ class TenantTable:
             "state": to,
             "generation": _tenants.c.generation + 1,
             "suspended_at": suspension and suspension.since,
+            "suspended_kind": suspension and suspension.kind,
             "suspended_reason": suspension and suspension.reason,
             "suspended_aws_code": suspension and suspension.aws_code,
             "suspended_request_id": suspension and suspension.request_id,
         }
         if to is TenantState.ACTIVE:
             values["verified_at"] = at
+            values["next_probe_at"] = at  # soon, and from then on periodically
         row = self._connection.execute(
             _tenants.update()
             .where(_tenants.c.id == tenant.id, _tenants.c.state == tenant.state)

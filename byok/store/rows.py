@@ -21,6 +21,7 @@ from byok.core.model import (
     RotationState,
     SealedBox,
     Suspension,
+    SuspensionKind,
     Tenant,
     TenantState,
     Tick,
@@ -36,7 +37,11 @@ def to_tenant(row: Row[Any]) -> Tenant:
         connection = Connection(row.id, KmsKeyArn.parse(row.kms_key_arn), row.external_id, role_arn)
     if row.suspended_at is not None:
         suspension = Suspension(
-            row.suspended_reason, row.suspended_at, row.suspended_aws_code, row.suspended_request_id
+            row.suspended_reason,
+            row.suspended_at,
+            SuspensionKind(row.suspended_kind),
+            row.suspended_aws_code,
+            row.suspended_request_id,
         )
     return Tenant(
         id=row.id,
@@ -52,6 +57,7 @@ def to_tenant(row: Row[Any]) -> Tenant:
             row.rotation_tag_days, row.kms_key_rotation_days, row.kms_key_material_id
         ),
         synced_at=row.synced_at,
+        outage_wait=timedelta(seconds=row.outage_wait_seconds),
     )
 
 

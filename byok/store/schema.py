@@ -33,6 +33,7 @@ metadata = MetaData(
 Timestamp = DateTime(timezone=True)
 
 NOT_SHARED = text("NOT shares_connection")
+PROBED = text("state IN ('active', 'suspended')")
 OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
 
 tenants = Table(
@@ -55,6 +56,7 @@ tenants = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("verified_at", Timestamp, comment="last time that the connection passed its checks"),
     Column("suspended_at", Timestamp),
+    Column("suspended_kind", Text, comment="who stopped it: that decides how it comes back"),
     Column("suspended_reason", Text),
     Column("suspended_aws_code", Text, comment="evidence: AWS's error code"),
     Column("suspended_request_id", Text, comment="evidence: id of the refused KMS request"),
@@ -62,6 +64,20 @@ tenants = Table(
     Column("kms_key_rotation_days", Integer, comment="AWS's own rotation of the KMS key, if enabled"),
     Column("kms_key_material_id", Text, comment="the KMS key's material in use, where KMS tells it"),
     Column("synced_at", Timestamp, comment="when the three above were read"),
+    Column(
+        "next_probe_at",
+        Timestamp,
+        nullable=False,
+        server_default=text("now()"),
+        comment="when its access is to be proven next",
+    ),
+    Column(
+        "outage_wait_seconds",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="how long a call waits for a KMS that can't be reached, once no lease is left",
+    ),
     CheckConstraint("state IN ('pending', 'active', 'suspended', 'offboarded')", name="state"),
     CheckConstraint(
         "state NOT IN ('active', 'suspended') OR (kms_key_arn IS NOT NULL AND verified_at IS NOT NULL)",
@@ -69,10 +85,14 @@ tenants = Table(
     ),
     CheckConstraint("(state = 'suspended') = (suspended_at IS NOT NULL)", name="suspended_at"),
     CheckConstraint("(suspended_at IS NULL) = (suspended_reason IS NULL)", name="suspended_reason"),
+    CheckConstraint("(suspended_at IS NULL) = (suspended_kind IS NULL)", name="suspended_with_kind"),
+    CheckConstraint("suspended_kind IN ('revoked', 'locked', 'drill')", name="suspended_kind"),
+    CheckConstraint("outage_wait_seconds BETWEEN 0 AND 300", name="outage_wait"),
     CheckConstraint("role_arn IS NULL OR kms_key_arn IS NOT NULL", name="role_with_key"),
     CheckConstraint("rotation_tag_days BETWEEN 1 AND 3650", name="rotation_tag_days"),
     Index("uq_tenants_kms_key_arn", "kms_key_arn", unique=True, postgresql_where=NOT_SHARED),
     Index("uq_tenants_role_arn", "role_arn", unique=True, postgresql_where=NOT_SHARED),
+    Index("ix_tenants_next_probe_at", "next_probe_at", postgresql_where=PROBED),
 )
 
 keys = Table(
@@ -231,6 +251,49 @@ ticks = Table(
     Column("job", Text, primary_key=True),
     Column("began_at", Timestamp, nullable=False),
     Column("ended_at", Timestamp, comment="NULL while it runs, or if its worker died"),
+)
+
+# The processes that may hold leases. A row that is not renewed is that of a dead process.
+members = Table(
+    "members",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("kind", Text, nullable=False, comment="service or worker"),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Timestamp, nullable=False),
+    Column("seen_at", Timestamp, nullable=False),
+    Index("ix_members_seen_at", "seen_at"),
+)
+
+stops = Table(
+    "stops",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), nullable=False),
+    Column("generation", Integer, nullable=False, comment="leases of an earlier one are void"),
+    Column("kind", Text, nullable=False),
+    Column("noticed_at", Timestamp, nullable=False, comment="when AWS refused, or somebody said stop"),
+    Column("committed_at", Timestamp, nullable=False),
+    Column("purged_at", Timestamp, comment="when Redis had dropped the tenant's leases; NULL: not yet"),
+    UniqueConstraint("tenant_id", "generation"),
+    CheckConstraint("kind IN ('revoked', 'locked', 'drill')", name="kind"),
+    Index("ix_stops_tenant_id_committed_at", "tenant_id", "committed_at"),
+    Index("ix_stops_unpurged", "committed_at", postgresql_where=text("purged_at IS NULL")),
+)
+
+# What each process that lived when a stop was committed owes to it. Kept as evidence when the process is
+# gone: no foreign key to members, and its name is written down.
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("stop_id", UUID, ForeignKey("stops.id"), primary_key=True),
+    Column("member_id", UUID, primary_key=True),
+    Column("member", Text, nullable=False),
+    Column("dropped_at", Timestamp, comment="when it had dropped the tenant's leases; NULL: not yet"),
+    Column("leases", Integer, comment="how many it held"),
+    CheckConstraint("(dropped_at IS NULL) = (leases IS NULL)", name="dropped_at"),
+    Index("ix_acknowledgements_owed", "member_id", postgresql_where=text("dropped_at IS NULL")),
 )
 
 audit_heads = Table(

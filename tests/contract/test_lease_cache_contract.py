@@ -11,7 +11,7 @@ from byok.cache.redis import RedisLeaseCache
 from byok.core.model import SealedBox
 from byok.embedded.stack import Stack
 from byok.errors import CacheUnavailable
-from byok.ports import LeaseCache, LeaseId, SealedLease
+from byok.ports import CacheAnswer, LeaseCache, LeaseId, SealedLease
 from tests.fakes import FakeClock, MemoryLeaseCache
 
 LEASE = SealedLease(SealedBox("mk-1", b"i" * 12, b"sealed" * 8), datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
@@ -34,12 +34,22 @@ def lease_id(number: int = 1, generation: int = 1) -> LeaseId:
     return LeaseId(uuid4(), generation, uuid4(), number)
 
 
+CLAIM = timedelta(seconds=3)
+LONG_AGO = LEASE.decrypted_at - timedelta(days=1)
+
+
+def take(cache: LeaseCache, one: LeaseId, newer_than: datetime = LONG_AGO) -> CacheAnswer:
+    return cache.take(one, CLAIM, newer_than)
+
+
 def test_what_was_put_comes_back_to_the_microsecond(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, _ = cache_and_wait
     one = lease_id()
-    assert cache.get(one) is None
     cache.put(one, LEASE, timedelta(minutes=1))
-    assert cache.get(one) == LEASE
+    answer = take(cache, one)
+    assert answer.lease == LEASE
+    assert timedelta(seconds=59) < answer.remaining <= timedelta(minutes=1)
+    assert not answer.is_ours
 
 
 def test_an_entry_is_gone_after_its_ttl(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
@@ -47,7 +57,53 @@ def test_an_entry_is_gone_after_its_ttl(cache_and_wait: tuple[LeaseCache, Wait])
     one = lease_id()
     cache.put(one, LEASE, timedelta(milliseconds=50))
     wait(0.1)
-    assert cache.get(one) is None
+    assert take(cache, one).lease is None
+
+
+def test_one_of_those_who_miss_gets_the_claim_and_putting_ends_it(
+    cache_and_wait: tuple[LeaseCache, Wait],
+) -> None:
+    cache, _ = cache_and_wait
+    one = lease_id()
+    assert take(cache, one) == CacheAnswer(is_ours=True)
+    assert take(cache, one) == CacheAnswer()
+    assert take(cache, lease_id()).is_ours, "each lease has a claim of its own"
+    cache.put(one, LEASE, timedelta(minutes=1))
+    assert take(cache, one).lease == LEASE
+    assert take(cache, one, newer_than=LEASE.decrypted_at).is_ours, "the claim ended with the put"
+
+
+def test_a_claim_lapses(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
+    cache, wait = cache_and_wait
+    one = lease_id()
+    assert cache.take(one, timedelta(milliseconds=50), LONG_AGO).is_ours
+    wait(0.1)
+    assert take(cache, one).is_ours
+
+
+def test_of_those_who_want_a_newer_lease_one_gets_the_claim(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
+    cache, _ = cache_and_wait
+    one = lease_id()
+    cache.put(one, LEASE, timedelta(minutes=1))
+    just_before = LEASE.decrypted_at - timedelta(microseconds=1)
+    assert take(cache, one, newer_than=just_before).lease == LEASE
+    assert take(cache, one, newer_than=LEASE.decrypted_at).is_ours
+    assert take(cache, one, newer_than=LEASE.decrypted_at) == CacheAnswer()
+    assert take(cache, one).lease == LEASE, "who is content with the old one gets it meanwhile"
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_failure_is_told_to_all_for_a_while(cache_and_wait: tuple[LeaseCache, Wait], refused: bool) -> None:
+    cache, wait = cache_and_wait
+    one = lease_id()
+    assert take(cache, one).is_ours
+    cache.fail(one, timedelta(milliseconds=200), refused=refused)
+    failing = take(cache, one).failing
+    assert failing is not None
+    assert failing.refused is refused
+    assert timedelta(0) < failing.pause <= timedelta(milliseconds=200)
+    wait(0.3)
+    assert take(cache, one).is_ours
 
 
 def test_purge_drops_all_of_one_tenant_and_nothing_of_another(
@@ -59,9 +115,9 @@ def test_purge_drops_all_of_one_tenant_and_nothing_of_another(
     for put in (one, second, other):
         cache.put(put, LEASE, timedelta(minutes=1))
     assert cache.purge(one.tenant_id) == 2
-    assert cache.get(one) is None
-    assert cache.get(second) is None
-    assert cache.get(other) == LEASE
+    assert take(cache, one).lease is None
+    assert take(cache, second).lease is None
+    assert take(cache, other).lease == LEASE
     assert cache.purge(one.tenant_id) == 0
 
 
@@ -69,12 +125,20 @@ def test_another_generation_is_another_entry(cache_and_wait: tuple[LeaseCache, W
     cache, _ = cache_and_wait
     one = lease_id(generation=1)
     cache.put(one, LEASE, timedelta(minutes=1))
-    assert cache.get(LeaseId(one.tenant_id, 2, one.key_id, one.version_number)) is None
+    assert take(cache, LeaseId(one.tenant_id, 2, one.key_id, one.version_number)).lease is None
+
+
+def test_a_server_that_does_not_answer_is_left_alone_for_a_moment(unused_port: int) -> None:
+    cache = RedisLeaseCache(f"redis://127.0.0.1:{unused_port}/0")
+    with pytest.raises(CacheUnavailable, match="does not answer"):
+        take(cache, lease_id())
+    with pytest.raises(CacheUnavailable, match="left alone"):
+        take(cache, lease_id())
 
 
 def test_a_redis_that_is_not_there_is_a_cache_unavailable() -> None:
     cache = RedisLeaseCache("redis://:very-secret@127.0.0.1:1/0")
-    for call in (lambda: cache.get(lease_id()), lambda: cache.purge(uuid4()), cache.ping):
+    for call in (lambda: take(cache, lease_id()), lambda: cache.purge(uuid4()), cache.ping):
         with pytest.raises(CacheUnavailable) as caught:
             call()
         assert "very-secret" not in str(caught.value)
@@ -89,7 +153,9 @@ def test_an_entry_that_is_not_ours_is_a_miss(stack: Stack) -> None:
     key = f"byok:lease:{{{one.tenant_id}}}:{one.generation}:{one.key_id}:{one.version_number}"
     for junk in (b"", b"x", b"\xff" * 100):
         raw.set(key, junk)
-        found = cache.get(one)
-        assert found is None or found.box.body != LEASE.box.body
+        found = take(cache, one)
+        assert found.is_ours or (found.lease is not None and found.lease.box.body != LEASE.box.body)
+        cache.fail(one, timedelta(milliseconds=1), refused=False)
+        time.sleep(0.01)
     raw.close()
     cache.close()

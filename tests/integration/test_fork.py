@@ -16,10 +16,10 @@ vault = connect()
 cipher = vault.cipher("acme", "pii")
 token = cipher.encrypt(b"before", context=b"c")
 desk = wiring._connected.services.desk
-assert desk._leases
+assert desk._held.leases
 pid = os.fork()
 if pid == 0:
-    held = len(desk._leases)
+    held = len(desk._held.leases)
     opened = cipher.decrypt(token, context=b"c")
     nonces = {cipher.encrypt(b"x", context=b"c")[5:29] for _ in range(100)}
     os._exit(0 if (held, opened, len(nonces)) == (0, b"before", 100) else 1)

@@ -1,5 +1,6 @@
 """What Beat sets off: due keys, the sweeper, and one tick a period."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -150,13 +151,49 @@ def test_with_a_deep_queue_the_sweeper_publishes_nothing_again(world: World, key
 
 def test_a_tick_runs_once_a_period_however_many_beats_there_are(world: World, key: None) -> None:
     beats = [world.another_process().scheduling for _ in range(2)]
-    ran = [[beat.tick(Job.PROBE) is not None for beat in beats]]
-    world.clock.advance(minutes=4)
-    ran += [[beat.tick(Job.PROBE) is not None for beat in beats]]
-    world.clock.advance(minutes=1)
-    ran += [[beat.tick(Job.PROBE) is not None for beat in beats]]
+    ran = [[beat.tick(Job.VALIDATE) is not None for beat in beats]]
+    world.clock.advance(hours=20)
+    ran += [[beat.tick(Job.VALIDATE) is not None for beat in beats]]
+    world.clock.advance(hours=4)
+    ran += [[beat.tick(Job.VALIDATE) is not None for beat in beats]]
     assert ran == [[True, False], [False, False], [True, False]]
-    assert len(world.queue.probes) == 2
+    assert len(world.queue.validations) == 2
+
+
+def test_each_tenant_is_probed_at_least_twice_within_its_shortest_ttl(world: World, key: None) -> None:
+    world.add_key(key="short", ttl=timedelta(minutes=2))
+    world.add_tenant("globex")
+    world.add_key("globex")
+    probed: dict[str, list[float]] = {"acme": [], "globex": []}
+    began_ticks = world.clock.ticks()
+    for _ in range(0, 3600, 5):  # an hour of ticks, from two Beats
+        for beat in (world.services, world.services):
+            beat.scheduling.tick(Job.PROBE)
+        for name in world.queue.probes:
+            probed[name].append(world.clock.ticks() - began_ticks)
+        world.queue.probes.clear()
+        world.clock.advance(seconds=5)
+    gaps = {name: [b - a for a, b in itertools.pairwise(times)] for name, times in probed.items()}
+    assert max(gaps["acme"]) <= 60, "half of two minutes"
+    assert max(gaps["globex"]) <= 300, "the setting: half of its TTL is longer"
+    assert min(gaps["acme"]) >= 40
+    assert min(gaps["globex"]) >= 200, "and not needlessly often"
+
+
+def test_a_ttl_that_is_shortened_brings_the_next_probe_forward(world: World, key: None) -> None:
+    world.services.scheduling.publish_probes()
+    world.queue.probes.clear()
+    world.services.registry.set_rotation("acme", "pii", actor="test", lease_ttl=timedelta(minutes=1))
+    world.clock.advance(seconds=31)
+    assert world.services.scheduling.publish_probes() == 1
+
+
+def test_a_probe_that_could_not_be_published_is_published_later(world: World, key: None) -> None:
+    world.queue.is_down = True
+    assert world.services.scheduling.publish_probes() == 0
+    world.queue.is_down = False
+    world.clock.advance(minutes=5)
+    assert world.services.scheduling.publish_probes() == 1
 
 
 def test_a_tick_whose_worker_died_is_made_up_for_after_a_minute(world: World, key: None) -> None:

@@ -77,12 +77,15 @@ INSERT INTO key_versions (key_id, number, state, encrypted_key, iv, master_key_i
     now(), now(), now(), now(), NULL, 'f2', 'c', '[]');
 """
 
+_STOP = "INSERT INTO stops (id, tenant_id, generation, kind, noticed_at, committed_at)"
+
 IMPOSSIBLE = {
     "ck_tenants_state": "UPDATE tenants SET state = 'happy'",
     "ck_tenants_verified_before_use": "UPDATE tenants SET verified_at = NULL",
     "ck_tenants_suspended_at": "UPDATE tenants SET state = 'suspended'",
     "ck_tenants_suspended_reason": (
-        "UPDATE tenants SET state = 'suspended', suspended_at = now(), suspended_reason = NULL"
+        "UPDATE tenants SET state = 'suspended', suspended_at = now(), suspended_reason = NULL,"
+        " suspended_kind = 'locked'"
     ),
     "ck_tenants_role_with_key": (
         "UPDATE tenants SET state = 'pending', kms_key_arn = NULL, role_arn = 'arn'"
@@ -138,6 +141,23 @@ IMPOSSIBLE = {
     "ck_rotations_wake_at": "UPDATE rotations SET wake_at = now()",
     "ck_rotations_failure": "UPDATE rotations SET state = 'failed', failure = NULL",
     "ck_rotations_version_number": "UPDATE rotations SET version_number = NULL",
+    "ck_tenants_suspended_kind": (
+        "UPDATE tenants SET state = 'suspended', suspended_at = now(), suspended_reason = 'x',"
+        " suspended_kind = 'x'"
+    ),
+    "ck_tenants_suspended_with_kind": (
+        "UPDATE tenants SET state = 'suspended', suspended_at = now(), suspended_reason = 'x'"
+    ),
+    "ck_tenants_outage_wait": "UPDATE tenants SET outage_wait_seconds = 301",
+    "ck_stops_kind": f"{_STOP} SELECT gen_random_uuid(), id, 9, 'whim', now(), now() FROM tenants",
+    "uq_stops_tenant_id_generation": (
+        f"{_STOP} SELECT gen_random_uuid(), id, 9, 'drill', now(), now() FROM tenants, generate_series(1, 2)"
+    ),
+    "ck_acknowledgements_dropped_at": (
+        f"WITH stop AS ({_STOP} SELECT gen_random_uuid(), id, 9, 'drill', now(), now() FROM tenants"
+        " RETURNING id) INSERT INTO acknowledgements (stop_id, member_id, member, leases)"
+        " SELECT id, id, 'x', 1 FROM stop"
+    ),
     "ck_audit_events_hash": "UPDATE audit_events SET hash = 'short'",
     "ck_audit_events_sequence": "UPDATE audit_events SET sequence = 0 WHERE sequence = 1",
     "ck_audit_heads_hash": "UPDATE audit_heads SET hash = 'short'",

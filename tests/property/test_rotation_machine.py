@@ -239,7 +239,7 @@ class RotationMachine(RuleBasedStateMachine):
 
     @rule()
     def set_the_clock_back(self) -> None:
-        self.world.clock.advance(hours=-3)
+        self.world.clock.step(hours=-3)
 
     @rule()
     def sweep(self) -> None:

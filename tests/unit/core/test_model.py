@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from byok.core import model
+from byok.core import bounds
 from byok.core.model import Connection, KmsKeyArn, RoleArn
 from byok.errors import InvalidArn, InvalidName, OutOfBounds
 
@@ -63,24 +63,24 @@ def test_a_role_of_another_account_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["a", "acme", "acme-2", "0", "a" * 63])
 def test_good_names(name: str) -> None:
-    assert model.check_name("tenant", name) == name
+    assert bounds.check_name("tenant", name) == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "Acme", "a_b", "a" * 64, "a\n", "é", "a b", "../a"])
 def test_bad_names(name: str) -> None:
     with pytest.raises(InvalidName):
-        model.check_name("tenant", name)
+        bounds.check_name("tenant", name)
 
 
 def test_bounds_hold_to_the_second() -> None:
     second = timedelta(seconds=1)
     for good in (timedelta(hours=1), timedelta(days=3650)):
-        assert model.check_rotation_period(good) == good
+        assert bounds.check_rotation_period(good) == good
     for bad in (timedelta(hours=1) - second, timedelta(days=3650) + second, timedelta(0), -timedelta(days=1)):
         with pytest.raises(OutOfBounds):
-            model.check_rotation_period(bad)
+            bounds.check_rotation_period(bad)
     for good in (timedelta(0), timedelta(hours=24)):
-        assert model.check_lease_ttl(good) == good
+        assert bounds.check_lease_ttl(good) == good
     for bad in (-second, timedelta(hours=24) + second):
         with pytest.raises(OutOfBounds):
-            model.check_lease_ttl(bad)
+            bounds.check_lease_ttl(bad)

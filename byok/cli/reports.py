@@ -1,0 +1,60 @@
+"""``byok report``: check what was signed."""
+
+import base64
+import binascii
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from byok.cli.output import AsJson, console, print_json, table
+from byok.cli.services import open_runtime
+from byok.crypto.reports import PURPOSE, verify_report
+from byok.errors import InvalidInput
+
+app = typer.Typer(help="Signed reports: check them, and the keys to check them by.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: [bold]byok report verify byok-drill-acme.json[/]")
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The report.", exists=True, dir_okay=False)],
+    public_key: Annotated[
+        str | None,
+        typer.Option("--public-key", metavar="BASE64", help="Whom to trust; left out: our own master keys."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a report's signature. With --public-key this needs no settings and no server."""
+    trusted = [_decode(public_key)] if public_key is not None else list(_our_keys().values())
+    try:
+        document = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise InvalidInput(f"{file} is not JSON") from error
+    report = verify_report(document, trusted)
+    if as_json:
+        print_json({"authentic": True, "kind": document["kind"], "report": report})
+        return
+    console.print(f"{file}: [green]authentic[/], a report of kind {document['kind']}", soft_wrap=True)
+
+
+@app.command("public-key", epilog="Example: [bold]byok report public-key --json[/]")
+def public_key(as_json: AsJson = False) -> None:
+    """Print the public keys by which others check our reports; the first one signs."""
+    keys = {key_id: base64.b64encode(key).decode() for key_id, key in _our_keys().items()}
+    if as_json:
+        print_json(keys)
+        return
+    console.print(table("keys that sign reports", ("master key", "public key (Ed25519)"), list(keys.items())))
+
+
+def _our_keys() -> dict[str, bytes]:
+    with open_runtime() as runtime:
+        return runtime.master_keys.signing_keys(PURPOSE)
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise InvalidInput(f"{text!r} is not base64") from error

@@ -1,0 +1,235 @@
+"""Where leases come from: the shared cache, else the customer's KMS, asked by one process of the fleet.
+
+Whoever misses claims the lease in Redis. The one that gets the claim asks KMS and files what comes; the
+others wait for it. One that fails leaves a mark, and nobody asks again until it lapses: so neither a cold
+start nor an outage makes more requests than one process would. Without Redis each process asks for
+itself, at a bounded rate.
+"""
+
+import threading
+from datetime import datetime, timedelta
+
+from byok.core.lifecycle import DECRYPTING_STATES
+from byok.core.model import Key, KeyVersion, Tenant
+from byok.crypto.hazmat import SecretBytes, XaesKey
+from byok.crypto.keyring import MasterKeyRing
+from byok.errors import (
+    ByokError,
+    CacheUnavailable,
+    IntegrityError,
+    KmsAccessRevoked,
+    KmsBackingOff,
+    KmsUnavailable,
+    UnknownMasterKey,
+    UnknownVersion,
+)
+from byok.logs import get_logger
+from byok.ports import CacheAnswer, Clock, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
+from byok.services.held import Lease, View
+from byok.services.records import Records
+from byok.services.suspension import Suspensions, require_active
+
+log = get_logger(__name__)
+
+LEASE_PURPOSE = "byok/lease/1"
+# A lease from another machine may carry a time slightly ahead of ours; more than this is a broken clock.
+_MAX_CLOCK_SKEW = timedelta(seconds=5)
+
+# A KMS call takes 5 to 50 ms. A process that has not brought the lease by then is slow or dead, and
+# another may try: a hung KMS sees one request of the fleet in this time.
+_CLAIM = timedelta(seconds=3)
+_WAIT_SECONDS = 15.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 0.1
+_FAILURE_PAUSE = timedelta(seconds=1)  # up to twice that, so that processes don't come back together
+# Between two KMS calls of a process that no cache shares with others: 20 a second at most.
+_UNSHARED_GAP_SECONDS = 0.05
+# A lease is renewed in the background in the last fifth to tenth of its life.
+_REFRESH_FROM, _REFRESH_SPREAD = 0.8, 0.1
+
+
+class TenantChanged(Exception):  # no error: the caller looks again
+    """The tenant is not what the view says any more."""
+
+
+class LeaseSource:
+    """Brings leases. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cache: LeaseCache,
+        records: Records,
+        suspensions: Suspensions,
+        master_keys: MasterKeyRing,
+        metrics: Metrics,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._records = records
+        self._suspensions = suspensions
+        self._master_keys = master_keys
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as in a forked child."""
+        self._pacing = threading.Lock()
+        self._next_call_ticks = 0.0
+
+    def fetch(self, view: View, number: int, *, newer_than: datetime | None = None) -> Lease | None:
+        """A lease on a version. With ``newer_than``, one that a later Decrypt stands behind; None if another
+        process is about to bring it.
+
+        Raises:
+            TenantChanged, UnknownVersion, AccessStopped, Unavailable, IntegrityError.
+        """
+        if not view.ttl_seconds:
+            return self._from_kms(view, number)  # caching is off: each use is a KMS Decrypt of its own
+        lease_id = view.lease_id(number)
+        # An entry that is too old for this reader is none, whatever the writer's TTL was.
+        too_old = self._clock.now() - view.key.lease_ttl
+        newest_known = too_old if newer_than is None else max(too_old, newer_than)
+        give_up_ticks = self._clock.ticks() + _WAIT_SECONDS
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                answer = self._cache.take(lease_id, _CLAIM, newest_known)
+            except CacheUnavailable:
+                log.warning("cache_unavailable_asking_kms", tenant=view.tenant.name, key=view.key.name)
+                self._wait_for_turn()
+                return self._from_kms(view, number)
+            lease = self._opened(view, number, answer)
+            if lease is not None:
+                return lease
+            if answer.is_ours or answer.lease is not None:  # an entry that counts for nothing hinders nobody
+                return self._ask_for_all(view, number)
+            self._heed_failure(answer)
+            if newer_than is not None:
+                return None
+            if self._clock.ticks() > give_up_ticks:
+                raise KmsBackingOff("another process has been asking this tenant's KMS for too long")
+            self._clock.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+    def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
+        """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
+        remaining = decrypted_at + key.lease_ttl - self._clock.now()
+        if remaining <= timedelta(0):
+            return
+        lease_id = LeaseId(tenant.id, tenant.generation, key.id, number)
+        with secret.borrow() as raw:
+            box = self._master_keys.seal(raw, LEASE_PURPOSE, *_bound_to(lease_id, tenant, decrypted_at))
+        try:
+            self._cache.put(lease_id, SealedLease(box, decrypted_at), remaining)
+        except CacheUnavailable:
+            log.warning("lease_not_cached", tenant=tenant.name, key=key.name)
+
+    def _opened(self, view: View, number: int, answer: CacheAnswer) -> Lease | None:
+        """The cached lease, if it is whole, and within the TTL that the key has now."""
+        sealed = answer.lease
+        if sealed is None:
+            return None
+        # This reader's own TTL counts, not the one that the writer had; and what the cache's own clock
+        # leaves of it, should ours have been set back.
+        age = self._clock.now() - sealed.decrypted_at
+        if not -_MAX_CLOCK_SKEW <= age < view.key.lease_ttl or answer.remaining <= timedelta(0):
+            return None
+        bound_to = _bound_to(view.lease_id(number), view.tenant, sealed.decrypted_at)
+        try:
+            secret = SecretBytes(self._master_keys.open(sealed.box, LEASE_PURPOSE, *bound_to))
+        except (IntegrityError, UnknownMasterKey) as error:
+            log.warning("cached_lease_ignored", tenant=view.tenant.name, key=view.key.name, error=error.code)
+            return None
+        age_seconds = max(age, view.key.lease_ttl - answer.remaining).total_seconds()
+        self._metrics.lease_taken("cache")
+        return self._lease(view, number, secret, self._clock.ticks() - age_seconds, sealed.decrypted_at)
+
+    def _heed_failure(self, answer: CacheAnswer) -> None:
+        if answer.failing is None:
+            return
+        if answer.failing.refused:
+            raise TenantChanged
+        raise KmsBackingOff(
+            "another process could not reach this tenant's KMS just now",
+            retry_after_seconds=answer.failing.pause.total_seconds(),
+            remedy="byok tries again by itself",
+        )
+
+    def _ask_for_all(self, view: View, number: int) -> Lease:
+        """Ask KMS as the one process that does, and tell the others how it went."""
+        lease_id = view.lease_id(number)
+        pause = _FAILURE_PAUSE * (1 + self._random.fraction())
+        try:
+            return self._from_kms(view, number)
+        except (KmsUnavailable, KmsAccessRevoked) as error:
+            self._tell_failure(lease_id, pause, refused=isinstance(error, KmsAccessRevoked))
+            raise
+        except (ByokError, TenantChanged):
+            self._tell_failure(lease_id, timedelta(milliseconds=1), refused=True)
+            raise
+
+    def _tell_failure(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+        try:
+            self._cache.fail(lease_id, pause, refused=refused)
+        except CacheUnavailable:
+            log.warning("failure_not_told")  # the claim lapses
+
+    def _from_kms(self, view: View, number: int) -> Lease:
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get_by_id(view.tenant.id)
+            version = tx.versions.get(view.key.id, number)
+        require_active(tenant)
+        if tenant.generation != view.tenant.generation:
+            raise TenantChanged
+        _require_decrypting(version)
+        # Before the call: the customer may revoke while it is under way.
+        decrypted_at, began_ticks = self._clock.now(), self._clock.ticks()
+        try:
+            secret = self._records.unwrap(tenant, version).secret
+        except KmsAccessRevoked as refusal:
+            self._suspensions.revoked(tenant, refusal, actor="lease")
+            raise
+        self._metrics.lease_taken("kms")
+        if view.ttl_seconds:
+            self.put(view.tenant, view.key, number, secret, decrypted_at)
+        return self._lease(view, number, secret, began_ticks, decrypted_at)
+
+    def _lease(
+        self, view: View, number: int, secret: SecretBytes, began_ticks: float, decrypted_at: datetime
+    ) -> Lease:
+        share = _REFRESH_FROM + _REFRESH_SPREAD * self._random.fraction()
+        cipher = XaesKey(secret)
+        secret.wipe()
+        return Lease(number, cipher, decrypted_at, began_ticks, began_ticks + share * view.ttl_seconds)
+
+    def _wait_for_turn(self) -> None:
+        """Space the KMS calls of this process while no cache shares what they bring."""
+        with self._pacing:
+            now = self._clock.ticks()
+            turn_ticks = max(self._next_call_ticks, now)
+            self._next_call_ticks = turn_ticks + _UNSHARED_GAP_SECONDS
+        if turn_ticks > now:
+            self._clock.sleep(turn_ticks - now)
+
+
+def _bound_to(lease_id: LeaseId, tenant: Tenant, decrypted_at: datetime) -> tuple[str | int, ...]:
+    """What a cached lease is sealed for: where it belongs, the KMS key, and the time it counts from."""
+    arn = "" if tenant.connection is None else str(tenant.connection.kms_key_arn)
+    return (
+        str(lease_id.tenant_id),
+        lease_id.generation,
+        str(lease_id.key_id),
+        lease_id.version_number,
+        arn,
+        decrypted_at.isoformat(timespec="microseconds"),
+    )
+
+
+def _require_decrypting(version: KeyVersion) -> None:
+    if version.state not in DECRYPTING_STATES:
+        raise UnknownVersion(f"version {version.number} is {version.state} and does not decrypt")

@@ -1,0 +1,138 @@
+"""The vendor's and the customer's own "stop now", and the exercise of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from byok.core.model import Suspension, SuspensionKind, Tenant, TenantState
+from byok.core.stops import TAKEN_FOR_DEAD, RevocationBound, StopReport, probe_period, revocation_bound
+from byok.errors import IllegalTransition, LostRace, NotReady
+from byok.ports import Clock, Store
+from byok.services.access import Access
+from byok.services.suspension import Suspensions, require_active
+
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """An exercise: what was stopped, how fast each process obeyed, and when it went on."""
+
+    tenant: Tenant
+    conductor: str
+    report: StopReport
+    bound: RevocationBound
+    resumed_at: datetime
+
+    @property
+    def passed(self) -> bool:
+        """Whether every process answered, and within the time that a stop may take."""
+        return not self.report.silent and self.report.latency <= self.bound.polled
+
+
+class KillSwitch:
+    """Stops tenants at somebody's word, and lets them go on once their access is proven."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        suspensions: Suspensions,
+        access: Access,
+        clock: Clock,
+        recheck: timedelta,
+        longest_probe_period: timedelta,
+    ) -> None:
+        self._store = store
+        self._suspensions = suspensions
+        self._access = access
+        self._clock = clock
+        self._recheck = recheck
+        self._longest_probe_period = longest_probe_period
+
+    def suspend(
+        self, tenant_name: str, reason: str, *, actor: str, kind: SuspensionKind = SuspensionKind.LOCKED
+    ) -> tuple[Tenant, StopReport]:
+        """Stop an active tenant now; return it with the report as it stands.
+
+        Raises:
+            UnknownTenant, TenantNotActive, LostRace.
+        """
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get(tenant_name)
+        require_active(tenant)
+        suspension = Suspension(reason, self._clock.now(), kind)
+        stop = self._suspensions.suspend(tenant, suspension, actor)
+        if stop is None:
+            raise LostRace(f"tenant {tenant_name!r} was stopped by somebody else at this moment")
+        with self._store.transaction() as tx:
+            return tx.tenants.get(tenant_name), tx.stops.report(stop.id)
+
+    def resume(self, tenant_name: str, *, actor: str) -> Tenant:
+        """Let a suspended tenant go on, after a new session, a Decrypt of each active version and a match
+        of its fingerprint.
+
+        Raises:
+            UnknownTenant, IllegalTransition, KmsAccessRevoked, KmsUnavailable, IntegrityError, LostRace.
+        """
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get(tenant_name)
+        if tenant.state is not TenantState.SUSPENDED:
+            raise IllegalTransition(f"tenant {tenant_name!r} is {tenant.state}, not suspended")
+        self._access.prove_all(tenant)
+        return self._suspensions.resume(tenant, actor)
+
+    def wait_for(
+        self, report: StopReport, patience: timedelta, seen: Callable[[StopReport], None]
+    ) -> StopReport:
+        """Wait until every process has answered a stop, or ``patience`` has passed."""
+        give_up_ticks = self._clock.ticks() + patience.total_seconds()
+        while report.silent and self._clock.ticks() < give_up_ticks:
+            self._clock.sleep(_LOOK_SECONDS)
+            with self._store.transaction() as tx:
+                report = tx.stops.report(report.stop.id)
+            seen(report)
+        return report
+
+    def drill(
+        self, tenant_name: str, *, actor: str, patience: timedelta, seen: Callable[[StopReport], None]
+    ) -> Drill:
+        """Stop a tenant for real, in our fleet alone; measure every process; let it go on.
+
+        The tenant's calls are refused meanwhile. Should this process die, a probe lets the tenant go on
+        after a minute.
+
+        Raises:
+            UnknownTenant, TenantNotActive, NotReady, LostRace; and what `resume` raises.
+        """
+        with self._store.transaction() as tx:
+            alive = [member for member, seen_at in tx.members.list() if seen_at >= self._alive_since()]
+        if not alive:
+            raise NotReady("no process holds leases: there is nothing to measure", remedy="start a service")
+        tenant, report = self.suspend(tenant_name, "a drill", actor=actor, kind=SuspensionKind.DRILL)
+        try:
+            seen(report)
+            report = self.wait_for(report, patience, seen)
+        finally:
+            self.resume(tenant_name, actor=actor)
+        return Drill(tenant, actor, report, self.bound(tenant), self._clock.now())
+
+    def bound(self, tenant: Tenant) -> RevocationBound:
+        """How long a revocation may take to stop every process, by the tenant's longest lease.
+
+        Raises:
+            NotReady: the tenant has no key.
+        """
+        with self._store.transaction() as tx:
+            ttls = [key.lease_ttl for key in tx.keys.list(tenant.id)]
+        if not ttls:
+            raise NotReady(f"tenant {tenant.name!r} has no key: there is nothing to stop")
+        return revocation_bound(max(ttls), probe_period(self._longest_probe_period, ttls), self._recheck)
+
+    def _alive_since(self) -> datetime:
+        return self._clock.now() - TAKEN_FOR_DEAD
+
+    def reports(self, tenant: Tenant, limit: int = 10) -> list[StopReport]:
+        """A tenant's latest stops, newest first."""
+        with self._store.transaction() as tx:
+            return list(tx.stops.list_latest(tenant.id, limit))

@@ -1,0 +1,184 @@
+"""How a stop reaches a process: by push, and by looking.
+
+Each process that takes leases is a member of the fleet. One thread hears notices and drops what they are
+about; it never waits for anything but Redis. Another looks at PostgreSQL every ``recheck`` period for
+stops that this member still owes an acknowledgement for, drops what no notice told it, and writes the
+acknowledgements. So a lost push costs a period, and what was dropped when is on record.
+"""
+
+import os
+import socket
+import threading
+from datetime import datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+from byok.core.stops import HEARTBEAT, Member, Stop
+from byok.errors import CacheUnavailable, StoreUnavailable, Unavailable
+from byok.logs import get_logger
+from byok.ports import Clock, Metrics, Notice, NoticeBoard, Random, Store
+from byok.services.held import Held
+from byok.services.threads import Spawn, spawn
+
+log = get_logger(__name__)
+
+_LISTEN_SECONDS = 1.0  # how soon the thread notices that the process ends
+_MAX_UNWRITTEN = 1000
+
+
+class Watch:
+    """The membership of one process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        board: NoticeBoard,
+        held: Held,
+        metrics: Metrics,
+        clock: Clock,
+        random: Random,
+        recheck: timedelta,
+        kind: str,
+        spawn: Spawn = spawn,
+    ) -> None:
+        self._store = store
+        self._board = board
+        self._held = held
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+        self._recheck = recheck
+        self._kind = kind
+        self._spawn = spawn
+        self.forget()
+
+    def forget(self) -> None:
+        """Be no member any more: neither threads nor the membership cross a fork."""
+        self.member: Member | None = None
+        self._joining = threading.Lock()
+        self._look_now = threading.Event()
+        self._ended = threading.Event()
+        self._listening = threading.Event()
+        self._dropped: dict[UUID, tuple[datetime, int]] = {}
+        self._seen_ticks = 0.0
+
+    def join(self) -> None:
+        """Become a member, once, before the first lease is taken.
+
+        Raises:
+            StoreUnavailable.
+        """
+        if self.member is not None:
+            return
+        with self._joining:
+            if self.member is not None:
+                return
+            member = Member(self._random.uuid(), self._kind, socket.gethostname(), os.getpid())
+            with self._store.transaction() as tx:
+                tx.members.enrol(member, self._clock.now())
+            self._seen_ticks = self._clock.ticks()
+            self.member = member
+            self._spawn("byok-listen", partial(self._listen, self._ended))
+            self._spawn("byok-look", partial(self._look_for_ever, self._ended))
+
+    def close(self) -> None:
+        """Leave the fleet."""
+        member, self.member = self.member, None
+        self._ended.set()
+        self._look_now.set()
+        if member is None:
+            return
+        try:
+            with self._store.transaction() as tx:
+                tx.members.leave(member.id)
+        except Unavailable as error:
+            log.info("member_not_removed", error=error.message)  # it is taken for dead soon
+
+    # --- push -------------------------------------------------------------------------------------
+
+    def _listen(self, ended: threading.Event) -> None:
+        while not ended.is_set():
+            try:
+                with self._board.listen() as subscription:
+                    self._look_now.set()  # for what was said before we listened
+                    self._listening.set()
+                    while not ended.is_set():
+                        notice = subscription.next(_LISTEN_SECONDS)
+                        if notice is not None:
+                            self.hear(notice)
+            except CacheUnavailable as error:
+                if not ended.is_set():
+                    log.warning("notices_not_heard", error=error.message)
+            except Exception:
+                # Were the thread to end here, this process would hear of nothing any more. Connections
+                # that are closed under it at the end of the process are none of its business.
+                if not ended.is_set():
+                    log.exception("notices_not_heard")
+            self._listening.clear()
+            ended.wait(_LISTEN_SECONDS)
+
+    def is_listening(self, timeout_seconds: float) -> bool:
+        """Whether pushes reach this process, or do within ``timeout_seconds``."""
+        return self._listening.wait(timeout_seconds)
+
+    def hear(self, notice: Notice) -> None:
+        """Drop what a notice is about."""
+        if notice.stop_id is None:
+            self._held.drop_views(notice.tenant_id)
+            return
+        leases = self._held.drop(notice.tenant_id)
+        if len(self._dropped) < _MAX_UNWRITTEN:
+            self._dropped.setdefault(notice.stop_id, (self._clock.now(), leases))
+        self._look_now.set()
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def _look_for_ever(self, ended: threading.Event) -> None:
+        while not ended.is_set():
+            try:
+                self.look()
+            except StoreUnavailable as error:
+                if not ended.is_set():
+                    log.warning("stops_not_looked_for", error=error.message)
+            except Exception:
+                if not ended.is_set():
+                    log.exception("stops_not_looked_for")
+            self._look_now.wait(self._recheck.total_seconds())
+            self._look_now.clear()
+
+    def look(self) -> int:
+        """Drop and acknowledge what this member owes; return how many stops there were.
+
+        Raises:
+            StoreUnavailable.
+        """
+        member = self.member
+        if member is None:
+            return 0
+        with self._store.transaction() as tx:
+            if self._clock.ticks() - self._seen_ticks >= HEARTBEAT.total_seconds():
+                tx.members.enrol(member, self._clock.now())
+                self._seen_ticks = self._clock.ticks()
+            owed = tx.stops.list_owed(member.id)
+            for stop in owed:
+                dropped_at, leases = self._dropped.get(stop.id) or self._drop(stop)
+                tx.stops.acknowledge(stop.id, member.id, dropped_at, leases)
+        for stop in owed:
+            dropped_at, leases = self._dropped.pop(stop.id)
+            self._metrics.stop_reached(dropped_at - stop.noticed_at)
+            log.info("stopped", tenant_id=str(stop.tenant_id), leases=leases, kind=stop.kind.value)
+        self._forget_unowed()
+        return len(owed)
+
+    def _forget_unowed(self) -> None:
+        """A notice of a stop that was recorded before this process joined is owed nothing."""
+        long_ago = self._clock.now() - timedelta(minutes=1)
+        for stop_id, (dropped_at, _) in list(self._dropped.items()):
+            if dropped_at < long_ago:
+                del self._dropped[stop_id]
+
+    def _drop(self, stop: Stop) -> tuple[datetime, int]:
+        leases = self._held.drop(stop.tenant_id)
+        self._dropped[stop.id] = self._clock.now(), leases
+        return self._dropped[stop.id]

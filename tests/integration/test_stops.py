@@ -1,0 +1,349 @@
+"""Stops over a real PostgreSQL: committed, told, obeyed by every process, and acknowledged."""
+
+from datetime import timedelta
+
+import pytest
+
+from byok.core.model import SuspensionKind, TenantState
+from byok.errors import (
+    ByokError,
+    IllegalTransition,
+    KmsAccessRevoked,
+    KmsIntegrityError,
+    KmsUnavailable,
+    NotReady,
+    TenantNotActive,
+)
+from byok.ports import Notice
+from byok.services.fields import Cipher
+from byok.wiring import Services
+from tests.world import World
+
+CONTEXT = b"users.email:1"
+PATIENCE = timedelta(seconds=1)
+
+
+def cipher(services: Services) -> Cipher:
+    return services.vault.cipher("acme", "pii")
+
+
+def use(services: Services) -> str:
+    """``served``, or the code of the error."""
+    try:
+        cipher(services).encrypt(b"x", context=CONTEXT)
+    except ByokError as error:
+        return error.code
+    return "served"
+
+
+@pytest.fixture
+def fleet(world: World, key: None) -> list[Services]:
+    """Three processes with leases."""
+    processes = [world.another_process() for _ in range(3)]
+    assert [use(one) for one in processes] == ["served"] * 3
+    return processes
+
+
+def disable(world: World) -> None:
+    world.kms.disable(world.versions()[0].kms_key_arn)
+
+
+def enable(world: World) -> None:
+    world.kms.enable(world.versions()[0].kms_key_arn)
+
+
+def look(fleet: list[Services]) -> None:
+    for process in fleet:
+        process.watch.look()
+
+
+def test_a_pushed_stop_is_obeyed_at_once_though_every_lease_would_last_an_hour(
+    world: World, fleet: list[Services]
+) -> None:
+    disable(world)
+    world.services.checkups.probe("acme")
+    assert [use(one) for one in fleet] == ["tenant-not-active"] * 3
+    assert all(not one.desk._held.leases for one in fleet)
+
+
+def test_a_lost_push_costs_a_look(world: World, fleet: list[Services]) -> None:
+    world.board.loses_all = True
+    disable(world)
+    world.services.checkups.probe("acme")
+    assert use(fleet[0]) == "served", "nobody told it yet"
+    look(fleet)
+    assert [use(one) for one in fleet] == ["tenant-not-active"] * 3
+
+
+def test_a_process_that_neither_hears_nor_looks_stops_at_its_next_recheck(
+    world: World, fleet: list[Services]
+) -> None:
+    world.board.loses_all = True
+    disable(world)
+    world.services.checkups.probe("acme")
+    world.clock.advance(seconds=5)
+    assert [use(one) for one in fleet] == ["tenant-not-active"] * 3
+
+
+def test_every_process_acknowledges_with_the_time_at_which_it_dropped(
+    world: World, fleet: list[Services]
+) -> None:
+    world.board.loses_all = True
+    disable(world)
+    world.services.checkups.probe("acme")
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert (report.answered, len(report.silent)) == (0, 3)
+    world.clock.advance(seconds=2)
+    look(fleet[:1])
+    world.clock.advance(seconds=1)
+    look(fleet)
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert (report.answered, report.silent) == (3, [])
+    assert report.latency == timedelta(seconds=3)
+    assert report.stop.kind is SuspensionKind.REVOKED
+    assert sorted(one.leases or 0 for one in report.acknowledgements) == [1, 1, 1]
+    assert world.metrics.counts["stop"] == 3
+    look(fleet)
+    assert world.metrics.counts["stop"] == 3, "each stop is acknowledged once"
+
+
+def test_a_push_is_acknowledged_with_the_time_of_the_push_not_of_the_look(
+    world: World, fleet: list[Services]
+) -> None:
+    disable(world)
+    world.services.checkups.probe("acme")
+    world.clock.advance(seconds=4)
+    look(fleet)
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert report.latency == timedelta(0)
+
+
+def test_a_dead_process_owes_nothing_after_a_while_and_is_forgotten(
+    world: World, fleet: list[Services]
+) -> None:
+    world.clock.advance(seconds=40)
+    look(fleet[:2])  # the third is dead
+    world.clock.advance(seconds=10)
+    disable(world)
+    world.services.checkups.probe("acme")
+    look(fleet[:2])
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert (report.answered, report.silent) == (2, [])
+    world.clock.advance(minutes=20)
+    look(fleet[:2])
+    world.services.scheduling.sweep()
+    with world.store.transaction() as tx:
+        assert len(tx.members.list()) == 2
+    assert world.metrics.worst["acme"] >= timedelta(0)
+
+
+def test_a_member_that_was_forgotten_while_it_froze_comes_back(world: World, fleet: list[Services]) -> None:
+    world.clock.advance(hours=1)
+    world.services.scheduling.sweep()
+    look(fleet)
+    with world.store.transaction() as tx:
+        assert len(tx.members.list()) == 3
+
+
+def test_a_notice_says_only_look_and_postgresql_decides(world: World, fleet: list[Services]) -> None:
+    asked = world.kms.count("Decrypt")
+    world.board.publish(Notice(world.tenant().id, world.random.uuid()))  # forged
+    assert [use(one) for one in fleet] == ["served"] * 3
+    assert world.kms.count("Decrypt") == asked, "the shared lease is still there"
+
+
+# --- what is under way when the stop comes --------------------------------------------------------
+
+
+def test_a_fetch_that_is_under_way_when_the_stop_comes_serves_nothing(world: World, key: None) -> None:
+    slow = world.another_process()
+    world.cache.entries.clear()
+
+    def stop_meanwhile() -> None:
+        world.kms.hooks.clear()
+        world.services.kill_switch.suspend("acme", "stop", actor="test")
+
+    world.kms.hooks["Decrypt"] = stop_meanwhile
+    assert use(slow) == "tenant-not-active"
+    assert not slow.desk._held.leases
+
+
+def test_a_stop_and_a_resume_during_a_fetch_leave_no_lease_from_before(world: World, key: None) -> None:
+    slow = world.another_process()
+    world.cache.entries.clear()
+
+    def stop_and_resume() -> None:
+        world.kms.hooks.clear()
+        world.services.kill_switch.suspend("acme", "stop", actor="test")
+        world.services.kill_switch.resume("acme", actor="test")
+
+    world.kms.hooks["Decrypt"] = stop_and_resume
+    assert use(slow) == "served", "under the new generation"
+    assert {lease_id.generation for lease_id in slow.desk._held.leases} == {world.tenant().generation}
+
+
+def test_without_caching_a_stop_during_the_call_still_counts(world: World) -> None:
+    world.add_tenant()
+    world.add_key(ttl=timedelta(0))
+
+    def stop_meanwhile() -> None:
+        world.kms.hooks.clear()
+        world.services.kill_switch.suspend("acme", "stop", actor="test")
+
+    world.kms.hooks["Decrypt"] = stop_meanwhile
+    assert use(world.services) == "tenant-not-active"
+
+
+def test_a_view_that_was_read_before_the_stop_is_not_kept_after_it(
+    world: World, fleet: list[Services]
+) -> None:
+    """The thread reads PostgreSQL, the stop comes, the thread files what it read."""
+    held = fleet[0].desk._held
+    view = held.views["acme", "pii"]
+    epoch = held.epoch
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    assert not held.keep_view(epoch, ("acme", "pii"), view)
+    assert use(fleet[0]) == "tenant-not-active"
+
+
+def test_a_refusal_stops_this_process_though_its_suspension_could_not_be_pushed(
+    world: World, fleet: list[Services]
+) -> None:
+    world.board.is_down = world.cache.is_down = True
+    disable(world)
+    world.clock.advance(hours=1, seconds=1)
+    assert use(fleet[0]) == "kms-access-revoked"
+    assert use(fleet[0]) == "tenant-not-active"
+    assert world.tenant().state is TenantState.SUSPENDED
+
+
+# --- purge ----------------------------------------------------------------------------------------
+
+
+def test_a_purge_that_failed_is_made_up_for_by_the_sweeper(world: World, fleet: list[Services]) -> None:
+    assert world.cache.entries
+    world.cache.is_down = True
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    world.cache.is_down = False
+    assert world.cache.entries, "sealed, and nobody looks there; but it should not lie about"
+    world.services.scheduling.sweep()
+    assert world.cache.entries == {}
+    assert world.metrics.counts["found", "purged"] == 1
+    world.services.scheduling.sweep()
+    assert world.metrics.counts["found", "purged"] == 1
+
+
+# --- who stopped it decides how it comes back -----------------------------------------------------
+
+
+def test_what_a_person_stopped_no_probe_lets_go_on(world: World, fleet: list[Services]) -> None:
+    tenant, _ = world.services.kill_switch.suspend("acme", "customer called", actor="cli:eve")
+    assert tenant.suspension is not None
+    assert (tenant.suspension.kind, tenant.suspension.reason) == (SuspensionKind.LOCKED, "customer called")
+    world.clock.advance(hours=10)
+    assert world.services.checkups.probe("acme") is TenantState.SUSPENDED
+    assert use(fleet[0]) == "tenant-not-active"
+    assert world.services.kill_switch.resume("acme", actor="cli:eve").state is TenantState.ACTIVE
+    assert [use(one) for one in fleet] == ["served"] * 3, "told at once: no recheck is waited for"
+
+
+def test_resume_asks_kms_first(world: World, fleet: list[Services]) -> None:
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    disable(world)
+    with pytest.raises(KmsAccessRevoked):
+        world.services.kill_switch.resume("acme", actor="test")
+    world.kms.fail_next(KmsUnavailable("timeout"))
+    with pytest.raises(KmsUnavailable):
+        world.services.kill_switch.resume("acme", actor="test")
+    assert world.tenant().state is TenantState.SUSPENDED
+    enable(world)
+    asked = world.kms.count("Decrypt")
+    world.services.kill_switch.resume("acme", actor="test")
+    assert world.kms.count("Decrypt") == asked + 1
+
+
+def test_resume_wants_the_secret_that_it_knows(world: World, fleet: list[Services]) -> None:
+    import sqlalchemy as sa
+
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    with world.store._engine.begin() as connection:  # type: ignore[attr-defined]  # raw SQL around the code
+        connection.execute(sa.text("UPDATE key_versions SET fingerprint = sha256('x')"))
+    with pytest.raises(KmsIntegrityError):
+        world.services.kill_switch.resume("acme", actor="test")
+    assert world.tenant().state is TenantState.SUSPENDED
+
+
+def test_only_active_tenants_stop_and_only_stopped_ones_go_on(world: World, key: None) -> None:
+    with pytest.raises(IllegalTransition):
+        world.services.kill_switch.resume("acme", actor="test")
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    with pytest.raises(TenantNotActive):
+        world.services.kill_switch.suspend("acme", "again", actor="test")
+
+
+def test_a_tenant_without_a_version_resumes_by_the_checks_of_its_connection(world: World) -> None:
+    tenant = world.add_tenant()
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    assert tenant.connection is not None
+    world.kms.disable(tenant.connection.kms_key_arn)
+    with pytest.raises(KmsAccessRevoked):
+        world.services.kill_switch.resume("acme", actor="test")
+    world.kms.enable(tenant.connection.kms_key_arn)
+    assert world.services.kill_switch.resume("acme", actor="test").state is TenantState.ACTIVE
+
+
+# --- drills ---------------------------------------------------------------------------------------
+
+
+def test_a_drill_stops_measures_and_lets_go_on(world: World, fleet: list[Services]) -> None:
+    during: list[str] = []
+
+    def seen(_: object) -> None:
+        during.append(use(fleet[0]))
+        look(fleet)
+
+    done = world.services.kill_switch.drill("acme", actor="cli:eve", patience=PATIENCE, seen=seen)
+    assert set(during) == {"tenant-not-active"}, "it is a real stop"
+    assert done.passed
+    assert (done.report.answered, done.report.silent) == (3, [])
+    assert [use(one) for one in fleet] == ["served"] * 3
+    assert world.audit_actions()[-2:] == ["tenant.suspended", "tenant.resumed"]
+
+
+def test_a_drill_that_a_process_does_not_answer_fails_and_the_tenant_goes_on(
+    world: World, fleet: list[Services]
+) -> None:
+    done = world.services.kill_switch.drill(
+        "acme", actor="test", patience=PATIENCE, seen=lambda _: look(fleet[1:])
+    )
+    assert not done.passed
+    assert len(done.report.silent) == 1
+    assert world.tenant().state is TenantState.ACTIVE
+
+
+def test_a_drill_whose_conductor_dies_ends_by_itself(world: World, fleet: list[Services]) -> None:
+    def die(_: object) -> None:
+        raise SystemExit
+
+    world.kms.fail_next(KmsUnavailable("gone"), times=1)  # so that even its last act comes to nothing
+    with pytest.raises(KmsUnavailable):
+        world.services.kill_switch.drill("acme", actor="test", patience=PATIENCE, seen=die)
+    assert world.services.checkups.probe("acme") is TenantState.SUSPENDED, "it may still be under way"
+    world.clock.advance(seconds=61)
+    assert world.services.checkups.probe("acme") is TenantState.ACTIVE
+
+
+def test_a_drill_does_not_let_go_on_what_kms_refuses(world: World, fleet: list[Services]) -> None:
+    def refuse_meanwhile(_: object) -> None:
+        look(fleet)
+        disable(world)
+
+    with pytest.raises(KmsAccessRevoked):
+        world.services.kill_switch.drill("acme", actor="test", patience=PATIENCE, seen=refuse_meanwhile)
+    assert world.tenant().state is TenantState.SUSPENDED
+
+
+def test_without_any_process_there_is_nothing_to_drill(world: World, key: None) -> None:
+    world.clock.advance(minutes=10)
+    with pytest.raises(NotReady):
+        world.services.kill_switch.drill("acme", actor="test", patience=PATIENCE, seen=lambda _: None)
