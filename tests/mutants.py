@@ -28,6 +28,7 @@ class Mutant:
 
 
 _IN = "tests/integration"
+_LEASES = "tests/property/test_lease_machine.py::test_no_schedule_serves_past_deadline_or_stop"
 
 MUTANTS = (
     Mutant(
@@ -57,6 +58,119 @@ MUTANTS = (
         "                    _versions.c.state == version.state,\n",
         "",
         "tests/integration/test_store.py::test_a_version_that_another_changed_is_not_changed_again",
+    ),
+    Mutant(
+        "leases: the deadline",
+        "byok/services/leases.py",
+        "if lease is None or ticks >= lease.began_ticks + view.ttl_seconds:",
+        "if lease is None:",
+        _LEASES,
+    ),
+    Mutant(
+        "leases: the age of what comes from the cache",
+        "byok/services/filling.py",
+        "self._clock.ticks() - age_seconds, sealed",
+        "self._clock.ticks(), sealed",
+        _LEASES,
+    ),
+    Mutant(
+        "leases: the cache's own clock",
+        "byok/services/filling.py",
+        "max(age, view.key.lease_ttl - answer.remaining)",
+        "age",
+        _LEASES,
+    ),
+    Mutant(
+        "leases: what is fetched during a stop is not kept",
+        "byok/services/held.py",
+        "            if self.epoch != epoch:\n                return False\n            self.leases.pop",
+        "            self.leases.pop",
+        f"{_IN}/test_stops.py::test_a_fetch_that_is_under_way_when_the_stop_comes_serves_nothing",
+    ),
+    Mutant(
+        "leases: what is read during a stop is not kept",
+        "byok/services/held.py",
+        "            if self.epoch != epoch:\n                return False\n            self.views[names]",
+        "            self.views[names]",
+        f"{_IN}/test_stops.py::test_a_view_read_before_the_stop_is_not_kept_after_it",
+    ),
+    Mutant(
+        "leases: the generation in their name",
+        "byok/services/held.py",
+        "LeaseId(self.tenant.id, self.tenant.generation, self.key.id, number)",
+        "LeaseId(self.tenant.id, 0, self.key.id, number)",
+        f"{_IN}/test_leases.py::test_a_refill_after_the_purge_is_never_found",
+    ),
+    Mutant(
+        "leases: the bound on uses",
+        "byok/services/leases.py",
+        "if next(lease.uses) >= self._max_uses:",
+        "if False:",
+        f"{_IN}/test_leases.py::test_a_lease_is_used_so_often_and_then_fetched_again",
+    ),
+    Mutant(
+        "stops: the push",
+        "byok/services/suspension.py",
+        "        self._tell(Notice(tenant.id, stop.id))\n",
+        "",
+        _LEASES,
+    ),
+    Mutant(
+        "stops: looking for what no push told",
+        "byok/services/watch.py",
+        "        leases = self._held.drop(stop.tenant_id)\n",
+        "        leases = 0\n",
+        _LEASES,
+    ),
+    Mutant(
+        "stops: dropping what a push told",
+        "byok/services/watch.py",
+        "        leases = self._held.drop(notice.tenant_id)\n",
+        "        leases = 0\n",
+        _LEASES,
+    ),
+    Mutant(
+        "stops: looking again at a tenant every so often",
+        "byok/services/leases.py",
+        "if view is None or view.fresh_until_ticks <= ticks:",
+        "if view is None:",
+        _LEASES,
+    ),
+    Mutant(
+        "stops: a lock by a person stays",
+        "byok/services/suspension.py",
+        "    return suspension.kind is SuspensionKind.REVOKED\n",
+        "    return True\n",
+        f"{_IN}/test_stops.py::test_what_a_person_stopped_no_probe_lets_go_on",
+    ),
+    Mutant(
+        "stops: a resume proves access first",
+        "byok/services/kill_switch.py",
+        "        self._access.prove_all(tenant)\n",
+        "",
+        f"{_IN}/test_stops.py::test_resume_asks_kms_first",
+    ),
+    Mutant(
+        "single flight: the claim",
+        "byok/cache/redis.py",
+        "redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1])",
+        "redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])",
+        "tests/contract/test_lease_cache_contract.py"
+        "::test_one_of_those_who_miss_gets_the_claim_and_putting_ends_it",
+    ),
+    Mutant(
+        "single flight: the mark of a failure",
+        "byok/services/filling.py",
+        "            self._tell_failure(lease_id, pause, refused=isinstance(error, KmsAccessRevoked))\n",
+        "",
+        f"{_IN}/test_leases.py::test_after_a_failure_nobody_asks_for_a_moment",
+    ),
+    Mutant(
+        "probes: twice a TTL",
+        "byok/core/stops.py",
+        "    return min([longest, *halves])\n",
+        "    return longest\n",
+        f"{_IN}/test_scheduling.py::test_each_tenant_is_probed_at_least_twice_within_its_shortest_ttl",
     ),
     Mutant(
         "the sweeper",

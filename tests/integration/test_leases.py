@@ -11,8 +11,10 @@ from byok.errors import (
     CannotDecrypt,
     EmptyContext,
     KmsAccessRevoked,
+    KmsBackingOff,
     KmsUnavailable,
     NotReady,
+    OutOfBounds,
     TenantNotActive,
     UnknownKey,
     UnknownTenant,
@@ -93,6 +95,163 @@ def test_many_threads_that_miss_at_once_make_one_kms_call(world: World, token: b
     for thread in threads:
         thread.join()
     assert world.kms.count("Decrypt") == asked + 1
+
+
+# --- bounded by a clock that nobody can set -------------------------------------------------------
+
+
+def test_a_clock_that_is_set_back_lengthens_no_lease_in_hand(world: World, token: bytes) -> None:
+    world.clock.step(hours=-5)
+    world.clock.advance(minutes=61)
+    asked = world.kms.count("Decrypt")
+    cipher(world.services).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked + 1
+
+
+def test_a_clock_that_is_set_back_lengthens_no_lease_in_the_cache(world: World, token: bytes) -> None:
+    world.clock.advance(minutes=50)
+    world.clock.step(minutes=-49)
+    late = world.another_process()
+    asked = world.kms.count("Decrypt")
+    cipher(late).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked, "the cache's own clock has ten minutes left for it"
+    world.clock.advance(minutes=11)
+    cipher(late).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked + 1
+
+
+def test_a_lease_is_used_so_often_and_then_fetched_again(world: World, token: bytes) -> None:
+    process = world.another_process(max_lease_uses=10)
+    before = world.metrics.counts["lease", "cache"]
+    for _ in range(31):
+        cipher(process).decrypt(token, context=CONTEXT)
+    assert world.metrics.counts["lease", "cache"] - before >= 3
+
+
+# --- one request for the whole fleet --------------------------------------------------------------
+
+
+def test_a_lease_that_nears_its_end_is_renewed_once_for_the_fleet_and_nobody_waits(
+    world: World, token: bytes
+) -> None:
+    fleet = [world.another_process() for _ in range(4)]
+    for process in fleet:
+        cipher(process).decrypt(token, context=CONTEXT)
+    asked = world.kms.count("Decrypt")
+    world.clock.advance(minutes=52)
+    for process in fleet:
+        cipher(process).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked + 1, "renewed ahead of time, by one"
+    world.clock.advance(minutes=30)  # past the end of the first lease
+    for process in fleet:
+        cipher(process).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked + 1
+
+
+def test_a_renewal_that_fails_leaves_the_lease_to_its_deadline(world: World, token: bytes) -> None:
+    world.clock.advance(minutes=52)
+    world.kms.fail_next(KmsUnavailable("timeout"))
+    assert cipher(world.services).decrypt(token, context=CONTEXT) == b"ada@example.com"
+    world.clock.advance(minutes=1)
+    asked = world.kms.count("Decrypt")
+    assert cipher(world.services).decrypt(token, context=CONTEXT) == b"ada@example.com"
+    assert world.kms.count("Decrypt") == asked + 1, "and is tried again"
+
+
+def test_a_renewal_that_is_refused_stops_the_tenant(world: World, token: bytes) -> None:
+    world.kms.disable(world.versions()[0].kms_key_arn)
+    world.clock.advance(minutes=52)
+    cipher(world.services).decrypt(token, context=CONTEXT)  # the last one, by a lease that was still good
+    assert world.tenant().state is TenantState.SUSPENDED
+    with pytest.raises(TenantNotActive):
+        cipher(world.services).decrypt(token, context=CONTEXT)
+
+
+def test_a_probe_renews_the_lease_of_the_fleet(world: World, token: bytes) -> None:
+    world.clock.advance(minutes=30)
+    world.services.checkups.probe("acme")
+    asked = world.kms.count("Decrypt")
+    world.clock.advance(minutes=45)
+    cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked
+
+
+def test_after_a_failure_nobody_asks_for_a_moment(world: World, token: bytes) -> None:
+    world.cache.entries.clear()
+    world.kms.fail_next(KmsUnavailable("timeout"), times=1)
+    with pytest.raises(KmsUnavailable):
+        cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    asked = world.kms.count("Decrypt")
+    for _ in range(20):
+        with pytest.raises(KmsBackingOff):
+            cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked
+    world.clock.advance(seconds=2)
+    assert cipher(world.another_process()).decrypt(token, context=CONTEXT) == b"ada@example.com"
+
+
+def test_after_a_refusal_the_others_look_instead_of_asking(world: World, token: bytes) -> None:
+    other = world.another_process()
+    cipher(other).decrypt(token, context=CONTEXT)
+    other.desk._held.leases.clear()
+    world.cache.entries.clear()
+    world.board.loses_all = True
+    world.kms.disable(world.versions()[0].kms_key_arn)
+    with pytest.raises(KmsAccessRevoked):
+        cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    asked = world.kms.count("Decrypt")
+    with pytest.raises(TenantNotActive):
+        cipher(other).decrypt(token, context=CONTEXT)  # its view still says active
+    assert world.kms.count("Decrypt") == asked
+
+
+def test_who_died_while_asking_holds_the_others_up_for_seconds(world: World, token: bytes) -> None:
+    (lease_id,) = world.cache.entries
+    world.cache.entries.clear()
+    assert world.cache.take(lease_id, timedelta(seconds=3), world.clock.now()).is_ours  # and dies
+    began = world.clock.now()
+    assert cipher(world.another_process()).decrypt(token, context=CONTEXT) == b"ada@example.com"
+    assert timedelta(seconds=3) <= world.clock.now() - began < timedelta(seconds=4)
+
+
+def test_without_a_cache_a_process_spaces_its_kms_calls(world: World) -> None:
+    world.add_tenant()
+    for number in range(40):
+        world.add_key(key=f"key-{number}")
+    world.cache.is_down = True
+    process = world.another_process()
+    began = world.clock.now()
+    for number in range(40):
+        process.vault.cipher("acme", f"key-{number}").encrypt(b"x", context=CONTEXT)
+    assert world.clock.now() - began >= timedelta(seconds=39 / 20)
+
+
+# --- outages --------------------------------------------------------------------------------------
+
+
+def test_in_an_outage_a_call_fails_at_once_unless_the_tenant_says_wait(world: World, token: bytes) -> None:
+    world.cache.entries.clear()
+    world.kms.fail_next(KmsUnavailable("timeout"), times=100)
+    began = world.clock.now()
+    with pytest.raises(KmsUnavailable):
+        cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    assert world.clock.now() - began < timedelta(seconds=1)
+
+    world.services.registry.set_outage_wait("acme", timedelta(seconds=30), actor="test")
+    process, began = world.another_process(), world.clock.now()
+    with pytest.raises(KmsUnavailable):
+        cipher(process).decrypt(token, context=CONTEXT)
+    assert timedelta(seconds=25) < world.clock.now() - began <= timedelta(seconds=31)
+
+    world.kms.clear_faults()
+    world.kms.fail_next(KmsUnavailable("timeout"), times=3)
+    world.clock.advance(seconds=2)
+    assert cipher(process).decrypt(token, context=CONTEXT) == b"ada@example.com"
+
+
+def test_waiting_is_bounded(world: World, token: bytes) -> None:
+    with pytest.raises(OutOfBounds):
+        world.services.registry.set_outage_wait("acme", timedelta(minutes=6), actor="test")
 
 
 def test_cache_down_means_kms_not_failure(world: World, token: bytes) -> None:

@@ -1,0 +1,64 @@
+"""What a process holds: bounded, dropped at a word, and nothing from before a drop is kept after it."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from byok.core.model import Key, Tenant, TenantState
+from byok.crypto.hazmat import SecretBytes, XaesKey
+from byok.ports import LeaseId
+from byok.services.held import Held, Lease, View
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CIPHER = XaesKey(SecretBytes(bytes(32)))
+
+
+def lease_id(tenant_id: UUID, number: int = 1) -> LeaseId:
+    return LeaseId(tenant_id, 1, UUID(int=7), number)
+
+
+def lease() -> Lease:
+    return Lease(1, CIPHER, NOW, 0.0, 1.0)
+
+
+def view(tenant_id: UUID) -> View:
+    tenant = Tenant(tenant_id, "acme", TenantState.ACTIVE, "external", NOW)
+    return View(tenant, Key(uuid4(), tenant_id, "pii", timedelta(1), timedelta(1), NOW), 1, 60.0, 5.0)
+
+
+def test_the_oldest_lease_makes_room() -> None:
+    held, tenant_id = Held(max_leases=3), uuid4()
+    for number in range(1, 6):
+        held.keep_lease(held.epoch, lease_id(tenant_id, number), lease())
+    assert [one.version_number for one in held.leases] == [3, 4, 5]
+    held.keep_lease(held.epoch, lease_id(tenant_id, 3), lease())  # renewed
+    held.keep_lease(held.epoch, lease_id(tenant_id, 6), lease())
+    assert [one.version_number for one in held.leases] == [5, 3, 6]
+
+
+def test_a_drop_takes_all_of_one_tenant_and_nothing_of_another() -> None:
+    held, one, other = Held(), uuid4(), uuid4()
+    for tenant_id in (one, other):
+        held.keep_lease(held.epoch, lease_id(tenant_id), lease())
+        held.keep_view(held.epoch, (str(tenant_id), "pii"), view(tenant_id))
+    assert held.drop(one) == 1
+    assert set(held.leases) == {lease_id(other)}
+    assert set(held.views) == {(str(other), "pii")}
+
+
+def test_what_was_begun_before_a_drop_is_not_kept_after_it() -> None:
+    held, tenant_id = Held(), uuid4()
+    epoch = held.epoch
+    held.drop(tenant_id)
+    assert not held.keep_lease(epoch, lease_id(tenant_id), lease())
+    assert not held.keep_view(epoch, ("acme", "pii"), view(tenant_id))
+    assert (held.leases, held.views) == ({}, {})
+    assert held.keep_lease(held.epoch, lease_id(tenant_id), lease())
+
+
+def test_looking_again_keeps_leases() -> None:
+    held, tenant_id = Held(), uuid4()
+    held.keep_lease(held.epoch, lease_id(tenant_id), lease())
+    held.keep_view(held.epoch, ("acme", "pii"), view(tenant_id))
+    held.drop_views(tenant_id)
+    assert held.views == {}
+    assert len(held.leases) == 1
