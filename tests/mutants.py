@@ -134,7 +134,7 @@ MUTANTS = (
         "byok/services/leases.py",
         "if view is None or view.fresh_until_ticks <= ticks:",
         "if view is None:",
-        _LEASES,
+        f"{_IN}/test_stops.py::test_a_process_that_neither_hears_nor_looks_stops_at_its_next_recheck",
     ),
     Mutant(
         "stops: a lock by a person stays",

@@ -6,9 +6,11 @@ stops that this member still owes an acknowledgement for, drops what no notice t
 acknowledgements. So a lost push costs a period, and what was dropped when is on record.
 """
 
+import atexit
 import os
 import socket
 import threading
+import weakref
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -79,21 +81,25 @@ class Watch:
                 tx.members.enrol(member, self._clock.now())
             self._seen_ticks = self._clock.ticks()
             self.member = member
+            atexit.register(_close, weakref.ref(self))
             self._spawn("byok-listen", partial(self._listen, self._ended))
             self._spawn("byok-look", partial(self._look_for_ever, self._ended))
 
     def close(self) -> None:
         """Leave the fleet."""
-        member, self.member = self.member, None
+        member = self.member
         self._ended.set()
         self._look_now.set()
+        self._held.forget()
         if member is None:
             return
         try:
+            self.look()  # whoever ends owes nothing
             with self._store.transaction() as tx:
                 tx.members.leave(member.id)
         except Unavailable as error:
             log.info("member_not_removed", error=error.message)  # it is taken for dead soon
+        self.member = None
 
     # --- push -------------------------------------------------------------------------------------
 
@@ -182,3 +188,9 @@ class Watch:
         leases = self._held.drop(stop.tenant_id)
         self._dropped[stop.id] = self._clock.now(), leases
         return self._dropped[stop.id]
+
+
+def _close(reference: "weakref.ref[Watch]") -> None:
+    """At the end of the process; in a forked child there is nothing to leave unless it joined itself."""
+    if (watch := reference()) is not None:
+        watch.close()

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from byok.cli.main import main
 from byok.embedded.stack import Stack
-from byok.errors import ValidationFailed
+from byok.errors import TenantNotActive, ValidationFailed
 from byok.simulator.control import SimulatorControl
 from byok.wiring import Runtime
 from tests.conftest import empty
@@ -331,6 +332,84 @@ def test_sync_shows_what_the_kms_key_says_and_what_follows(
     runtime.queue._app.control.purge()
 
 
+# --- the kill switch ------------------------------------------------------------------------------
+
+
+def test_suspend_and_resume(byok: Byok, acme: Customer, runtime: Runtime) -> None:
+    cipher = runtime.services.vault.cipher("acme", "pii")
+    cipher.encrypt(b"x", context=b"c")
+    assert runtime.services.watch.is_listening(5)
+    stopped = byok("tenant", "suspend", "acme", "--reason", "customer called")
+    assert stopped.exit_code == 0
+    assert "customer called" in stopped.out
+    assert "1 of 1 processes dropped it in" in stopped.out
+    with pytest.raises(TenantNotActive, match="customer called"):
+        cipher.encrypt(b"x", context=b"c")
+    assert byok("encrypt", "acme", "pii", "--context", "c", stdin=b"x").exit_code == 5
+    shown = byok("tenant", "show", "acme", "--json").json()
+    assert shown["suspension"]["kind"] == "locked"
+    (stop,) = shown["stops"]
+    assert [one["leases"] for one in stop["processes"]] == [1]
+    acme.account.disable_key(acme.kms_key)
+    refused = byok("tenant", "resume", "acme")
+    assert refused.exit_code == 5
+    assert "DisabledException" in refused.err
+    acme.account.enable_key(acme.kms_key)
+    assert byok("tenant", "resume", "acme", "--json").json() == {"tenant": "acme", "state": "active"}
+    assert byok("tenant", "resume", "acme").exit_code == 4
+    cipher.encrypt(b"x", context=b"c")
+
+
+def test_show_says_how_fast_a_revocation_bites(byok: Byok, acme: Customer) -> None:
+    assert (
+        "a revocation stops every process within 306s after AWS refuses" in byok("tenant", "show", "acme").out
+    )
+    bound = byok("tenant", "show", "acme", "--json").json()["revocation_bound"]
+    assert bound == {"pushed_seconds": 306.0, "polled_seconds": 311.0, "unprobed_seconds": 3600.0}
+
+
+def test_a_drill_writes_a_report_that_others_can_check(
+    byok: Byok, acme: Customer, runtime: Runtime, tmp_path: Path
+) -> None:
+    cipher = runtime.services.vault.cipher("acme", "pii")
+    cipher.encrypt(b"x", context=b"c")
+    assert runtime.services.watch.is_listening(5)
+    file = tmp_path / "drill.json"
+    done = byok("tenant", "drill", "acme", "--report", str(file))
+    assert done.exit_code == 0, done.err
+    assert "1 of 1 processes dropped it in" in done.out
+    cipher.encrypt(b"x", context=b"c")
+
+    report = json.loads(file.read_text())["report"]
+    assert report["passed"]
+    assert report["latency_ms"] < 5000
+    assert byok("report", "verify", str(file)).exit_code == 0
+    (key,) = byok("report", "public-key", "--json").json().values()
+    assert byok("report", "verify", str(file), "--public-key", key, "--json").json()["authentic"]
+
+    file.write_text(file.read_text().replace('"passed": true', '"passed": false'))
+    forged = byok("report", "verify", str(file))
+    assert forged.exit_code == 7
+    assert "[report-not-authentic]" in forged.err
+    assert byok("report", "verify", str(file), "--public-key", "AAAA").exit_code == 7
+    assert byok("report", "verify", str(file), "--public-key", "not base64").exit_code == 2
+    file.write_text("no JSON")
+    assert byok("report", "verify", str(file)).exit_code == 2
+
+
+def test_a_drill_with_nobody_to_stop_changes_nothing(byok: Byok, acme: Customer, engine: sa.Engine) -> None:
+    before = snapshot(engine)
+    refused = byok("tenant", "drill", "acme")
+    assert refused.exit_code == 4
+    assert "there is nothing to measure" in refused.err
+    assert snapshot(engine) == before
+
+
+def test_outage_wait_is_set_within_its_bounds(byok: Byok, acme: Customer) -> None:
+    assert byok("tenant", "set", "acme", "--outage-wait", "30s", "--json").json()["outage_wait_seconds"] == 30
+    assert byok("tenant", "set", "acme", "--outage-wait", "6m").exit_code == 2
+
+
 def test_a_missing_setting_is_one_line(byok: Byok, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BYOK_MASTER_KEYS")
     result = byok("tenant", "list")
@@ -348,7 +427,9 @@ def test_servers_that_do_not_answer_are_one_line(byok: Byok, monkeypatch: pytest
     assert "hidden-password" not in result.err
 
 
-@pytest.mark.parametrize("command", ["", "tenant", "key", "db", "audit", "master-key", "demo", "up"])
+@pytest.mark.parametrize(
+    "command", ["", "tenant", "key", "db", "audit", "master-key", "report", "rotation", "demo", "up"]
+)
 def test_help_is_there_for_everything(byok: Byok, command: str) -> None:
     result = byok(*([command] if command else []), "--help")
     assert result.exit_code == 0

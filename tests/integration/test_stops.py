@@ -194,9 +194,7 @@ def test_without_caching_a_stop_during_the_call_still_counts(world: World) -> No
     assert use(world.services) == "tenant-not-active"
 
 
-def test_a_view_that_was_read_before_the_stop_is_not_kept_after_it(
-    world: World, fleet: list[Services]
-) -> None:
+def test_a_view_read_before_the_stop_is_not_kept_after_it(world: World, fleet: list[Services]) -> None:
     """The thread reads PostgreSQL, the stop comes, the thread files what it read."""
     held = fleet[0].desk._held
     view = held.views["acme", "pii"]

@@ -76,7 +76,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def _fetch(self, number: int, encrypts: bool) -> None:
         cipher = self.fleet[number].vault.cipher("acme", "pii")
-        hindered, error = self._is_hindered(), None
+        hindered, error, told_before = self._is_hindered(), None, number in self.told
         try:
             if encrypts:
                 cipher.encrypt(b"x", context=CONTEXT)
@@ -92,9 +92,8 @@ class LeaseMachine(RuleBasedStateMachine):
         now = self.world.clock.ticks()
         assert now < self.last_decrypt_ticks + TTL.total_seconds(), "served past the deadline"
         if self.stopped_ticks is not None:
-            # Its own refused renewal may have stopped the tenant at this very moment.
-            told = number in self.told and self.stopped_ticks < now
-            assert not told, "served though it was told of the stop"
+            # Its own refused renewal may have stopped the tenant at this very moment: hence "before".
+            assert not told_before, "served though it was told of the stop"
             assert now < self.stopped_ticks + RECHECK.total_seconds(), "served though it should have looked"
 
     def _is_hindered(self) -> bool:
@@ -144,6 +143,11 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule()
     def suspend(self) -> None:
+        self._suspend()
+
+    @rule()
+    def suspend_unheard(self) -> None:
+        self.world.board.loses_all = True
         self._suspend()
 
     def _suspend(self) -> None:
