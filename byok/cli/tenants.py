@@ -103,6 +103,10 @@ def verify(
     tenant: Name,
     kms_key_arn: KmsKeyOption = None,
     role_arn: RoleOption = None,
+    mode: Annotated[
+        AccessMode | None,
+        typer.Option("--mode", help="A role, or the key's own policy; left out: as the ARNs and before."),
+    ] = None,
     shared: Annotated[
         bool, typer.Option("--shared", help="Another tenant may have the same KMS key or role.")
     ] = False,
@@ -114,13 +118,19 @@ def verify(
     """Check a customer's KMS key and role; a pending tenant that passes becomes active.
 
     What must work is tried, and what must be refused. Changes of IAM take seconds to minutes: refusals of
-    a tenant that is not active yet are asked again, for --wait.
+    a tenant that is not active yet are asked again, for --wait. Until it is active each ARN can be corrected
+    alone; the other stays. --mode key-policy gives up a role that was said before.
     """
     with open_services() as services:
 
         def check() -> "Verification":
             return services.onboarding.verify_tenant(
-                tenant, actor=actor(), kms_key_arn=kms_key_arn, role_arn=role_arn, shared=shared
+                tenant,
+                actor=actor(),
+                kms_key_arn=kms_key_arn,
+                role_arn=role_arn,
+                mode=mode,
+                shared=shared,
             )
 
         verification = _ask_until(check, parse_duration(wait).total_seconds())

@@ -14,8 +14,10 @@ from byok.core.model import (
     TenantEvent,
     TenantState,
 )
-from byok.errors import ConnectionFixed, NotReady
+from byok.core.provisioning import AccessMode
+from byok.errors import ConnectionFixed, InvalidInput, NotReady
 from byok.ports import Clock, Kms, Random, Store
+from byok.services.records import require_connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +78,23 @@ class Onboarding:
         actor: str,
         kms_key_arn: str | None = None,
         role_arn: str | None = None,
+        mode: AccessMode | None = None,
         shared: bool = False,
     ) -> Verification:
         """Check a tenant's connection; a pending tenant whose checks all pass becomes active.
 
-        The ARNs are needed the first time, and stored. An active or suspended tenant keeps its
-        connection: another KMS key is a migration. ``shared``: other tenants may have the same KMS key
-        or role, since they belong to the same customer.
+        The ARNs are needed the first time, and stored; later each can be corrected alone, until the tenant
+        is active. Then it keeps its connection: another KMS key is a migration. A pending tenant gives up
+        a role that it has by ``mode`` only. ``shared``: other tenants may have the same KMS key or role,
+        since they belong to the same customer.
 
         Raises:
             UnknownTenant, InvalidArn, KmsKeyTaken, RoleTaken, ConnectionFixed, NotReady (no ARN known),
+            InvalidInput (a role in key-policy mode), LostRace (its connection was changed meanwhile),
             KmsUnavailable.
         """
-        tenant, connection = self._connect(name, actor, kms_key_arn, role_arn, shared=shared)
+        wanted = _Wanted(kms_key_arn, role_arn, mode, shared)
+        tenant, connection = self._connect(name, actor, wanted)
         findings = self._kms.check_connection(connection)
         stopping = failed(findings, refuse_warnings=self._refuse_excess)
         # Read before the transaction: none is open across a KMS call.
@@ -105,42 +111,71 @@ class Onboarding:
             )  # fmt: skip
         return Verification(tenant, findings, stopping)
 
-    def _connect(
-        self, name: str, actor: str, kms_key_arn: str | None, role_arn: str | None, *, shared: bool
-    ) -> tuple[Tenant, Connection]:
+    def _connect(self, name: str, actor: str, wanted: "_Wanted") -> tuple[Tenant, Connection]:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(name)
-            if tenant.state is TenantState.PENDING and kms_key_arn is not None:
-                connection = _connection(tenant, kms_key_arn, role_arn)
-                if connection != tenant.connection or shared:
-                    tx.tenants.set_connection(tenant, connection, shared=shared)
-                    tx.audit.append(
-                        tenant.id, self._clock.now(), actor, "tenant.connection-set",
-                        kms_key_arn=kms_key_arn, role_arn=role_arn, shared=str(shared).lower(),
-                    )  # fmt: skip
-                tenant = replace(tenant, connection=connection)
-        _require_same(tenant, kms_key_arn, role_arn)
-        if tenant.connection is None:
-            raise NotReady(
-                f"tenant {name!r} has no KMS key yet",
-                remedy=f"byok tenant verify {name} --kms-key-arn ARN --role-arn ARN",
-            )
-        return tenant, tenant.connection
+            if tenant.state is not TenantState.PENDING:
+                _require_same(tenant, wanted)
+                return tenant, require_connection(tenant)
+            connection = _merge(tenant, wanted)
+            if connection != tenant.connection or wanted.shared:
+                tx.tenants.set_connection(tenant, connection, shared=wanted.shared)
+                tx.audit.append(
+                    tenant.id, self._clock.now(), actor, "tenant.connection-set",
+                    kms_key_arn=str(connection.kms_key_arn),
+                    role_arn=None if connection.role_arn is None else str(connection.role_arn),
+                    shared=str(wanted.shared).lower(),
+                )  # fmt: skip
+        return replace(tenant, connection=connection), connection
 
 
-def _connection(tenant: Tenant, kms_key_arn: str, role_arn: str | None) -> Connection:
-    role = None if role_arn is None else RoleArn.parse(role_arn)
-    return Connection(tenant.id, KmsKeyArn.parse(kms_key_arn), tenant.external_id, role)
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the caller says of the connection; None leaves it as it is."""
+
+    kms_key_arn: str | None
+    role_arn: str | None
+    mode: AccessMode | None
+    shared: bool
+
+    def __post_init__(self) -> None:
+        if self.role_arn is not None and self.mode is AccessMode.KEY_POLICY:
+            raise InvalidInput("key-policy mode has no role", remedy="leave out the role, or the mode")
 
 
-def _require_same(tenant: Tenant, kms_key_arn: str | None, role_arn: str | None) -> None:
-    if tenant.connection is None:
-        return
-    stored_role = tenant.connection.role_arn
-    if (kms_key_arn or str(tenant.connection.kms_key_arn)) != str(tenant.connection.kms_key_arn) or (
-        role_arn is not None and role_arn != str(stored_role)
+def _merge(tenant: Tenant, wanted: _Wanted) -> Connection:
+    """The connection of a pending tenant: what is given now, over what is known."""
+    known = tenant.connection
+    key = None if known is None else known.kms_key_arn
+    role = None if known is None or wanted.mode is AccessMode.KEY_POLICY else known.role_arn
+    if wanted.kms_key_arn is not None:
+        key = KmsKeyArn.parse(wanted.kms_key_arn)
+    if wanted.role_arn is not None:
+        role = RoleArn.parse(wanted.role_arn)
+    if key is None:
+        raise _not_known(tenant, "KMS key")
+    if role is None and wanted.mode is AccessMode.ROLE:
+        raise _not_known(tenant, "role")
+    return Connection(tenant.id, key, tenant.external_id, role)
+
+
+def _not_known(tenant: Tenant, what: str) -> NotReady:
+    return NotReady(
+        f"tenant {tenant.name!r} has no {what} yet",
+        remedy=f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN",
+    )
+
+
+def _require_same(tenant: Tenant, wanted: _Wanted) -> None:
+    connection = require_connection(tenant)
+    mode = AccessMode.KEY_POLICY if connection.role_arn is None else AccessMode.ROLE
+    if (
+        wanted.kms_key_arn in (None, str(connection.kms_key_arn))
+        and wanted.role_arn in (None, str(connection.role_arn))
+        and wanted.mode in (None, mode)
     ):
-        raise ConnectionFixed(
-            f"tenant {tenant.name!r} is connected to another KMS key or role",
-            remedy="a verified tenant keeps its connection; moving to another KMS key is a migration",
-        )
+        return
+    raise ConnectionFixed(
+        f"tenant {tenant.name!r} is connected to another KMS key or role",
+        remedy="a verified tenant keeps its connection; moving to another KMS key is a migration",
+    )

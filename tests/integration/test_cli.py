@@ -434,3 +434,20 @@ def test_help_is_there_for_everything(byok: Byok, command: str) -> None:
     result = byok(*([command] if command else []), "--help")
     assert result.exit_code == 0
     assert "Usage" in result.out
+
+
+def test_verify_corrects_one_arn_and_gives_up_a_role_only_when_told(byok: Byok, acme: Customer) -> None:
+    tenant = byok("tenant", "add", "typo", "--json").json()
+    key = acme.account.create_key()
+    wrong = ("--kms-key-arn", key, "--role-arn", f"{acme.role}-typo", "--wait", "0")
+    assert byok("tenant", "verify", "typo", *wrong).exit_code == 8
+    assert byok("tenant", "verify", "typo", "--kms-key-arn", key, "--wait", "0").exit_code == 8
+    assert byok("tenant", "show", "typo", "--json").json()["role_arn"] == f"{acme.role}-typo"
+    root = {"AWS": f"arn:aws:iam::{acme.account.account_id}:root"}
+    own = {"Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"}
+    added = byok("tenant", "policy", "typo", "--mode", "key-policy", "--json").json()["key_policy_statements"]
+    assert tenant["id"] in json.dumps(added)
+    acme.account.put_key_policy(key, {"Version": "2012-10-17", "Statement": [own, *added]})
+    verified = byok("tenant", "verify", "typo", "--mode", "key-policy", "--json").json()
+    assert (verified["state"], verified["role_arn"]) == ("active", None)
+    assert "[connection-fixed]" in byok("tenant", "verify", "typo", "--mode", "role").err
