@@ -293,6 +293,20 @@ MUTANTS = (
         "external_id=connection.external_id, restricted=True)",
         f"{_IN}/test_preflight.py::test_dry_runs_name_each_unneeded_right_and_do_nothing",
     ),
+    Mutant(
+        "only a pending tenant is connected",
+        "byok/store/registry.py",
+        ".where(_tenants.c.id == tenant.id, _tenants.c.state == TenantState.PENDING)",
+        ".where(_tenants.c.id == tenant.id)",
+        f"{_IN}/test_preflight.py::test_a_tenant_that_became_active_meanwhile_keeps_its_key",
+    ),
+    Mutant(
+        "what becomes active is what was checked",
+        "byok/store/registry.py",
+        "        if event is TenantEvent.VERIFY:\n            checked = ",
+        "        if False:\n            checked = ",
+        f"{_IN}/test_preflight.py::test_what_becomes_active_is_what_was_checked",
+    ),
     *(
         Mutant(
             f"preflight: {check}",

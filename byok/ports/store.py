@@ -45,7 +45,12 @@ class Tenants(Protocol):
         """All tenants, by name."""
 
     def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
-        """Raises KmsKeyTaken, RoleTaken: unless ``shared`` says that other tenants may have them, too."""
+        """Connect a pending tenant.
+
+        Raises:
+            KmsKeyTaken, RoleTaken: unless ``shared`` says that other tenants may have them, too.
+            LostRace: the tenant is not pending any more.
+        """
 
     def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
         """Keep what the customer's KMS says of rotation."""
@@ -70,7 +75,8 @@ class Tenants(Protocol):
 
         Raises:
             IllegalTransition: the table has no such step.
-            LostRace: the tenant's state is not what ``tenant`` says any more.
+            LostRace: the tenant's state is not what ``tenant`` says any more; for a verification, its
+                connection is not, either.
         """
 
 

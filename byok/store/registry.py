@@ -53,14 +53,16 @@ class TenantTable:
 
     def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
         with translated_errors():
-            self._connection.execute(
+            changed = self._connection.execute(
                 _tenants.update()
-                .where(_tenants.c.id == tenant.id)
-                .values(
-                    kms_key_arn=str(connection.kms_key_arn),
-                    role_arn=None if connection.role_arn is None else str(connection.role_arn),
-                    shares_connection=shared,
-                )
+                # Who has been verified meanwhile keeps what was checked, whatever the caller read before.
+                .where(_tenants.c.id == tenant.id, _tenants.c.state == TenantState.PENDING)
+                .values(**_arns(connection), shares_connection=shared)
+            )
+        if changed.rowcount == 0:
+            raise LostRace(
+                f"tenant {tenant.name!r} is not pending any more: it keeps its KMS key and role",
+                remedy=f"byok tenant show {tenant.name} shows them",
             )
 
     def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
@@ -129,15 +131,34 @@ class TenantTable:
         if to is TenantState.ACTIVE:
             values["verified_at"] = at
             values["next_probe_at"] = at  # soon, and from then on periodically
+        unchanged = [_tenants.c.id == tenant.id, _tenants.c.state == tenant.state]
+        if event is TenantEvent.VERIFY:
+            checked = _arns(tenant.connection)
+            unchanged += [_tenants.c[column].is_not_distinct_from(arn) for column, arn in checked.items()]
         row = self._connection.execute(
-            _tenants.update()
-            .where(_tenants.c.id == tenant.id, _tenants.c.state == tenant.state)
-            .values(values)
-            .returning(_tenants)
+            _tenants.update().where(*unchanged).values(values).returning(_tenants)
         ).one_or_none()
         if row is None:
-            raise LostRace(f"tenant {tenant.name!r} is not {tenant.state} any more")
+            raise _lost(tenant, event)
         return to_tenant(row)
+
+
+def _arns(connection: Connection | None) -> dict[str, str | None]:
+    """The columns that say how a tenant is reached."""
+    role = None if connection is None else connection.role_arn
+    return {
+        "kms_key_arn": None if connection is None else str(connection.kms_key_arn),
+        "role_arn": None if role is None else str(role),
+    }
+
+
+def _lost(tenant: Tenant, event: TenantEvent) -> LostRace:
+    if event is TenantEvent.VERIFY:
+        return LostRace(
+            f"tenant {tenant.name!r} is not what was checked any more: its state, KMS key or role changed",
+            remedy=f"check it as it is now: byok tenant verify {tenant.name}",
+        )
+    return LostRace(f"tenant {tenant.name!r} is not {tenant.state} any more")
 
 
 class KeyTable:

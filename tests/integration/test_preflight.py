@@ -4,7 +4,7 @@ Every row of the preflight is broken here at least once, so that taking a check 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -13,9 +13,19 @@ import pytest
 
 from byok.core import policies
 from byok.core.findings import EXPLANATIONS, Cause, Finding, Verdict
-from byok.core.model import Tenant, TenantState
+from byok.core.model import Connection, KmsKeyArn, Tenant, TenantState
+from byok.core.provisioning import AccessMode
 from byok.embedded.stack import Stack
-from byok.errors import InvalidArn, KmsKeyTaken, KmsUnavailable, RoleTaken
+from byok.errors import (
+    ConnectionFixed,
+    InvalidArn,
+    InvalidInput,
+    KmsKeyTaken,
+    KmsUnavailable,
+    LostRace,
+    NotReady,
+    RoleTaken,
+)
 from byok.settings import Settings
 from byok.simulator import VENDOR_ACCOUNT_ID
 from byok.simulator.control import SimulatorControl
@@ -428,3 +438,107 @@ def test_a_change_that_has_not_propagated_may_pass_later(setup: Setup) -> None:
         assert verify("acme", actor="test").passed
     finally:
         setup.simulator.delay_propagation(0)
+
+
+ANOTHER_KEY = "arn:aws:kms:eu-central-1:999999999999:key/00000000-0000-4000-8000-000000000009"
+
+
+def test_what_becomes_active_is_what_was_checked(
+    setup: Setup, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one verify waits for AWS, another gives the tenant another KMS key, which passes nothing."""
+    verify = runtime.services.onboarding.verify_tenant
+    check = runtime.kms.check_connection
+
+    def check_and_be_overtaken(connection: Connection) -> Sequence[Finding]:
+        found = check(connection)
+        monkeypatch.setattr(runtime.kms, "check_connection", check)
+        assert not verify("acme", actor="other", kms_key_arn=ANOTHER_KEY, mode=AccessMode.KEY_POLICY).passed
+        return found
+
+    monkeypatch.setattr(runtime.kms, "check_connection", check_and_be_overtaken)
+    with pytest.raises(LostRace, match="not what was checked") as lost:
+        verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role)
+    assert lost.value.remedy is not None
+    assert "byok tenant verify acme" in lost.value.remedy
+    assert setup.state() is TenantState.PENDING
+    assert verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role).passed
+
+
+def test_another_role_alone_is_not_what_was_checked(
+    setup: Setup, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = runtime.services.onboarding.verify_tenant
+    check = runtime.kms.check_connection
+
+    def check_and_be_overtaken(connection: Connection) -> Sequence[Finding]:
+        found = check(connection)
+        monkeypatch.setattr(runtime.kms, "check_connection", check)
+        verify("acme", actor="other", kms_key_arn=setup.key, mode=AccessMode.KEY_POLICY)
+        return found
+
+    monkeypatch.setattr(runtime.kms, "check_connection", check_and_be_overtaken)
+    with pytest.raises(LostRace):
+        verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role)
+    assert setup.state() is TenantState.PENDING
+
+
+def test_a_tenant_that_became_active_meanwhile_keeps_its_key(setup: Setup, runtime: Runtime) -> None:
+    """One has read "pending"; before it writes, another verify makes the tenant active."""
+    pending = runtime.services.registry.show_tenant("acme")[0]
+    setup.find()
+    other = Connection(pending.id, KmsKeyArn.parse(ANOTHER_KEY), pending.external_id)
+    with pytest.raises(LostRace) as lost, runtime.store.transaction() as tx:
+        tx.tenants.set_connection(pending, other, shared=False)
+    assert lost.value.remedy is not None
+    found = runtime.services.registry.show_tenant("acme")[0]
+    assert found.connection is not None
+    assert (found.state, str(found.connection.kms_key_arn)) == (TenantState.ACTIVE, setup.key)
+
+
+def test_a_pending_tenants_mistyped_role_is_corrected_alone(setup: Setup, runtime: Runtime) -> None:
+    verify = runtime.services.onboarding.verify_tenant
+    assert setup.role is not None
+    wrong = setup.role.replace("role/byok", "role/bjok")
+    assert not verify("acme", actor="test", kms_key_arn=setup.key, role_arn=wrong).passed
+    tenant = verify("acme", actor="test", role_arn=setup.role).tenant
+    assert tenant.connection is not None
+    assert str(tenant.connection.kms_key_arn) == setup.key
+    assert (str(tenant.connection.role_arn), tenant.state) == (setup.role, TenantState.ACTIVE)
+
+
+def test_a_pending_tenants_mistyped_key_is_corrected_alone(setup: Setup, runtime: Runtime) -> None:
+    verify = runtime.services.onboarding.verify_tenant
+    wrong = f"{setup.key.rpartition('/')[0]}/{uuid4()}"
+    assert not verify("acme", actor="test", kms_key_arn=wrong, role_arn=setup.role).passed
+    tenant = verify("acme", actor="test", kms_key_arn=setup.key).tenant
+    assert tenant.connection is not None
+    assert str(tenant.connection.kms_key_arn) == setup.key
+    assert (str(tenant.connection.role_arn), tenant.state) == (setup.role, TenantState.ACTIVE)
+
+
+def test_a_pending_tenant_leaves_its_role_only_if_somebody_says_so(setup: Setup, runtime: Runtime) -> None:
+    verify = runtime.services.onboarding.verify_tenant
+    setup.account.delete_role("byok")
+    assert setup.find()["role-can-be-assumed"].verdict is not Verdict.PASSED
+    setup.key_policy(*policies.key_policy_statements(VENDOR, setup.tenant.id))
+    assert not verify("acme", actor="test", kms_key_arn=setup.key).passed
+    verified = verify("acme", actor="test", mode=AccessMode.KEY_POLICY)
+    assert verified.passed
+    assert verified.tenant.connection is not None
+    assert verified.tenant.connection.role_arn is None
+
+
+def test_a_mode_that_does_not_fit_the_arns_is_refused(setup: Setup, runtime: Runtime) -> None:
+    verify = runtime.services.onboarding.verify_tenant
+    with pytest.raises(InvalidInput, match="no role"):
+        verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role, mode=AccessMode.KEY_POLICY)
+    with pytest.raises(NotReady, match="no role yet"):
+        verify("acme", actor="test", kms_key_arn=setup.key, mode=AccessMode.ROLE)
+    with pytest.raises(NotReady, match="no KMS key yet"):
+        verify("acme", actor="test", role_arn=setup.role)
+    assert runtime.services.registry.show_tenant("acme")[0].connection is None
+    setup.find()
+    with pytest.raises(ConnectionFixed):
+        verify("acme", actor="test", mode=AccessMode.KEY_POLICY)
+    assert verify("acme", actor="test", mode=AccessMode.ROLE).passed
