@@ -15,7 +15,7 @@ from moto.kms.models import Grant, Key, kms_backends
 from byok.simulator.errors import AwsError, access_denied
 from byok.simulator.identity import Principal, find_role
 from byok.simulator.keys import KeyStore
-from byok.simulator.policy import Decision, Question, evaluate
+from byok.simulator.policy import Decision, Question, allows_by_name, evaluate
 from byok.simulator.propagation import Propagation
 
 # "Cross-account use: Yes" in the API reference, of what byok could want.
@@ -117,7 +117,8 @@ class Kms:
         )
         if not same_account and operation not in CROSS_ACCOUNT:
             raise access_denied(principal.arn, action, key.arn, _NO_RESOURCE)
-        layers = [("resource-based", [self._propagation.key_policy(key)])]
+        key_policy = self._propagation.key_policy(key)
+        layers = [("resource-based", [key_policy])]
         if not principal.is_vendor:
             # The default key policy delegates to the account's IAM, and across accounts both sides must
             # allow: the role's own policy, too. What the vendor's side allows its workers is not modelled.
@@ -129,15 +130,12 @@ class Kms:
         if self._is_granted(key, operation, context, principal):
             # A grant stands in for an Allow of the key policy; a Deny still wins.
             decisions[0] = (decisions[0][0], max(decisions[0][1], Decision.ALLOW, key=_by_strength))
-            decisions = [one for one in decisions if one[0] != "identity-based" or one[1] is Decision.DENY]
-        for name, decision in decisions:
-            if decision is Decision.DENY:
-                why = f"with an explicit deny in a{'n' if name[0] == 'i' else ''} {name} policy"
-                raise access_denied(principal.arn, action, key.arn, why)
-        for name, decision in decisions:
-            if decision is not Decision.ALLOW:
-                why = f"because no {name} policy allows the {action} action"
-                raise access_denied(principal.arn, action, key.arn, why)
+            decisions = _without_iam(decisions)
+        if same_account and allows_by_name(key_policy, question):
+            # Within one account a key policy that names the role is enough: the role's own policy, with
+            # its conditions, is not asked. A Deny in it still wins.
+            decisions = _without_iam(decisions)
+        _require_all(decisions, question)
 
     def _is_granted(self, key: Key, operation: str, context: dict[str, str], principal: Principal) -> bool:
         grants = list(kms_backends[key.account_id][key.region].keys[key.id].grants.values())
@@ -244,6 +242,21 @@ def _condition_keys(context: dict[str, str], principal: Principal) -> dict[str, 
     if principal.issued_at is not None:
         keys["aws:tokenissuetime"] = [f"{principal.issued_at:%Y-%m-%dT%H:%M:%SZ}"]
     return keys
+
+
+def _require_all(decisions: list[tuple[str, Decision]], question: Question) -> None:
+    for name, decision in decisions:
+        if decision is Decision.DENY:
+            why = f"with an explicit deny in a{'n' if name[0] == 'i' else ''} {name} policy"
+            raise access_denied(question.principal_arn, question.action, question.resource, why)
+    for name, decision in decisions:
+        if decision is not Decision.ALLOW:
+            why = f"because no {name} policy allows the {question.action} action"
+            raise access_denied(question.principal_arn, question.action, question.resource, why)
+
+
+def _without_iam(decisions: list[tuple[str, Decision]]) -> list[tuple[str, Decision]]:
+    return [one for one in decisions if one[0] != "identity-based" or one[1] is Decision.DENY]
 
 
 def _by_strength(decision: Decision) -> int:

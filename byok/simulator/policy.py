@@ -47,6 +47,24 @@ def evaluate(policies: Iterable[Document], question: Question) -> Decision:
     return decision
 
 
+def allows_by_name(policy: Document, question: Question) -> bool:
+    """Whether the policy of a resource lets the caller itself in, or everybody, and not only its account.
+
+    Naming an account leaves the decision to the account's IAM. Naming the role decides by itself, for a
+    role of the resource's own account. ``NotPrincipal`` names nobody.
+    """
+    return any(
+        statement.get("Effect") == "Allow"
+        and _names_caller(statement, question)
+        and _applies(statement, question)
+        for statement in _as_list(policy.get("Statement", []))
+    )
+
+
+def _names_caller(statement: Document, question: Question) -> bool:
+    return not {"*", question.principal_arn}.isdisjoint(_named(statement.get("Principal")))
+
+
 def _applies(statement: Document, question: Question) -> bool:
     return (
         _principal_matches(statement, question)
@@ -70,12 +88,15 @@ def _principal_matches(statement: Document, question: Question) -> bool:
     principal = statement.get("Principal")
     if principal is None:  # a role or session policy: it speaks of its own bearer
         return True
-    if principal == "*":
-        return True
-    named = _as_list(principal.get("AWS", [])) if isinstance(principal, Mapping) else []
     account = question.principal_account
     wanted = {"*", account, f"arn:aws:iam::{account}:root", question.principal_arn}
-    return any(name in wanted for name in named)
+    return any(name in wanted for name in _named(principal))
+
+
+def _named(principal: Any) -> list[Any]:  # noqa: ANN401  # text or a mapping
+    if principal == "*":
+        return ["*"]
+    return _as_list(principal.get("AWS", [])) if isinstance(principal, Mapping) else []
 
 
 def _conditions_hold(statement: Document, question: Question) -> bool:

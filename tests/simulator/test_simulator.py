@@ -1,5 +1,6 @@
 """The simulator enforces what AWS enforces: key states, policies, external ids, contexts, DryRun."""
 
+import json
 import subprocess
 import sys
 import time
@@ -304,6 +305,48 @@ def test_a_role_of_a_third_account_needs_the_leave_of_both_sides(setup: Setup) -
     assert code_of(generate) == "ok"
     third.delete_role_policy("byok")
     assert code_of(generate) == "AccessDeniedException"
+
+
+def key_policy(setup: Setup, *principals: object, **changes: Any) -> None:
+    """A key policy of one statement for each principal: all of KMS, unless ``changes`` say otherwise."""
+    statements = [
+        {"Effect": "Allow", "Principal": principal, "Action": "kms:*", "Resource": "*"} | changes
+        for principal in principals
+    ]
+    setup.account.put_key_policy(setup.key, {"Version": "2012-10-17", "Statement": statements})
+
+
+def test_a_key_policy_that_names_a_role_of_its_account_is_enough(setup: Setup) -> None:
+    setup.account.delete_role_policy("byok")
+    account = setup.account.account_id
+    for delegating in (f"arn:aws:iam::{account}:root", account):
+        key_policy(setup, {"AWS": delegating})
+        assert code_of(setup.generate) == "AccessDeniedException"
+    for naming in ({"AWS": setup.role}, {"AWS": [account, setup.role]}, {"AWS": "*"}, "*"):
+        key_policy(setup, naming)
+        assert code_of(setup.generate) == "ok"
+        assert code_of(lambda: setup.generate(EncryptionContext={})) == "ok"
+    key_policy(setup, {"AWS": setup.role}, Action="kms:Decrypt")
+    assert code_of(setup.generate) == "AccessDeniedException"
+    foreign = {"StringEquals": {"kms:EncryptionContext:byok-tenant": str(uuid4())}}
+    key_policy(setup, {"AWS": setup.role}, Condition=foreign)
+    assert code_of(setup.generate) == "AccessDeniedException"
+    key_policy(setup, {"AWS": f"{setup.role}-of-another-name"})
+    assert code_of(setup.generate) == "AccessDeniedException"
+
+
+def test_a_deny_and_a_session_policy_count_also_where_the_key_policy_names_the_role(setup: Setup) -> None:
+    key_policy(setup, {"AWS": setup.role})
+    deny = {"Effect": "Deny", "Action": "kms:GenerateDataKeyWithoutPlaintext", "Resource": "*"}
+    setup.account.put_role_policy("byok", {"Version": "2012-10-17", "Statement": [deny]})
+    with pytest.raises(ClientError, match="explicit deny in an identity-based policy"):
+        setup.generate()
+    setup.account.delete_role_policy("byok")
+    looking = {"Effect": "Allow", "Action": "kms:DescribeKey", "Resource": "*"}
+    setup.kms = setup.session(Policy=json.dumps({"Version": "2012-10-17", "Statement": [looking]}))
+    assert code_of(lambda: setup.kms.describe_key(KeyId=setup.key)) == "ok"
+    with pytest.raises(ClientError, match="no session policy allows"):
+        setup.generate()
 
 
 def test_another_region_and_unknown_keys_are_not_found(setup: Setup) -> None:
