@@ -307,6 +307,14 @@ MUTANTS = (
         "        if False:\n            checked = ",
         f"{_IN}/test_preflight.py::test_what_becomes_active_is_what_was_checked",
     ),
+    Mutant(
+        "the context condition where a key policy names the role",
+        "byok/core/policies.py",
+        '            "Action": list(USE_ACTIONS),\n            "Resource": "*",\n'
+        '            "Condition": _context_condition(tenant_id),\n        },',
+        '            "Action": list(USE_ACTIONS),\n            "Resource": "*",\n        },',
+        f"{_IN}/test_preflight.py::test_a_key_policy_that_names_the_role_must_ask_for_the_context_itself",
+    ),
     *(
         Mutant(
             f"preflight: {check}",

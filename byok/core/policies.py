@@ -83,15 +83,31 @@ def key_policy_statements(vendor_role: RoleArn, tenant_id: UUID) -> list[dict[st
     ]
 
 
-def role_key_policy_statement(kms_key_arn: KmsKeyArn, role_name: str) -> dict[str, Any]:
-    """What a key policy that names no IAM must say to let the customer's own role in."""
-    return {
-        "Sid": "ByokRole",
-        "Effect": "Allow",
-        "Principal": {"AWS": f"arn:{kms_key_arn.partition}:iam::{kms_key_arn.account}:role/{role_name}"},
-        "Action": [*USE_ACTIONS, *LOOK_ACTIONS],
-        "Resource": "*",
-    }
+def role_key_policy_statements(role: str | dict[str, str], tenant_id: UUID) -> list[dict[str, Any]]:
+    """What a key policy that names no IAM must say to let the customer's own role in.
+
+    The context condition stands here, too: within one account a key policy that names the role is enough by
+    itself, so that the condition in the role's own policy would not be asked. ``role`` is its ARN, or how a
+    template refers to it.
+    """
+    principal = {"AWS": role}
+    return [
+        {
+            "Sid": "ByokRoleUseWithContext",
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": list(USE_ACTIONS),
+            "Resource": "*",
+            "Condition": _context_condition(tenant_id),
+        },
+        {
+            "Sid": "ByokRoleLook",
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": list(LOOK_ACTIONS),
+            "Resource": "*",
+        },
+    ]
 
 
 def whole_key_policy(account: str | dict[str, str], statements: list[dict[str, Any]]) -> PolicyDocument:

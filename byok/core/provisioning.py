@@ -56,6 +56,16 @@ class Provisioning:
         """What to add to the key policy in key-policy mode."""
         return policies.key_policy_statements(self.vendor_role, self.tenant_id)
 
+    def statements_without_iam(self, role: str) -> list[dict[str, Any]]:
+        """What to add to a key policy that, unlike the default one, leaves nothing to the account's IAM."""
+        return policies.role_key_policy_statements(role, self.tenant_id)
+
+    @property
+    def role_arn(self) -> str:
+        """The ARN of the customer's role, as far as its account is known."""
+        account = "ACCOUNT-ID" if self.kms_key_arn is None else self.kms_key_arn.account
+        return f"arn:{self.vendor_role.partition}:iam::{account}:role/{self.role_name}"
+
 
 def render(what: Provisioning, form: PolicyFormat, mode: AccessMode) -> str:
     """The document, ending in a newline.
@@ -80,12 +90,11 @@ def documents(what: Provisioning, mode: AccessMode) -> Mapping[str, Any]:
         "role_name": what.role_name,
         "role_trust_policy": what.trust_policy(),
         "role_permissions_policy": policies.role_permissions(str(what.kms_key_arn), what.tenant_id),
-        # Needed only where the KMS key's policy does not leave access to the account's IAM, as the
-        # default key policy does.
-        "key_policy_statement_without_iam": policies.role_key_policy_statement(
-            what.kms_key_arn, what.role_name
-        ),
+        "key_policy_statements_without_iam": what.statements_without_iam(what.role_arn),
     }
+
+
+_WITHOUT_IAM = "Only where the KMS key's policy leaves nothing to the account's IAM: add these to it."
 
 
 def _json(what: Provisioning, mode: AccessMode) -> str:
@@ -100,6 +109,7 @@ def _indented(document: Any, spaces: int) -> str:  # noqa: ANN401  # JSON
 def _cloudformation_role(what: Provisioning) -> str:
     default = f"\n    Default: {what.kms_key_arn}" if what.kms_key_arn else ""
     permissions = policies.role_permissions({"Ref": "KmsKeyArn"}, what.tenant_id)
+    without_iam = json.dumps(what.statements_without_iam(what.role_arn), indent=2)
     return f"""\
 AWSTemplateFormatVersion: "2010-09-09"
 Description: Lets {what.vendor_role.account} use one KMS key for tenant {what.tenant_name}, and nothing else
@@ -123,6 +133,9 @@ Outputs:
   RoleArn:
     Description: send this back, with the ARN of the KMS key
     Value: {{"Fn::GetAtt": ["Role", "Arn"]}}
+
+# {_WITHOUT_IAM}
+{textwrap.indent(without_iam, "# ")}
 """
 
 
@@ -184,6 +197,13 @@ output "role_arn" {{
   description = "send this back, with the ARN of the KMS key"
   value       = aws_iam_role.byok.arn
 }}
+
+# {_WITHOUT_IAM}
+output "key_policy_statements_without_iam" {{
+  value = <<-JSON
+    {_indented(what.statements_without_iam("${aws_iam_role.byok.arn}"), 4)}
+  JSON
+}}
 """
 
 
@@ -226,6 +246,7 @@ set -euo pipefail
 def _cli_role(what: Provisioning) -> str:
     asked = "" if what.kms_key_arn else "${1:?usage: $0 ARN-OF-THE-KMS-KEY}"
     permissions = json.dumps(policies.role_permissions("KMS_KEY_ARN", what.tenant_id), indent=2)
+    without_iam = json.dumps(what.statements_without_iam("ROLE_ARN"), indent=2)
     return f"""\
 {_SCRIPT_HEAD.format(title=f"Lets byok use one KMS key for tenant {what.tenant_name}, through a role.")}
 kms_key_arn="{what.kms_key_arn or asked}"
@@ -239,6 +260,11 @@ role_arn=$(aws iam create-role --role-name {what.role_name} \\
   --assume-role-policy-document "$trust_policy" --query Role.Arn --output text)
 aws iam put-role-policy --role-name {what.role_name} --policy-name byok \\
   --policy-document "${{permissions//KMS_KEY_ARN/$kms_key_arn}}"
+
+# {_WITHOUT_IAM}
+without_iam='{without_iam}'
+echo "Only if the policy of the KMS key leaves nothing to the account's IAM, add to it:"
+echo "${{without_iam//ROLE_ARN/$role_arn}}"
 
 echo "send this back: role $role_arn, KMS key $kms_key_arn"
 """

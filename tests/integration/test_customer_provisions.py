@@ -126,8 +126,9 @@ def test_a_key_policy_that_names_no_iam_needs_the_statement_for_it(
     key = account.create_key()
     what = provisioning(tenant, key)
     printed = run_script(render(what, PolicyFormat.CLI, AccessMode.ROLE))
-    statement = documents(what, AccessMode.ROLE)["key_policy_statement_without_iam"]
-    account.put_key_policy(key, {"Version": "2012-10-17", "Statement": [statement]})
+    statements = documents(what, AccessMode.ROLE)["key_policy_statements_without_iam"]
+    assert json.dumps(statements, indent=2) in printed
+    account.put_key_policy(key, {"Version": "2012-10-17", "Statement": statements})
     verify(runtime, key, found(r"role (arn:\S+),", printed))
 
 

@@ -542,3 +542,26 @@ def test_a_mode_that_does_not_fit_the_arns_is_refused(setup: Setup, runtime: Run
     with pytest.raises(ConnectionFixed):
         verify("acme", actor="test", mode=AccessMode.KEY_POLICY)
     assert verify("acme", actor="test", mode=AccessMode.ROLE).passed
+
+
+def name_the_role(setup: Setup, *, with_condition: bool) -> None:
+    """A key policy that leaves nothing to IAM and names the role, with or without the context condition."""
+    assert setup.role is not None
+    statements = policies.role_key_policy_statements(setup.role, setup.tenant.id)
+    if not with_condition:
+        statements = [{name: one[name] for name in one if name != "Condition"} for one in statements]
+    setup.key_policy(*statements, delegate=False)
+
+
+@pytest.mark.parametrize("with_condition", [True, False])
+def test_a_key_policy_that_names_the_role_must_ask_for_the_context_itself(
+    setup: Setup, with_condition: bool
+) -> None:
+    """It lets the role in by itself: the condition in the role's own policy is not asked any more."""
+    name_the_role(setup, with_condition=with_condition)
+    found = setup.find()
+    for check in ("foreign-tenant-context-is-refused", "missing-context-is-refused"):
+        cause = None if with_condition else Cause.CONTEXT_NOT_ENFORCED
+        assert found[check].cause is cause
+        assert found[check].verdict is (Verdict.PASSED if with_condition else Verdict.WARNING)
+    assert found["round-trip"].verdict is Verdict.PASSED

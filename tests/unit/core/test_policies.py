@@ -20,6 +20,7 @@ def all_statements() -> list[dict[str, Any]]:
     return [
         *policies.role_permissions(str(KEY), TENANT)["Statement"],
         *policies.key_policy_statements(VENDOR, TENANT),
+        *policies.role_key_policy_statements("arn:aws:iam::222222222001:role/byok-acme", TENANT),
     ]
 
 
@@ -31,7 +32,7 @@ def test_nothing_but_the_listed_actions_is_granted() -> None:
 
 def test_every_use_is_bound_to_the_tenants_context() -> None:
     using = [statement for statement in all_statements() if USES & set(statement["Action"])]
-    assert len(using) == 2
+    assert len(using) == 3
     for statement in using:
         condition = statement["Condition"]
         assert condition["StringEquals"]["kms:EncryptionContext:byok-tenant"] == str(TENANT)

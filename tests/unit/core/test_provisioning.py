@@ -121,3 +121,13 @@ def test_the_script_is_bash(what: Provisioning, mode: AccessMode) -> None:
     script = render(what, PolicyFormat.CLI, mode)
     parsed = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
     assert (parsed.returncode, parsed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("form", PolicyFormat)
+def test_every_form_says_what_a_key_policy_without_iam_needs(form: PolicyFormat) -> None:
+    """As JSON that can be pasted; comment signs and how a form names the role's ARN aside."""
+    text = render(WHAT, form, AccessMode.ROLE)
+    for placeholder in ("${aws_iam_role.byok.arn}", "ROLE_ARN"):
+        text = text.replace(f'"AWS": "{placeholder}"', '"AWS": "arn:aws:iam::222222222222:role/byok-acme"')
+    wanted = documents(WHAT, AccessMode.ROLE)["key_policy_statements_without_iam"]
+    assert "".join(json.dumps(wanted).split()) in "".join(text.replace("\n#", "\n").split())

@@ -73,4 +73,51 @@ role_arn=$(aws iam create-role --role-name byok-acme \
 aws iam put-role-policy --role-name byok-acme --policy-name byok \
   --policy-document "${permissions//KMS_KEY_ARN/$kms_key_arn}"
 
+# Only where the KMS key's policy leaves nothing to the account's IAM: add these to it.
+without_iam='[
+  {
+    "Sid": "ByokRoleUseWithContext",
+    "Effect": "Allow",
+    "Principal": {
+      "AWS": "ROLE_ARN"
+    },
+    "Action": [
+      "kms:GenerateDataKeyWithoutPlaintext",
+      "kms:Decrypt"
+    ],
+    "Resource": "*",
+    "Condition": {
+      "StringEquals": {
+        "kms:EncryptionContext:byok-app": "byok",
+        "kms:EncryptionContext:byok-tenant": "01a20d4b-390b-73fc-8595-0f2d7a5790c9"
+      },
+      "ForAllValues:StringEquals": {
+        "kms:EncryptionContextKeys": [
+          "byok-app",
+          "byok-key",
+          "byok-purpose",
+          "byok-schema",
+          "byok-tenant",
+          "byok-version"
+        ]
+      }
+    }
+  },
+  {
+    "Sid": "ByokRoleLook",
+    "Effect": "Allow",
+    "Principal": {
+      "AWS": "ROLE_ARN"
+    },
+    "Action": [
+      "kms:DescribeKey",
+      "kms:GetKeyRotationStatus",
+      "kms:ListResourceTags"
+    ],
+    "Resource": "*"
+  }
+]'
+echo "Only if the policy of the KMS key leaves nothing to the account's IAM, add to it:"
+echo "${without_iam//ROLE_ARN/$role_arn}"
+
 echo "send this back: role $role_arn, KMS key $kms_key_arn"

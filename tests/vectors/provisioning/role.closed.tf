@@ -89,3 +89,52 @@ output "role_arn" {
   description = "send this back, with the ARN of the KMS key"
   value       = aws_iam_role.byok.arn
 }
+
+# Only where the KMS key's policy leaves nothing to the account's IAM: add these to it.
+output "key_policy_statements_without_iam" {
+  value = <<-JSON
+    [
+      {
+        "Sid": "ByokRoleUseWithContext",
+        "Effect": "Allow",
+        "Principal": {
+          "AWS": "${aws_iam_role.byok.arn}"
+        },
+        "Action": [
+          "kms:GenerateDataKeyWithoutPlaintext",
+          "kms:Decrypt"
+        ],
+        "Resource": "*",
+        "Condition": {
+          "StringEquals": {
+            "kms:EncryptionContext:byok-app": "byok",
+            "kms:EncryptionContext:byok-tenant": "01a20d4b-390b-73fc-8595-0f2d7a5790c9"
+          },
+          "ForAllValues:StringEquals": {
+            "kms:EncryptionContextKeys": [
+              "byok-app",
+              "byok-key",
+              "byok-purpose",
+              "byok-schema",
+              "byok-tenant",
+              "byok-version"
+            ]
+          }
+        }
+      },
+      {
+        "Sid": "ByokRoleLook",
+        "Effect": "Allow",
+        "Principal": {
+          "AWS": "${aws_iam_role.byok.arn}"
+        },
+        "Action": [
+          "kms:DescribeKey",
+          "kms:GetKeyRotationStatus",
+          "kms:ListResourceTags"
+        ],
+        "Resource": "*"
+      }
+    ]
+  JSON
+}
