@@ -250,15 +250,16 @@ def _cli_role(what: Provisioning) -> str:
     return f"""\
 {_SCRIPT_HEAD.format(title=f"Lets byok use one KMS key for tenant {what.tenant_name}, through a role.")}
 kms_key_arn="{what.kms_key_arn or asked}"
+region=$(cut -d: -f4 <<<"$kms_key_arn")
 
 trust_policy='{json.dumps(what.trust_policy(), indent=2)}'
 
 permissions='{permissions}'
 
-role_arn=$(aws iam create-role --role-name {what.role_name} \\
+role_arn=$(aws iam create-role --region "$region" --role-name {what.role_name} \\
   --max-session-duration {policies.MAX_SESSION_SECONDS} \\
   --assume-role-policy-document "$trust_policy" --query Role.Arn --output text)
-aws iam put-role-policy --role-name {what.role_name} --policy-name byok \\
+aws iam put-role-policy --region "$region" --role-name {what.role_name} --policy-name byok \\
   --policy-document "${{permissions//KMS_KEY_ARN/$kms_key_arn}}"
 
 # {_WITHOUT_IAM}
@@ -275,12 +276,14 @@ def _cli_key(what: Provisioning) -> str:
     return f"""\
 {_SCRIPT_HEAD.format(title=f"Adds to a KMS key's policy, for tenant {what.tenant_name}; needs jq.")}
 kms_key_arn="{what.kms_key_arn or asked}"
+region=$(cut -d: -f4 <<<"$kms_key_arn")
 
 statements='{json.dumps(what.statements(), indent=2)}'
 
-before=$(aws kms get-key-policy --key-id "$kms_key_arn" --policy-name default --query Policy --output text)
+before=$(aws kms get-key-policy --region "$region" --key-id "$kms_key_arn" --policy-name default \\
+  --query Policy --output text)
 after=$(jq --argjson added "$statements" '.Statement += $added' <<<"$before")
-aws kms put-key-policy --key-id "$kms_key_arn" --policy-name default --policy "$after"
+aws kms put-key-policy --region "$region" --key-id "$kms_key_arn" --policy-name default --policy "$after"
 
 echo "send this back: KMS key $kms_key_arn"
 """

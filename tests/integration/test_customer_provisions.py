@@ -26,7 +26,8 @@ service, operation, *options = sys.argv[1:]
 values = dict(zip(options[::2], options[1::2]))
 values.pop("--output", None)
 query = values.pop("--query", None)
-client = boto3.client(service, region_name="eu-central-1", endpoint_url="{endpoint_url}")
+region = values.pop("--region", None)
+client = boto3.client(service, region_name=region, endpoint_url="{endpoint_url}")
 method = getattr(client, operation.replace("-", "_"))
 model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[method.__name__])
 names = {{re.sub("(?<!^)(?=[A-Z])", "-", name).lower(): name for name in model.input_shape.members}}

@@ -1,6 +1,7 @@
 """What customers run, in every form: as the golden files have it, and as the tools of the trade accept it."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -131,3 +132,12 @@ def test_every_form_says_what_a_key_policy_without_iam_needs(form: PolicyFormat)
         text = text.replace(f'"AWS": "{placeholder}"', '"AWS": "arn:aws:iam::222222222222:role/byok-acme"')
     wanted = documents(WHAT, AccessMode.ROLE)["key_policy_statements_without_iam"]
     assert "".join(json.dumps(wanted).split()) in "".join(text.replace("\n#", "\n").split())
+
+
+@pytest.mark.parametrize("mode", AccessMode)
+@pytest.mark.parametrize("what", [WHAT, OPEN], ids=["closed", "open"])
+def test_the_script_names_the_keys_region_in_every_call(what: Provisioning, mode: AccessMode) -> None:
+    """Whatever region the shell of the administrator is set to."""
+    calls = re.findall(r"aws (?:iam|kms) .*", render(what, PolicyFormat.CLI, mode))
+    assert len(calls) == 2
+    assert all('--region "$region"' in call for call in calls)

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 kms_key_arn="arn:aws:kms:eu-central-1:222222222222:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+region=$(cut -d: -f4 <<<"$kms_key_arn")
 
 statements='[
   {
@@ -56,8 +57,9 @@ statements='[
   }
 ]'
 
-before=$(aws kms get-key-policy --key-id "$kms_key_arn" --policy-name default --query Policy --output text)
+before=$(aws kms get-key-policy --region "$region" --key-id "$kms_key_arn" --policy-name default \
+  --query Policy --output text)
 after=$(jq --argjson added "$statements" '.Statement += $added' <<<"$before")
-aws kms put-key-policy --key-id "$kms_key_arn" --policy-name default --policy "$after"
+aws kms put-key-policy --region "$region" --key-id "$kms_key_arn" --policy-name default --policy "$after"
 
 echo "send this back: KMS key $kms_key_arn"

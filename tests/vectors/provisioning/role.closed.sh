@@ -4,6 +4,7 @@
 set -euo pipefail
 
 kms_key_arn="arn:aws:kms:eu-central-1:222222222222:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+region=$(cut -d: -f4 <<<"$kms_key_arn")
 
 trust_policy='{
   "Version": "2012-10-17",
@@ -67,10 +68,10 @@ permissions='{
   ]
 }'
 
-role_arn=$(aws iam create-role --role-name byok-acme \
+role_arn=$(aws iam create-role --region "$region" --role-name byok-acme \
   --max-session-duration 3600 \
   --assume-role-policy-document "$trust_policy" --query Role.Arn --output text)
-aws iam put-role-policy --role-name byok-acme --policy-name byok \
+aws iam put-role-policy --region "$region" --role-name byok-acme --policy-name byok \
   --policy-document "${permissions//KMS_KEY_ARN/$kms_key_arn}"
 
 # Only where the KMS key's policy leaves nothing to the account's IAM: add these to it.
