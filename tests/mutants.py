@@ -315,6 +315,13 @@ MUTANTS = (
         '            "Action": list(USE_ACTIONS),\n            "Resource": "*",\n        },',
         f"{_IN}/test_preflight.py::test_a_key_policy_that_names_the_role_must_ask_for_the_context_itself",
     ),
+    Mutant(
+        "the day in a request to follow new material",
+        "byok/services/following.py",
+        'f"kms-key-rotated:{kms_key.material_id}:{day}"',
+        'f"kms-key-rotated:{kms_key.material_id}"',
+        f"{_IN}/test_following.py::test_a_rotation_to_new_material_that_failed_is_asked_for_again_once_a_day",
+    ),
     *(
         Mutant(
             f"preflight: {check}",

@@ -5,7 +5,7 @@ Nothing here is urgent, and nothing here stops a tenant: what can't be read leav
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 from byok.core.model import Key, KmsKeyRotation, OpenWork, RequestOutcome, RotationReason, Tenant
 from byok.core.rotation_period import ROTATION_TAG, resolve_rotation_period
@@ -47,7 +47,8 @@ class KmsKeyFollower:
     def sync(self, tenant_name: str, *, actor: str) -> Synced:
         """Read the KMS key's tag, rotation period and material; adapt periods and rotate what is behind.
 
-        Run twice it does nothing the second time.
+        Run twice a day it does nothing the second time. Keys whose active version was made of other
+        material are rotated, at most once a day, until that is no longer so.
 
         Raises:
             UnknownTenant, TenantNotActive, KmsUnavailable, KmsAccessRevoked, StoreUnavailable.
@@ -76,9 +77,12 @@ class KmsKeyFollower:
             active = tx.versions.find_active(key.id)
             made_of = None if active is None else active.kms_key_material_id
             if made_of is not None and kms_key.material_id not in (None, made_of):
+                # The day in the key: what was asked may end without bringing the new material, because it
+                # failed or joined a rotation that had its version already. Then the next day asks again.
+                day = self._clock.now().astimezone(UTC).date()
                 requested = self._requests.record_in(
                     tx, tenant, key, RotationReason.KMS_KEY_ROTATED, actor,
-                    idempotency_key=f"kms-key-rotated:{kms_key.material_id}",
+                    idempotency_key=f"kms-key-rotated:{kms_key.material_id}:{day}",
                 )  # fmt: skip
                 if requested.outcome is RequestOutcome.NEW:
                     rotated.append(OpenWork(tenant.name, key.name, requested.rotation))

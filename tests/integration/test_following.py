@@ -1,12 +1,14 @@
 """Following the customer's KMS key: period by tag, KMS key, setting or default; and its new material."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
-from byok.core.model import RotationReason, RotationSource
+from byok.core.model import RotationReason, RotationSource, RotationState
 from byok.embedded.stack import Stack
-from byok.errors import KmsUnavailable, TenantNotActive
+from byok.errors import KmsRequestRejected, KmsUnavailable, TenantNotActive
 from byok.simulator.control import SimulatorControl
 from byok.wiring import Runtime
 from tests.customers import Customer, add_key, join
@@ -134,6 +136,75 @@ def test_new_material_of_the_kms_key_is_followed_by_a_rotation_once(world: World
     world.run_published()
     assert [version.kms_key_material_id for version in world.versions()] == ["material-1", "material-2"]
     assert world.services.follower.sync("acme", actor="test").rotated == []
+
+
+def away() -> None:
+    raise KmsUnavailable("away")
+
+
+def materials(world: World) -> list[str | None]:
+    return [version.kms_key_material_id for version in world.versions()]
+
+
+def synced_daily(world: World, days: int) -> list[int]:
+    """How many rotations each day's two syncs ask for, when what they ask for is run."""
+    asked = []
+    for _ in range(days):
+        world.clock.advance(days=1)
+        asked.append(sum(len(world.services.follower.sync("acme", actor="beat").rotated) for _ in range(2)))
+        world.run_published()
+    return asked
+
+
+def test_material_that_a_rotation_under_way_missed_is_followed_the_next_day(
+    world: World, acme: FakeKmsKey
+) -> None:
+    """A version that waits for its validation was made of the old material; the request joins it."""
+    open_rotation = world.services.vault.request_rotation("acme", "pii").rotation
+    world.kms.hooks["Decrypt"] = away
+    with pytest.raises(KmsUnavailable):
+        world.services.rotations.run(open_rotation.id)
+    world.kms.hooks.clear()
+    world.queue.rotations = []
+    acme.material_id = "material-2"
+    assert world.services.follower.sync("acme", actor="beat").rotated == []
+    world.clock.advance(hours=1)
+    world.services.rotations.run(open_rotation.id)
+    assert materials(world) == ["material-1", "material-1"]
+    assert synced_daily(world, 3) == [1, 0, 0]
+    assert materials(world) == ["material-1", "material-1", "material-2"]
+
+
+def test_a_rotation_to_new_material_that_failed_is_asked_for_again_once_a_day(
+    world: World, acme: FakeKmsKey
+) -> None:
+    acme.material_id = "material-2"
+    for _ in range(2):
+        world.clock.advance(days=1)
+        (work,) = world.services.follower.sync("acme", actor="beat").rotated
+        world.queue.rotations = []
+        world.kms.fail_next(KmsRequestRejected("ValidationException"))
+        with pytest.raises(KmsRequestRejected):
+            world.services.rotations.run(work.rotation.id)
+        assert world.rotation(work.rotation.id).state is RotationState.FAILED
+        assert world.services.follower.sync("acme", actor="beat").rotated == []
+    assert synced_daily(world, 3) == [1, 0, 0]
+    assert materials(world)[-1] == "material-2"
+
+
+def test_syncs_at_the_same_time_ask_once(world: World, acme: FakeKmsKey) -> None:
+    acme.material_id = "material-2"
+    together = threading.Barrier(4)
+
+    def meet() -> None:
+        together.wait(10)
+
+    world.kms.hooks["GetKeyRotationStatus"] = meet
+    before = len(world.audit_actions())
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(world.another_process().follower.sync, "acme", actor="beat") for _ in range(4)]
+    assert sorted(len(run.result().rotated) for run in runs) == [0, 0, 0, 1]
+    assert world.audit_actions()[before:] == ["rotation.requested"]  # and the others did not join, either
 
 
 def test_an_outage_leaves_the_last_good_value(world: World, acme: FakeKmsKey) -> None:
