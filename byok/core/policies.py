@@ -16,6 +16,9 @@ LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:ListResource
 # Tags can never be read across accounts, so key-policy mode does not ask for them.
 CROSS_ACCOUNT_LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus")
 MAX_SESSION_SECONDS = 3600
+# Nobody's tenant id: under it the preflight tries whether a policy asks for the tenant's own. Always the same
+# one, so that customers can leave it out of their alarms.
+FOREIGN_TENANT_ID = UUID(int=0)
 # What byok never does with a customer's KMS key, as far as AWS lets it be tried by a dry run.
 UNNEEDED_ACTIONS = ("kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncrypt*", "kms:CreateGrant")
 

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from uuid import uuid4
 
 import tenacity
 from botocore.credentials import ReadOnlyCredentials
@@ -11,7 +10,7 @@ from botocore.credentials import ReadOnlyCredentials
 from byok.core.encryption_context import probe_context
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.model import Connection
-from byok.core.policies import UNNEEDED_ACTIONS
+from byok.core.policies import FOREIGN_TENANT_ID, UNNEEDED_ACTIONS
 from byok.errors import KmsAccessRevoked, KmsRequestRejected
 from byok.kms.classify import AWS_ERRORS, KMS_ERROR_CLASSES, ErrorClass, classify, error_code, to_byok_error
 from byok.kms.diagnosis import Outcome, Report, Vendor, layer_at_fault, message_of, request_id_of
@@ -188,7 +187,7 @@ class Preflight:
     def _foreign_contexts(self) -> None:
         """In key-policy mode nothing but this keeps another tenant from registering the same KMS key."""
         contexts = {
-            "foreign-tenant-context-is-refused": (probe_context(uuid4()), "another tenant"),
+            "foreign-tenant-context-is-refused": (probe_context(FOREIGN_TENANT_ID), "another tenant"),
             "missing-context-is-refused": ({}, "nobody"),
         }
         for check, (context, what) in contexts.items():

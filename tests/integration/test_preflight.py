@@ -565,3 +565,15 @@ def test_a_key_policy_that_names_the_role_must_ask_for_the_context_itself(
         assert found[check].cause is cause
         assert found[check].verdict is (Verdict.PASSED if with_condition else Verdict.WARNING)
     assert found["round-trip"].verdict is Verdict.PASSED
+
+
+def test_checks_name_no_tenant_but_its_own_and_the_one_that_is_nobodys(setup: Setup) -> None:
+    """What the customer's guide says to leave out of an alarm is all that there is to leave out."""
+    setup.simulator.forget_calls()
+    setup.find()
+    calls = [call for call in setup.simulator.calls(key_arn=setup.key) if call["context"]]
+    named = {call["context"].get("byok-tenant") for call in calls}
+    assert named == {str(setup.tenant.id), str(policies.FOREIGN_TENANT_ID)}
+    foreign = [call for call in calls if call["context"].get("byok-tenant") != str(setup.tenant.id)]
+    assert {call["outcome"] for call in foreign} == {"AccessDeniedException"}
+    assert {call["context"]["byok-purpose"] for call in foreign} == {"probe"}

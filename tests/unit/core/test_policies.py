@@ -1,6 +1,7 @@
 """The policies grant two uses under the tenant's context, three looks, and nothing else."""
 
 import re
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -68,3 +69,9 @@ def test_contexts_use_the_keys_that_the_policies_allow_and_fit_a_grant() -> None
         assert sum(len(name) + len(value) for name, value in context.items()) <= 384
         assert all(re.fullmatch(r"[A-Za-z0-9-]{1,64}", value) for value in context.values())
     assert set(version_context(TENANT, TENANT, 1)) == set(CONTEXT_KEYS)
+
+
+def test_the_foreign_tenant_id_is_nobodys_and_customers_are_told() -> None:
+    assert policies.FOREIGN_TENANT_ID.version is None  # no generator makes it
+    guide = Path(__file__).parents[3] / "docs" / "customer-guide.md"
+    assert str(policies.FOREIGN_TENANT_ID) in guide.read_text()
