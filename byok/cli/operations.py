@@ -58,7 +58,7 @@ def status(as_json: AsJson = False) -> None:
         ("queues", ", ".join(f"{name} {depth}" for name, depth in (queues or {}).items()) or "no broker"),
         ("last ticks", ", ".join(f"{one.job} {show_time(one.began_at)}" for one in overview.ticks) or "none"),
         ("workers", ", ".join(workers) or "[red]none answers[/]"),
-        ("with leases", f"{overview.members} processes"),
+        ("lease holders", f"{overview.members} process{'' if overview.members == 1 else 'es'}"),
         (
             "slowest stops",
             ", ".join(f"{name} {_show_ms(took)}" for name, took in overview.worst_stops) or "–",

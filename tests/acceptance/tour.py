@@ -69,6 +69,7 @@ def normalise(text: str) -> str:
     """Without what differs from run to run: ids, digits, who runs it, where, and table borders."""
     text = re.sub(r"cli:\S+", "cli:you", text)
     text = re.sub(r"celery@\S+", "celery@host", text)
+    text = re.sub(r"(worker|service|command) \d+@\S+", r"\1 PID@host", text)
     text = re.sub(r"byok-[\w-]{32}", "EXTERNAL-ID", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "UUID", text)
     text = re.sub(r"dev-[0-9a-f]{8}", "MASTER-KEY", text)
