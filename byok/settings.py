@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from byok.core.model import RoleArn
 from byok.errors import ConfigurationError
 from byok.failpoints import FailPoint
+from byok.logs import get_logger
+
+log = get_logger(__name__)
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -39,7 +42,8 @@ class Settings(BaseSettings):
     canary_role_arn: str | None = Field(
         None,
         description="a role of the vendor's own that the workers may assume: when a customer's role refuses "
-        "them and this one does, too, the fault is ours and suspends nobody",
+        "them and this one does, too, the fault is ours and suspends nobody. Set it in production: without "
+        "it the first four tenants that are refused are suspended, and a warning at the start says so",
     )
     kms_regions: str | None = Field(
         None, description="regions whose KMS keys are accepted, `eu-central-1,eu-west-1`; unset: all"
@@ -164,7 +168,7 @@ def load_settings() -> Settings:
         ConfigurationError: naming the first variable that is missing or wrong, never its value.
     """
     try:
-        return Settings()  # type: ignore[call-arg]  # the fields come from the environment
+        settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
     except ValidationError as error:
         # from None: pydantic's error holds the values, and some are secret
         first = error.errors(include_input=False, include_url=False)[0]
@@ -176,6 +180,9 @@ def load_settings() -> Settings:
             f"{variable}{message}",
             remedy="see docs/settings.md; in a checkout, `byok up` starts a stack and prints all of them",
         ) from None
+    if settings.env == "production" and settings.canary_role_arn is None:
+        log.warning("no_canary_role", variable="BYOK_CANARY_ROLE_ARN", see="docs/settings.md")
+    return settings
 
 
 class StackSettings(BaseSettings):

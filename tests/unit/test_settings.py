@@ -97,3 +97,16 @@ def test_fail_points_are_for_tests_only(monkeypatch: pytest.MonkeyPatch, env: st
     monkeypatch.setenv("BYOK_ENV", env)
     with pytest.raises(ConfigurationError, match="BYOK_FAIL_POINT: is for BYOK_ENV=test only"):
         load_settings()
+
+
+def test_production_without_a_canary_is_warned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_settings()
+    assert caplog.messages == []
+    monkeypatch.setenv("BYOK_ENV", "production")
+    load_settings()
+    assert caplog.messages == ["no_canary_role"]
+    monkeypatch.setenv("BYOK_CANARY_ROLE_ARN", "arn:aws:iam::111111111111:role/canary")
+    load_settings()
+    assert caplog.messages == ["no_canary_role"]
