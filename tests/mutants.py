@@ -275,9 +275,31 @@ MUTANTS = (
     Mutant(
         "the region's breaker",
         "byok/kms/bulkhead.py",
-        "return region.tripped or region.is_bad()",
-        "return False",
+        "doubt = not known and call.region.note_failure(tenant_id, now)",
+        "doubt = False",
         "tests/unit/kms/test_bulkhead.py::test_where_half_a_region_is_refused_nobody_is_suspended",
+    ),
+    Mutant(
+        "refusals of AssumeRole judged by AssumeRole alone",
+        "byok/kms/bulkhead.py",
+        "doubt = self._assuming.note(tenant_id, now, known=known)",
+        "doubt = not known and call.region.note_failure(tenant_id, now)",
+        "tests/unit/kms/test_bulkhead.py"
+        "::test_our_lost_right_to_assume_roles_suspends_a_handful_and_one_customers_will_suspends_it",
+    ),
+    Mutant(
+        "the end of a region's doubt",
+        "byok/kms/region.py",
+        "            self._failing -= was_failing\n            del self._outcomes[oldest]\n",
+        "            break\n",
+        "tests/unit/kms/test_bulkhead.py::test_a_benefit_of_the_doubt_expires",
+    ),
+    Mutant(
+        "the end of a doubt about ourselves",
+        "byok/kms/refusals.py",
+        "            self._row.popitem(last=False)\n",
+        "            break\n",
+        "tests/unit/kms/test_bulkhead.py::test_a_benefit_of_the_doubt_expires",
     ),
     Mutant(
         "deferrals beside attempts",

@@ -74,7 +74,9 @@ class AwsKms:
 
     def forget(self) -> None:
         """Drop all sessions and clients: neither may cross a fork."""
-        self._sessions = Sessions(self._clock, self._endpoint_url, self._canary_role)
+        self._sessions = Sessions(
+            self._clock, self._endpoint_url, self._canary_role, self._bulkhead.note_assumed
+        )
         self._bulkhead.forget()
 
     def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:

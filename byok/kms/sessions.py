@@ -76,8 +76,15 @@ class AssumedRole:
 class Sessions:
     """Clients and assumed-role sessions of one process. Safe across threads, not across fork."""
 
-    def __init__(self, clock: Clock, endpoint_url: str | None, canary_role: RoleArn | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint_url: str | None,
+        canary_role: RoleArn | None = None,
+        on_assumed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._clock = clock
+        self._on_assumed = on_assumed
         self._endpoint_url = endpoint_url
         self._canary_role = canary_role
         self._lock = threading.Lock()
@@ -190,6 +197,7 @@ class Sessions:
             if error_code(error) == "AccessDenied":
                 self._require_own_identity(connection.kms_key_arn.region)
             raise to_byok_error(error, error_class, "AssumeRole", str(connection.role_arn)) from error
+        self._on_assumed()
         credentials = ReadOnlyCredentials(
             reply["AccessKeyId"], reply["SecretAccessKey"], reply["SessionToken"], None
         )
@@ -233,6 +241,7 @@ class Sessions:
                 f"our own canary role {self._canary_role} refuses us, too: {error_code(error)}",
                 remedy="give the workers' role sts:AssumeRole again; no tenant is suspended for it",
             ) from error
+        self._on_assumed()
 
 
 def _tenant_session() -> boto3.session.Session:

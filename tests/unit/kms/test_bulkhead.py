@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from byok.core.model import Connection, KmsKeyArn
+from byok.core.model import Connection, KmsKeyArn, RoleArn
 from byok.errors import KmsAccessRevoked, KmsBackingOff, KmsUnavailable
 from byok.kms import bulkhead as module
 from byok.kms.bulkhead import Bulkhead
@@ -31,9 +31,11 @@ def bulkhead(time: Monotonic, monkeypatch: pytest.MonkeyPatch) -> Bulkhead:
     return Bulkhead(2, time)
 
 
-def tenant(number: int = 1, region: str = "eu-central-1") -> Connection:
-    arn = f"arn:aws:kms:{region}:{222222222000 + number}:key/00000000-0000-4000-8000-{number:012d}"
-    return Connection(UUID(int=number), KmsKeyArn.parse(arn), "external-id")
+def tenant(number: int = 1, region: str = "eu-central-1", *, has_role: bool = True) -> Connection:
+    account = 222222222000 + number
+    arn = f"arn:aws:kms:{region}:{account}:key/00000000-0000-4000-8000-{number:012d}"
+    role = RoleArn.parse(f"arn:aws:iam::{account}:role/byok") if has_role else None
+    return Connection(UUID(int=number), KmsKeyArn.parse(arn), "external-id", role)
 
 
 def call(bulkhead: Bulkhead, who: Connection, ends: Callable[[], None] = lambda: None) -> None:
@@ -45,8 +47,18 @@ def outage() -> None:
     raise KmsUnavailable("throttled")
 
 
+def well() -> None:
+    pass
+
+
 def denial() -> None:
+    """By STS."""
     raise KmsAccessRevoked("denied", aws_code="AccessDenied")
+
+
+def kms_denial() -> None:
+    """By KMS, in a session that was made just now."""
+    raise KmsAccessRevoked("denied", aws_code="AccessDeniedException")
 
 
 def disabled() -> None:
@@ -139,21 +151,21 @@ def test_where_half_a_region_is_refused_nobody_is_suspended(bulkhead: Bulkhead, 
     for number in range(1, 5):
         call(bulkhead, tenant(100 + number))
         with pytest.raises(KmsAccessRevoked):
-            call(bulkhead, tenant(number), denial)
+            call(bulkhead, tenant(number), kms_denial)
     with pytest.raises(KmsUnavailable, match="taken for an outage"):
-        call(bulkhead, tenant(5), denial)
+        call(bulkhead, tenant(5), kms_denial)
     with pytest.raises(KmsBackingOff, match="eu-central-1"):
         call(bulkhead, tenant(6))
     with pytest.raises(KmsAccessRevoked):
-        call(bulkhead, tenant(7, "us-east-1"), denial)
+        call(bulkhead, tenant(7, "us-east-1"), kms_denial)
     time.seconds += 1.5
     with pytest.raises(KmsUnavailable, match="taken for an outage"):
-        call(bulkhead, tenant(8), denial)  # a trial that is refused proves nothing
+        call(bulkhead, tenant(8), kms_denial)  # a trial that is refused proves nothing
     time.seconds += 1.5
     call(bulkhead, tenant(9))  # a trial that goes well does
     call(bulkhead, tenant(10))
     with pytest.raises(KmsAccessRevoked):
-        call(bulkhead, tenant(1), denial)
+        call(bulkhead, tenant(11), kms_denial)
 
 
 def test_few_refusals_among_many_are_the_customers_will(bulkhead: Bulkhead) -> None:
@@ -161,7 +173,99 @@ def test_few_refusals_among_many_are_the_customers_will(bulkhead: Bulkhead) -> N
         call(bulkhead, tenant(number))
     for number in range(10):
         with pytest.raises(KmsAccessRevoked):
-            call(bulkhead, tenant(number), denial)
+            call(bulkhead, tenant(number), kms_denial)
+
+
+def ends_of(bulkhead: Bulkhead, who: Connection, how: Callable[[], None]) -> str:
+    try:
+        call(bulkhead, who, how)
+    except KmsAccessRevoked:
+        return "suspended"
+    except KmsUnavailable:
+        return "outage"
+    return "well"
+
+
+@pytest.mark.parametrize("everyone", [True, False], ids=["our own identity", "one customer"])
+@pytest.mark.parametrize("tenants", [200, 12])
+@pytest.mark.parametrize("probe_seconds", [300, 10_000])
+def test_our_lost_right_to_assume_roles_suspends_a_handful_and_one_customers_will_suspends_it(
+    bulkhead: Bulkhead, time: Monotonic, *, everyone: bool, tenants: int, probe_seconds: int
+) -> None:
+    """Without a canary. Sessions that live go on for up to 900 s, so that most calls succeed for long."""
+    start, suspended = time.seconds, set[int]()
+    session_ends = {number: 4 * number for number in range(tenants)}
+    for second in range(0, 3000, 20):
+        time.seconds = start + second
+        for number in range(tenants):
+            probed = (second + 20 * (number % 7)) % probe_seconds < 20
+            assumes = probed or second >= session_ends[number]
+            if number in suspended and not probed:
+                continue
+            refused = assumes and second >= 1000 and (everyone or number == 3)
+            if assumes and not refused:
+                bulkhead.note_assumed()
+                session_ends[number] = second + 900
+            if ends_of(bulkhead, tenant(number), denial if refused else well) == "suspended":
+                suspended.add(number)
+    assert len(suspended) == (4 if everyone else 1)
+
+
+def test_our_lost_right_to_use_kms_keys_suspends_a_handful(bulkhead: Bulkhead) -> None:
+    """In key-policy mode; that the sessions of others' roles go on says nothing of it."""
+    ends = []
+    for number in range(50):
+        call(bulkhead, tenant(1000 + number))
+        ends.append(ends_of(bulkhead, tenant(number, has_role=False), kms_denial))
+    assert ends == ["suspended"] * 4 + ["outage"] * 46
+    call(bulkhead, tenant(100, has_role=False))
+    assert ends_of(bulkhead, tenant(101, has_role=False), kms_denial) == "suspended"
+
+
+def test_where_a_role_of_our_own_can_be_assumed_each_refusal_is_the_customers(bulkhead: Bulkhead) -> None:
+    for number in range(20):
+        bulkhead.note_assumed()  # by the canary, which is asked at each refusal
+        assert ends_of(bulkhead, tenant(number), denial) == "suspended"
+
+
+def test_customers_that_left_long_ago_are_no_sign_of_an_outage(bulkhead: Bulkhead, time: Monotonic) -> None:
+    for number in range(10):
+        bulkhead.note_assumed()
+        assert ends_of(bulkhead, tenant(number), denial) == "suspended"
+    for _ in range(3):
+        bulkhead.note_assumed()
+        time.seconds += 300  # the next probes, one after the other
+        assert {ends_of(bulkhead, tenant(number), denial) for number in range(10)} == {"suspended"}
+    assert ends_of(bulkhead, tenant(10), denial) == "suspended"
+
+
+@pytest.mark.parametrize("how", [denial, kms_denial])
+def test_a_benefit_of_the_doubt_expires(bulkhead: Bulkhead, time: Monotonic, how: Callable[[], None]) -> None:
+    ends = [ends_of(bulkhead, tenant(number), how) for number in range(5)]
+    assert ends == ["suspended"] * 4 + ["outage"]
+    time.seconds += 901
+    assert ends_of(bulkhead, tenant(4), how) == "suspended"
+
+
+def test_a_small_region_in_which_all_are_refused_is_suspended_whole(
+    bulkhead: Bulkhead, time: Monotonic
+) -> None:
+    for number in range(6):
+        ends_of(bulkhead, tenant(number), kms_denial)
+    time.seconds += 300  # the next probes, in the same order
+    assert {ends_of(bulkhead, tenant(number), kms_denial) for number in range(6)} == {"suspended"}
+
+
+def test_a_tenant_that_is_left_alone_does_not_use_up_its_regions_trial(
+    bulkhead: Bulkhead, time: Monotonic
+) -> None:
+    fail(bulkhead, tenant(0), 5)
+    for number in range(1, 5):
+        fail(bulkhead, tenant(number))
+    time.seconds += 1.5
+    with pytest.raises(KmsBackingOff, match="this tenant's KMS"):
+        call(bulkhead, tenant(0))
+    call(bulkhead, tenant(6))
 
 
 def test_what_only_the_owner_can_do_stops_a_tenant_in_any_number(bulkhead: Bulkhead) -> None:
