@@ -20,7 +20,7 @@ class SimulatorControl:
         except (URLError, ConnectionError, TimeoutError):
             return False
 
-    def inject(self, **rule: str | float | bool | None) -> int:
+    def inject(self, **rule: str | float | bool | dict[str, Any] | None) -> int:
         """Put a fault rule in force (see `byok.simulator.faults.Rule`); return its id."""
         return int(self._ask("POST", "faults", rule)["id"])
 

@@ -16,16 +16,18 @@ _LOG_LENGTH = 100_000
 class Rule:
     """Which calls fail, and how. Everything left out matches every call.
 
-    ``times``: how often it strikes, None for always. ``code`` and ``message``: an AWS error.
-    ``html_status``: a gateway's page. ``reset``: the connection breaks. ``reply_key_id`` and
-    ``reply_account``: the answer is right but for these. A rule with a delay alone slows calls down.
-    ``struck``: how often it did.
+    ``after``: how many such calls it lets pass first. ``times``: how often it strikes, None for always.
+    ``code`` and ``message``: an AWS error. ``html_status``: a gateway's page. ``reset``: the connection
+    breaks. ``reply_key_id`` and ``reply_account``: the answer is right but for these. ``reply``: so with any
+    fields of a KMS reply; where moto would have answered, or the call is refused, they are all of it. A rule
+    with a delay alone slows calls down. ``struck``: how often it did.
     """
 
     id: int
     operation: str | None = None
     account: str | None = None
     key_arn: str | None = None
+    after: int = 0
     times: int | None = None
     probability: float = 1.0
     delay_seconds: float = 0.0
@@ -33,6 +35,7 @@ class Rule:
     message: str = "ordered fault"
     reply_key_id: str | None = None
     reply_account: str | None = None
+    reply: dict[str, Any] | None = None
     http_status: int = 400
     html_status: int | None = None
     reset: bool = False
@@ -91,6 +94,9 @@ class Faults:
             for rule in self._rules:
                 wanted = ((rule.operation, operation), (rule.account, account), (rule.key_arn, key_arn))
                 if any(want is not None and want != is_ for want, is_ in wanted) or rule.times == 0:
+                    continue
+                if rule.after > 0:
+                    rule.after -= 1
                     continue
                 if self._random.random() >= rule.probability:
                     continue

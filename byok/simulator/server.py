@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from uuid import uuid4
 
+from moto.kms.models import Key
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -117,9 +118,7 @@ class Simulator:
             if rule is not None and (broken := _strike(rule, environ, start_response)) is not None:
                 self._log.add(outcome=rule.code or "fault", **told)
                 return broken
-            reply, key = self._kms.handle(operation, parameters, principal, region)
-            if rule is not None and rule.reply_key_id is not None and reply is not None:
-                reply["KeyId"] = rule.reply_key_id
+            reply, key = _altered(rule, lambda: self._kms.handle(operation, parameters, principal, region))
         except AwsError as error:
             self._log.add(outcome=error.code, **told)
             return _json_error(start_response, error, request_id)
@@ -292,6 +291,23 @@ def _strike(
             return _respond(start_response, rule.http_status, reply, "text/xml", request_id)
         return _json_error(start_response, error, request_id)
     return None
+
+
+def _altered(
+    rule: Rule | None, answer: Callable[[], tuple[dict[str, Any] | None, Key | None]]
+) -> tuple[dict[str, Any] | None, Key | None]:
+    """A KMS answer, with what the rule puts in its place."""
+    try:
+        reply, key = answer()
+    except AwsError:
+        if rule is None or rule.reply is None:
+            raise
+        reply, key = None, None
+    if rule is not None and rule.reply is not None:
+        reply = (reply or {}) | rule.reply
+    if rule is not None and rule.reply_key_id is not None and reply is not None:
+        reply["KeyId"] = rule.reply_key_id
+    return reply, key
 
 
 def _json_error(start_response: StartResponse, error: AwsError, request_id: str) -> Iterable[bytes]:
