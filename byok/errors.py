@@ -304,7 +304,7 @@ class SealBroken(IntegrityError):
 
 
 class KmsIntegrityError(IntegrityError):
-    """KMS refuses the ciphertext, or answers with another key than the one asked for."""
+    """KMS refuses the ciphertext, answers with another key than the one asked for, or is not what answers."""
 
     code = "kms-integrity"
 
@@ -335,10 +335,17 @@ class ValidationFailed(ByokError):
 
 
 class KmsRequestRejected(ByokError):
-    """AWS refuses the request for good: wrong key type, bad parameter, a limit."""
+    """AWS refuses the request for good: wrong key type, bad parameter, a limit.
+
+    ``aws_code`` is AWS's, or empty where AWS was not asked.
+    """
 
     code = "kms-request-rejected"
     exit_code = 9
+
+    def __init__(self, message: str, *, aws_code: str = "", remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.aws_code = aws_code
 
 
 class GaveUp(ByokError):

@@ -26,6 +26,7 @@ from byok.kms.classify import (
     ErrorClass,
     classify,
     error_code,
+    reading_reply,
     to_byok_error,
 )
 from byok.kms.diagnosis import Vendor
@@ -88,12 +89,13 @@ class AwsKms:
                 KeyId=arn, KeySpec="AES_256", EncryptionContext=context
             ),
         )
-        _require_key(reply["KeyId"], arn)
-        return WrappedKey(
-            ciphertext=reply["CiphertextBlob"],
-            request_id=reply["ResponseMetadata"]["RequestId"],
-            key_material_id=reply.get("KeyMaterialId"),
-        )
+        with reading_reply("GenerateDataKeyWithoutPlaintext", arn):
+            _require_key(reply["KeyId"], arn)
+            return WrappedKey(
+                ciphertext=reply["CiphertextBlob"],
+                request_id=reply["ResponseMetadata"]["RequestId"],
+                key_material_id=reply.get("KeyMaterialId"),
+            )
 
     def decrypt(
         self,
@@ -110,23 +112,25 @@ class AwsKms:
             lambda kms: kms.decrypt(KeyId=arn, CiphertextBlob=ciphertext, EncryptionContext=context),
             fresh_session=fresh_session,
         )
-        secret = SecretBytes(reply["Plaintext"])
-        _require_key(reply["KeyId"], arn)
-        if len(secret) != KEY_BYTES:
-            raise KmsIntegrityError(f"Decrypt on {arn} returned {len(secret)} bytes, not {KEY_BYTES}")
-        return UnwrappedKey(secret, reply["ResponseMetadata"]["RequestId"])
+        with reading_reply("Decrypt", arn):
+            secret = SecretBytes(reply["Plaintext"])
+            _require_key(reply["KeyId"], arn)
+            if len(secret) != KEY_BYTES:
+                raise KmsIntegrityError(f"Decrypt on {arn} returned {len(secret)} bytes, not {KEY_BYTES}")
+            return UnwrappedKey(secret, reply["ResponseMetadata"]["RequestId"])
 
     def describe_key(self, connection: Connection) -> KmsKeyDescription:
         arn = str(connection.kms_key_arn)
         reply = self._call(connection, "DescribeKey", lambda kms: kms.describe_key(KeyId=arn))
-        metadata = reply["KeyMetadata"]
-        return KmsKeyDescription(
-            arn=metadata["Arn"],
-            state=metadata["KeyState"],
-            spec=metadata["KeySpec"],
-            usage=metadata["KeyUsage"],
-            manager=metadata["KeyManager"],
-        )
+        with reading_reply("DescribeKey", arn):
+            metadata = reply["KeyMetadata"]
+            return KmsKeyDescription(
+                arn=metadata["Arn"],
+                state=metadata["KeyState"],
+                spec=metadata["KeySpec"],
+                usage=metadata["KeyUsage"],
+                manager=metadata["KeyManager"],
+            )
 
     def read_rotation(self, connection: Connection) -> RotationReading:
         arn = str(connection.kms_key_arn)
@@ -136,15 +140,16 @@ class AwsKms:
         )
         tag = self._read_tag(connection) if connection.role_arn is not None else None
         days = None if tag is None else parse_rotation_tag(tag)
-        enabled = status is not None and status["KeyRotationEnabled"]
-        return RotationReading(
-            KmsKeyRotation(
-                tag_days=days,
-                period_days=status.get("RotationPeriodInDays") if status is not None and enabled else None,
-                material_id=described and described["KeyMetadata"].get("CurrentKeyMaterialId"),
-            ),
-            ignored_tag=tag if days is None else None,
-        )
+        with reading_reply("a question for its rotation", arn):
+            rotates = status is not None and status["KeyRotationEnabled"]
+            return RotationReading(
+                KmsKeyRotation(
+                    tag_days=days,
+                    period_days=status.get("RotationPeriodInDays") if status and rotates else None,
+                    material_id=described and described["KeyMetadata"].get("CurrentKeyMaterialId"),
+                ),
+                ignored_tag=tag if days is None else None,
+            )
 
     def _read_tag(self, connection: Connection) -> str | None:
         arn, marker = str(connection.kms_key_arn), ""
@@ -155,12 +160,13 @@ class AwsKms:
             return kms.list_resource_tags(KeyId=arn)
 
         while (page := self._if_allowed(connection, "ListResourceTags", read_page)) is not None:
-            for tag in page["Tags"]:
-                if tag["TagKey"] == ROTATION_TAG:
-                    return tag["TagValue"]
-            if not page.get("Truncated"):
-                return None
-            marker = page["NextMarker"]
+            with reading_reply("ListResourceTags", arn):
+                for tag in page["Tags"]:
+                    if tag["TagKey"] == ROTATION_TAG:
+                        return tag["TagValue"]
+                if not page.get("Truncated"):
+                    return None
+                marker = page["NextMarker"]
         return None
 
     def _if_allowed(
@@ -172,8 +178,11 @@ class AwsKms:
         except KmsAccessRevoked as refusal:
             if refusal.aws_code != "AccessDeniedException":
                 raise
-        except KmsRequestRejected:
-            pass  # UnsupportedOperationException: keys without rotation of their own
+        except KmsRequestRejected as refusal:
+            # A key without rotation of its own. Anything else, such as trouble with our own identity, says
+            # nothing of the key: taken for None it would erase what the customer said.
+            if refusal.aws_code != "UnsupportedOperationException":
+                raise
         return None
 
     def check_connection(self, connection: Connection) -> Sequence[Finding]:
@@ -203,7 +212,10 @@ class AwsKms:
     ) -> _Reply:
         client = self._sessions.kms_client(connection.kms_key_arn.region)
         try:
-            with self._sessions.acting_as(connection, fresh=fresh_session):
+            with (
+                self._sessions.acting_as(connection, fresh=fresh_session),
+                reading_reply(operation, str(connection.kms_key_arn)),
+            ):
                 return request(client)
         except AWS_ERRORS as error:
             error_class = classify(error, KMS_ERROR_CLASSES)
@@ -221,13 +233,14 @@ class AwsKms:
             return to_byok_error(error, error_class, operation, arn)
         client = self._sessions.kms_client(connection.kms_key_arn.region)
         try:
-            with self._sessions.acting_as(connection):
+            with self._sessions.acting_as(connection), reading_reply("DescribeKey", arn):
                 metadata = client.describe_key(KeyId=arn)["KeyMetadata"]
-        except AWS_ERRORS as unknown:
-            if error_class is ErrorClass.STATE:
-                error_class = classify(unknown, KMS_ERROR_CLASSES)
+                state = metadata["KeyState"]
+        except (*AWS_ERRORS, ByokError):
+            # Nobody tells the state, so nothing says that the customer took anything away: a key whose
+            # external key store is slow gives this code, too.
+            error_class = ErrorClass.OUTAGE if error_class is ErrorClass.STATE else error_class
             return to_byok_error(error, error_class, operation, arn)
-        state = metadata["KeyState"]
         if error_class is ErrorClass.STATE:
             error_class = KEY_STATE_CLASSES.get(state, ErrorClass.OUTAGE)
         return to_byok_error(

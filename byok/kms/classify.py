@@ -5,10 +5,13 @@ happens next. Codes, not HTTP status and not exception types: many are not model
 some faults arrive with status 400.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 
 import botocore.exceptions as aws
+from botocore.parsers import ResponseParserError
 
 from byok.errors import ByokError, KmsAccessRevoked, KmsIntegrityError, KmsRequestRejected, KmsUnavailable
 
@@ -132,6 +135,22 @@ def request_id(error: Exception) -> str:
     return ""
 
 
+@contextmanager
+def reading_reply(operation: str, subject: str) -> Iterator[None]:
+    """Send a request and read its reply inside the block: a page of a proxy, say, comes with HTTP 200 too.
+
+    Raises:
+        KmsIntegrityError: what answered is not AWS.
+    """
+    try:
+        yield
+    except (KeyError, ResponseParserError) as error:
+        raise KmsIntegrityError(
+            f"{operation} on {subject}: the reply is none of AWS's ({type(error).__name__}: {error})",
+            remedy="find out what answers in AWS's place, such as a proxy",
+        ) from error
+
+
 # What a refusal says of the customer's key or role, for the suspension that follows.
 _REASONS: dict[str, str] = {
     "DisabledException": "the KMS key is disabled",
@@ -183,7 +202,9 @@ def to_byok_error(
         case _:
             # EXPIRED ends here too: a new session was rejected too, so our identity or clock is wrong.
             return KmsRequestRejected(
-                message, remedy="check the KMS key's type and the workers' AWS identity and clock"
+                message,
+                aws_code=code,
+                remedy="check the KMS key's type and the workers' AWS identity and clock",
             )
 
 

@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,12 +21,19 @@ from uuid import UUID
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.credentials import ReadOnlyCredentials
+from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from byok.core.model import Connection, RoleArn
 from byok.core.policies import session_policy
 from byok.errors import KmsRequestRejected
-from byok.kms.classify import AWS_ERRORS, STS_ERROR_CLASSES, classify, error_code, to_byok_error
+from byok.kms.classify import (
+    AWS_ERRORS,
+    STS_ERROR_CLASSES,
+    classify,
+    error_code,
+    reading_reply,
+    to_byok_error,
+)
 from byok.ports import Clock
 
 if TYPE_CHECKING:
@@ -88,6 +95,7 @@ class Sessions:
         self._endpoint_url = endpoint_url
         self._canary_role = canary_role
         self._lock = threading.Lock()
+        self._own: Credentials | None = None
         self._sessions: OrderedDict[Connection, AssumedRole] = OrderedDict()
         self._assuming: dict[Connection, threading.Lock] = {}
         self._kms_clients: dict[str, KMSClient] = {}
@@ -163,13 +171,15 @@ class Sessions:
         Raises:
             KmsRequestRejected: there are none.
         """
-        credentials = boto3.session.Session().get_credentials()
-        if credentials is None:
+        with self._lock:  # finding them takes 10 ms; from then on they renew themselves
+            if self._own is None:
+                self._own = boto3.session.Session().get_credentials()
+        if self._own is None:
             raise KmsRequestRejected(
                 "this process has no AWS credentials",
                 remedy="give the workers an IAM role, or AWS_* variables",
             )
-        return credentials.get_frozen_credentials()
+        return self._own.get_frozen_credentials()
 
     def assume_role(
         self, connection: Connection, *, external_id: str | None, restricted: bool = True
@@ -189,19 +199,24 @@ class Sessions:
             arguments["Policy"] = json.dumps(session_policy(connection.kms_key_arn))
         if external_id is not None:
             arguments["ExternalId"] = external_id
-        client = self.sts_client(connection.kms_key_arn.region)
         try:
-            reply = client.assume_role(**arguments)["Credentials"]
+            return self._assume(connection.kms_key_arn.region, arguments)
         except AWS_ERRORS as error:
             error_class = classify(error, STS_ERROR_CLASSES)
             if error_code(error) == "AccessDenied":
                 self._require_own_identity(connection.kms_key_arn.region)
             raise to_byok_error(error, error_class, "AssumeRole", str(connection.role_arn)) from error
+
+    def _assume(self, region: str, arguments: Mapping[str, Any]) -> AssumedRole:
+        client = self.sts_client(region)
+        with reading_reply("AssumeRole", arguments["RoleArn"]):
+            reply = client.assume_role(**arguments)["Credentials"]
+            credentials = ReadOnlyCredentials(
+                reply["AccessKeyId"], reply["SecretAccessKey"], reply["SessionToken"], None
+            )
+            session = AssumedRole(credentials, reply["Expiration"])
         self._on_assumed()
-        credentials = ReadOnlyCredentials(
-            reply["AccessKeyId"], reply["SecretAccessKey"], reply["SessionToken"], None
-        )
-        return AssumedRole(credentials, reply["Expiration"])
+        return session
 
     def caller_account(self, region: str, credentials: ReadOnlyCredentials) -> str:
         """The AWS account that these credentials act in.
@@ -210,7 +225,7 @@ class Sessions:
             KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
         """
         try:
-            with signing_with(credentials):
+            with signing_with(credentials), reading_reply("GetCallerIdentity", region):
                 return self._caller_client(region).get_caller_identity()["Account"]
         except AWS_ERRORS as error:
             error_class = classify(error, STS_ERROR_CLASSES)
@@ -232,16 +247,19 @@ class Sessions:
         """
         if self._canary_role is None:
             return
+        arguments = {
+            "RoleArn": str(self._canary_role),
+            "RoleSessionName": "byok.canary",
+            "DurationSeconds": SESSION_SECONDS,
+        }
         try:
-            self.sts_client(region).assume_role(
-                RoleArn=str(self._canary_role), RoleSessionName="byok.canary", DurationSeconds=SESSION_SECONDS
-            )
+            self._assume(region, arguments)
         except AWS_ERRORS as error:
             raise KmsRequestRejected(
                 f"our own canary role {self._canary_role} refuses us, too: {error_code(error)}",
+                aws_code=error_code(error),
                 remedy="give the workers' role sts:AssumeRole again; no tenant is suspended for it",
             ) from error
-        self._on_assumed()
 
 
 def _tenant_session() -> boto3.session.Session:

@@ -1,10 +1,14 @@
 """Every row of AWS's errors, answered by the simulator to the real adapter: what becomes of the tenant."""
 
+import base64
 import contextlib
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from uuid import UUID
 
 import pytest
+import tenacity
 
 from byok.core import policies
 from byok.core.encryption_context import version_context
@@ -194,6 +198,32 @@ def test_an_invalid_state_is_told_apart_by_describe_key(
         assert reason in caught.value.reason
 
 
+@pytest.mark.parametrize("nobody_tells", ["refused", "no state", "a page"])
+def test_an_invalid_state_that_nobody_tells_is_an_outage(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl, nobody_tells: str
+) -> None:
+    """A key in an external key store is so while its proxy is slow, and the customer need not let us look."""
+    simulator.inject(operation=OPERATION, code="KMSInvalidStateException")
+    match nobody_tells:
+        case "refused":
+            simulator.inject(operation="DescribeKey", code="AccessDeniedException")
+        case "no state":
+            simulator.inject(operation="DescribeKey", reply={"KeyMetadata": {"KeyId": "x"}})
+        case _:
+            simulator.inject(operation="DescribeKey", html_status=200)
+    with pytest.raises(KmsUnavailable):
+        generate(acme, runtime)
+    assert state_after_a_rotation(runtime) is TenantState.ACTIVE
+
+
+def test_a_disabled_key_suspends_also_when_nobody_tells_its_state(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    simulator.inject(operation=OPERATION, code="DisabledException")
+    simulator.throttle(operation="DescribeKey")
+    assert state_after_a_rotation(runtime) is TenantState.SUSPENDED
+
+
 def test_pending_deletion_suspends_and_tells_the_date(acme: Customer, runtime: Runtime) -> None:
     acme.account.schedule_key_deletion(acme.kms_key, days=7)
     assert state_after_a_rotation(runtime) is TenantState.SUSPENDED
@@ -221,6 +251,65 @@ def test_a_reply_of_another_key_is_an_integrity_alarm(
     assert state_after_a_rotation(runtime) is TenantState.ACTIVE
 
 
+def wrapped_and_its_context(customer: Customer, runtime: Runtime) -> tuple[bytes, dict[str, str]]:
+    context = version_context(customer.tenant.id, customer.tenant.id, 1)
+    return runtime.kms.generate_data_key(connection(customer), context).ciphertext, context
+
+
+@pytest.mark.parametrize(
+    ("altered", "match"),
+    [
+        ({"KeyId": "arn:aws:kms:eu-central-1:1:key/other"}, "instead of"),
+        ({"Plaintext": base64.b64encode(bytes(31)).decode()}, "31 bytes"),
+        ({"Plaintext": base64.b64encode(bytes(33)).decode()}, "33 bytes"),
+        ({"Plaintext": ""}, "0 bytes"),
+    ],
+)
+def test_what_decrypt_replies_is_checked(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl, altered: dict[str, str], match: str
+) -> None:
+    wrapped, context = wrapped_and_its_context(acme, runtime)
+    simulator.inject(operation="Decrypt", reply=altered)
+    with pytest.raises(KmsIntegrityError, match=match):
+        runtime.kms.decrypt(connection(acme), wrapped, context)
+
+
+CALLS: dict[str, Callable[[Customer, Runtime], object]] = {
+    OPERATION: generate,
+    "Decrypt": lambda acme, runtime: runtime.kms.decrypt(
+        connection(acme), b"x", version_context(acme.tenant.id, acme.tenant.id, 1)
+    ),
+    "DescribeKey": lambda acme, runtime: runtime.kms.describe_key(connection(acme)),
+    "GetKeyRotationStatus": lambda acme, runtime: runtime.kms.read_rotation(connection(acme)),
+    "ListResourceTags": lambda acme, runtime: runtime.kms.read_rotation(connection(acme)),
+    "AssumeRole": generate,
+    "GetCallerIdentity": lambda acme, runtime: runtime.kms._sessions.caller_account(
+        "eu-central-1", runtime.kms._sessions.own_credentials()
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_a_page_of_a_proxy_is_no_reply_of_aws(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl, operation: str
+) -> None:
+    simulator.inject(operation=operation, html_status=200)
+    runtime.kms.forget()
+    with pytest.raises(KmsIntegrityError, match="none of AWS's"):
+        CALLS[operation](acme, runtime)
+
+
+def test_a_call_that_hangs_is_an_outage_when_the_read_timeout_is_over(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    runtime.kms._retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(1), reraise=True)
+    simulator.hang(8, operation=OPERATION, times=1)
+    began = time.monotonic()
+    with pytest.raises(KmsUnavailable, match="ReadTimeoutError"):
+        generate(acme, runtime)
+    assert 4.5 < time.monotonic() - began < 7.5
+
+
 def test_a_deleted_role_rejects_the_session_and_then_the_new_one(acme: Customer, runtime: Runtime) -> None:
     acme.account.delete_role("byok")
     with pytest.raises(KmsAccessRevoked) as caught:
@@ -239,8 +328,9 @@ def test_a_canary_tells_our_lost_identity_from_a_customers_refusal(
     canary = own.create_role(name, trust, policies.role_permissions(acme.kms_key, acme.tenant.id))
     acme.account.delete_role("byok")
     guarded = build(settings.model_copy(update={"canary_role_arn": canary}))
-    with pytest.raises(KmsAccessRevoked):
-        generate(acme, guarded)
+    for number in range(6):  # many in a row: each time the canary proves that it is not our doing
+        with pytest.raises(KmsAccessRevoked):
+            guarded.kms.describe_key(replace(connection(acme), tenant_id=UUID(int=number)))
     own.delete_role(name)
     with pytest.raises(KmsRequestRejected, match="canary"):
         generate(acme, guarded)

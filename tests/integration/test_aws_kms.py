@@ -1,7 +1,11 @@
 """The AWS adapter over the simulator: sessions, retries, and what counts as a revocation."""
 
 import logging
+import re
+import socket
+from dataclasses import replace
 
+import boto3
 import pytest
 
 from byok.core import policies
@@ -132,6 +136,53 @@ def test_key_policy_mode_needs_no_role(acme: Customer, runtime: Runtime) -> None
     verification = runtime.services.onboarding.verify_tenant("globex", actor="test", kms_key_arn=key)
     assert verification.passed, verification.findings
     assert KmsKeyArn.parse(key).account == acme.account.account_id
+
+
+def test_key_policy_mode_looks_for_our_credentials_once(
+    acme: Customer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    find = boto3.session.Session.get_credentials
+
+    def look(session: boto3.session.Session) -> object:
+        looked.append(session)
+        return find(session)
+
+    monkeypatch.setattr(boto3.session.Session, "get_credentials", look)
+    direct = replace(connection(acme), role_arn=None)
+    runtime.kms.forget()
+    for _ in range(3):
+        with pytest.raises(KmsAccessRevoked):  # this key's policy names no vendor
+            runtime.kms.describe_key(direct)
+    assert len(looked) == 1
+
+
+def test_a_session_is_cut_down_to_what_we_need(
+    acme: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    """However wide the customer made the role: what the session policy leaves out is refused."""
+    wide = {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}
+    acme.account.put_role_policy("byok", {"Version": "2012-10-17", "Statement": [wide]})
+    runtime.kms.forget()
+    client = runtime.kms._sessions.kms_client("eu-central-1")
+    other_key = acme.account.create_key()
+    with runtime.kms._sessions.acting_as(connection(acme)):
+        client.describe_key(KeyId=acme.kms_key)
+        for forbidden in (
+            lambda: client.encrypt(KeyId=acme.kms_key, Plaintext=b"x", EncryptionContext=context(acme)),
+            lambda: client.generate_data_key(KeyId=acme.kms_key, KeySpec="AES_256"),
+            lambda: client.describe_key(KeyId=other_key),
+        ):
+            with pytest.raises(client.exceptions.ClientError, match="no session policy allows"):
+                forbidden()
+
+
+def test_sessions_name_tenant_and_host(acme: Customer, simulator: SimulatorControl) -> None:
+    """By them the customer finds us in its CloudTrail."""
+    assumed = simulator.calls(operation="AssumeRole", key_arn=acme.role)
+    assert assumed
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+    assert {call["session_name"] for call in assumed} == {f"byok.{acme.tenant.id}.{host}"[:64]}
 
 
 def test_no_plaintext_in_debug_logs(

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from byok.core.model import RotationReason, RotationSource, RotationState
+from byok.core.model import Connection, RotationReason, RotationSource, RotationState
 from byok.embedded.stack import Stack
 from byok.errors import KmsRequestRejected, KmsUnavailable, TenantNotActive
 from byok.simulator.control import SimulatorControl
@@ -233,6 +233,11 @@ def real(stack: Stack, runtime: Runtime, simulator: SimulatorControl) -> Custome
     return customer
 
 
+def connection(customer: Customer) -> Connection:
+    assert customer.tenant.connection is not None
+    return customer.tenant.connection
+
+
 def real_period(runtime: Runtime) -> tuple[int, RotationSource]:
     key = runtime.services.registry.show_key("acme", "pii").key
     return key.rotation_period.days, key.rotation_source
@@ -257,6 +262,43 @@ def test_over_the_real_adapter(real: Customer, runtime: Runtime) -> None:
     runtime.services.rotations.run(work.rotation.id)
     versions = runtime.services.registry.show_key("acme", "pii").versions
     assert len({version.kms_key_material_id for version in versions}) == 2
+
+
+def test_the_tag_is_found_on_a_later_page(
+    real: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    real.account.kms.tag_resource(
+        KeyId=real.kms_key, Tags=[{"TagKey": "byok:rotation-days", "TagValue": "10"}]
+    )
+    first = {"Tags": [{"TagKey": "cost-centre", "TagValue": "7"}], "Truncated": True, "NextMarker": "next"}
+    simulator.inject(operation="ListResourceTags", times=1, reply=first)
+    simulator.forget_calls()
+    runtime.services.follower.sync("acme", actor="test")
+    assert real_period(runtime) == (10, RotationSource.TAG)
+    assert len(simulator.calls(operation="ListResourceTags")) == 2
+
+
+def test_trouble_with_our_own_identity_erases_nothing(
+    real: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    real.account.kms.tag_resource(
+        KeyId=real.kms_key, Tags=[{"TagKey": "byok:rotation-days", "TagValue": "10"}]
+    )
+    runtime.services.follower.sync("acme", actor="test")
+    simulator.inject(operation="AssumeRole", code="InvalidClientTokenId", http_status=403)
+    runtime.kms.forget()
+    with pytest.raises(KmsRequestRejected):
+        runtime.kms.read_rotation(connection(real))
+    with pytest.raises(KmsRequestRejected):
+        runtime.services.follower.sync("acme", actor="test")
+    assert real_period(runtime) == (10, RotationSource.TAG)
+
+
+def test_a_key_without_rotation_of_its_own_says_nothing_of_it(
+    real: Customer, runtime: Runtime, simulator: SimulatorControl
+) -> None:
+    simulator.inject(operation="GetKeyRotationStatus", code="UnsupportedOperationException")
+    assert runtime.services.follower.sync("acme", actor="test").kms_key_rotation.period_days is None
 
 
 def test_what_we_may_not_read_counts_as_not_said(real: Customer, runtime: Runtime) -> None:
