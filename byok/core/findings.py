@@ -39,6 +39,8 @@ class Cause(StrEnum):
     DENIED_BY_KEY_POLICY = "denied-by-key-policy"
     DENIED_BY_ROLE_POLICY = "denied-by-role-policy"
     DENIED_BY_ORGANISATION = "denied-by-organisation"
+    DENIED_BY_BOUNDARY = "denied-by-boundary"
+    OUR_POLICY = "our-policy"
     CONTEXT_NOT_ENFORCED = "context-not-enforced"
     TOO_MANY_RIGHTS = "too-many-rights"
     NOT_AWS_KMS = "not-aws-kms"
@@ -68,7 +70,7 @@ EXPLANATIONS: Mapping[Cause, Explanation] = {
     Cause.ROLE_REFUSES_US: Explanation(
         "STS does not tell which: the role does not exist, its trust policy does not name {vendor_role}, "
         "or it asks for another external id",
-        "compare the role's trust policy with the one printed by: byok tenant policy TENANT",
+        "compare the role's trust policy with the one printed by: byok tenant policy {tenant}",
     ),
     Cause.OUR_IDENTITY: Explanation(
         "the vendor's own AWS identity is refused, for this and any other customer",
@@ -94,10 +96,13 @@ EXPLANATIONS: Mapping[Cause, Explanation] = {
         "there is no such KMS key in account {account}, region {region}",
         "check the ARN for the region and the key id",
     ),
-    Cause.KEY_DISABLED: Explanation("the KMS key is disabled", "aws kms enable-key --key-id {key_id}"),
+    Cause.KEY_DISABLED: Explanation(
+        "the KMS key is disabled", "aws kms enable-key --region {region} --key-id {key_id}"
+    ),
     Cause.KEY_PENDING_DELETION: Explanation(
         "AWS deletes the KMS key{deletion_date}: nothing encrypted under it can ever be read again then",
-        "aws kms cancel-key-deletion --key-id {key_id}, then aws kms enable-key --key-id {key_id}",
+        "aws kms cancel-key-deletion --region {region} --key-id {key_id}, "
+        "then aws kms enable-key --region {region} --key-id {key_id}",
     ),
     Cause.KEY_WITHOUT_MATERIAL: Explanation(
         "the KMS key's imported material is missing or has expired",
@@ -123,18 +128,26 @@ EXPLANATIONS: Mapping[Cause, Explanation] = {
         "the condition must be StringEquals kms:EncryptionContext:byok-tenant {tenant_id}",
     ),
     Cause.KEY_POLICY_SILENT: Explanation(
-        "the KMS key's own policy names neither the role nor the account's IAM, for {action}",
-        "add the key policy statements printed by: byok tenant policy TENANT --kms-key-arn {kms_key}",
+        "the KMS key's own policy names {missing}, for {action}",
+        "add the key policy statements printed by: byok tenant policy {tenant}{mode} --kms-key-arn {kms_key}",
     ),
     Cause.DENIED_BY_KEY_POLICY: Explanation(
-        "a Deny in the KMS key's policy speaks against {action}", "except the role {role} from that Deny"
+        "a Deny in the KMS key's policy speaks against {action}", "except {principal} from that Deny"
     ),
     Cause.DENIED_BY_ROLE_POLICY: Explanation(
-        "a Deny in a policy of the role speaks against {action}", "take that Deny away from the role {role}"
+        "a Deny in a policy of the role speaks against {action}", "take that Deny away from {principal}"
     ),
     Cause.DENIED_BY_ORGANISATION: Explanation(
-        "a service control policy of the customer's organisation denies {action}",
-        "have the organisation's administrators except the role {role}",
+        "{layer} of the customer's organisation does not let {action} pass",
+        "have the organisation's administrators let {principal} through",
+    ),
+    Cause.DENIED_BY_BOUNDARY: Explanation(
+        "the permissions boundary of the role does not let {action} pass",
+        "add {action} to the permissions boundary of {principal}, or take its Deny away",
+    ),
+    Cause.OUR_POLICY: Explanation(
+        "on the vendor's side, {layer} does not let {action} pass",
+        "vendor: allow {vendor_role} {action} there; nothing to do for the customer",
     ),
     Cause.CONTEXT_NOT_ENFORCED: Explanation(
         "the policy lets an encryption context of {what} pass",

@@ -185,9 +185,9 @@ class AwsKms:
                 raise
         return None
 
-    def check_connection(self, connection: Connection) -> Sequence[Finding]:
+    def check_connection(self, connection: Connection, tenant_name: str = "TENANT") -> Sequence[Finding]:
         self._sessions.forget(connection)
-        return Preflight(self._sessions, self._retrying, self._vendor, connection).run()
+        return Preflight(self._sessions, self._retrying, self._vendor, connection, tenant_name).run()
 
     def _call(
         self,

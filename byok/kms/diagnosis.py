@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from byok.core.findings import EXPLANATIONS, Cause, Finding, Verdict
 from byok.core.model import Connection, RoleArn
+from byok.errors import ByokError, KmsAccessRevoked, KmsIntegrityError, KmsRequestRejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,49 @@ class Outcome:
         return self.code == "AccessDeniedException"
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Which policy refused. ``is_of_caller``: it belongs to the side that calls, not to the KMS key's."""
+
+    name: str
+    cause: Cause
+    is_of_caller: bool = False
+
+
+# What AWS's message says of it (IAM User Guide, "Troubleshoot access denied error messages"). Where it says
+# nothing, the finding stays general.
+_SCP, _RCP = "a service control policy", "a resource control policy"
+_LAYERS: Sequence[tuple[str, Layer]] = (
+    ("explicit deny in a resource-based policy", Layer("the key policy", Cause.DENIED_BY_KEY_POLICY)),
+    ("explicit deny in an identity-based policy", Layer("the role", Cause.DENIED_BY_ROLE_POLICY, True)),
+    (f"explicit deny in {_SCP}", Layer(_SCP, Cause.DENIED_BY_ORGANISATION, True)),
+    ("no service control policy allows", Layer(_SCP, Cause.DENIED_BY_ORGANISATION, True)),
+    (f"explicit deny in {_RCP}", Layer(_RCP, Cause.DENIED_BY_ORGANISATION)),
+    ("no resource control policy allows", Layer(_RCP, Cause.DENIED_BY_ORGANISATION)),
+    ("explicit deny in a permissions boundary", Layer("the boundary", Cause.DENIED_BY_BOUNDARY, True)),
+    ("no permissions boundary allows", Layer("the boundary", Cause.DENIED_BY_BOUNDARY, True)),
+    ("explicit deny in a session policy", Layer("byok's session policy", Cause.OUR_POLICY)),
+    ("no session policy allows", Layer("byok's session policy", Cause.OUR_POLICY)),
+    ("explicit deny in a VPC endpoint policy", Layer("the vendor's VPC endpoint", Cause.OUR_POLICY)),
+    ("no VPC endpoint policy allows", Layer("the vendor's VPC endpoint", Cause.OUR_POLICY)),
+    ("no resource-based policy allows", Layer("the key policy", Cause.KEY_POLICY_SILENT)),
+    ("no identity-based policy allows", Layer("the role's policy", Cause.ACTION_NOT_ALLOWED, True)),
+)
+
+
 class Report:
     """The findings of one preflight, in order."""
 
-    def __init__(self, connection: Connection, vendor: Vendor) -> None:
+    def __init__(self, connection: Connection, vendor: Vendor, tenant_name: str) -> None:
         self._connection = connection
         self._vendor = vendor
+        self._tenant_name = tenant_name
         self.findings: list[Finding] = []
 
     def refused(self, check: str, outcome: Outcome, action: str) -> None:
         """A needed request was refused: name the policy that did it, where AWS tells."""
         if outcome.is_denied:
-            layer = layer_at_fault(outcome)
+            layer = self.layer_at_fault(outcome)
             self.failed(
                 check, outcome.code, layer.cause, may_pass_later=True, action=action, layer=layer.name
             )
@@ -58,6 +90,29 @@ class Report:
             self.failed(check, outcome.code, Cause.KEY_OF_WRONG_KIND, spec="not symmetric", usage="other use")
         else:
             self.failed(check, outcome.code, Cause.REFUSED_BY_AWS, action=action, code=outcome.code)
+
+    def broke(self, check: str, error: ByokError, action: str) -> None:
+        """A check that ended by an error, no matter for what it asked."""
+        if isinstance(error, KmsIntegrityError):
+            self.failed(check, error.message, Cause.NOT_AWS_KMS, what=error.message)
+            return
+        known = isinstance(error, (KmsAccessRevoked, KmsRequestRejected)) and error.aws_code
+        code = known or error.code
+        self.failed(check, error.message, Cause.REFUSED_BY_AWS, action=action, code=code)
+
+    def layer_at_fault(self, outcome: Outcome) -> Layer:
+        """The policy that refused, as far as AWS tells."""
+        for phrase, layer in _LAYERS:
+            if phrase in outcome.message:
+                if self._connection.role_arn is None and layer.is_of_caller:
+                    return Layer(layer.name, Cause.OUR_POLICY)  # in key-policy mode the caller is ourselves
+                return layer
+        return Layer("a policy of the customer's", Cause.ACTION_NOT_ALLOWED)
+
+    def is_left_out(self, outcome: Outcome) -> bool:
+        """Whether no statement of the customer's allows it; not that some other policy forbids it."""
+        causes = (Cause.ACTION_NOT_ALLOWED, Cause.KEY_POLICY_SILENT)
+        return outcome.is_denied and self.layer_at_fault(outcome).cause in causes
 
     def passed(self, check: str, seen: str) -> None:
         self.add(check, Verdict.PASSED, seen)
@@ -85,6 +140,7 @@ class Report:
         self.findings.append(Finding(check, verdict, seen, cause, explanation, remedy, may_pass_later))
 
     def _names(self) -> dict[str, str]:
+        role, vendor_role = self._connection.role_arn, str(self._vendor.role or "the workers' role")
         return {
             "account": self._connection.kms_key_arn.account,
             "region": self._connection.kms_key_arn.region,
@@ -93,36 +149,13 @@ class Report:
             "kms_key": str(self._connection.kms_key_arn),
             "tenant_id": str(self._connection.tenant_id),
             "external_id": self._connection.external_id,
-            "role": str(self._connection.role_arn or "–"),
-            "vendor_role": str(self._vendor.role or "the workers' role"),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Which of the customer's policies refused."""
-
-    name: str
-    cause: Cause
-    is_explicit: bool = False
-
-
-# What AWS's message says of it. Where it says nothing, the finding stays general.
-_LAYERS: Sequence[tuple[str, Layer]] = (
-    ("explicit deny in a resource-based policy", Layer("the key policy", Cause.DENIED_BY_KEY_POLICY, True)),
-    ("explicit deny in an identity-based policy", Layer("the role", Cause.DENIED_BY_ROLE_POLICY, True)),
-    ("a service control policy", Layer("the organisation", Cause.DENIED_BY_ORGANISATION, True)),
-    ("no resource-based policy allows", Layer("the key policy", Cause.KEY_POLICY_SILENT)),
-    ("no identity-based policy allows", Layer("the role's policy", Cause.ACTION_NOT_ALLOWED)),
-)
-
-
-def layer_at_fault(outcome: Outcome) -> Layer:
-    """The policy that refused, as far as AWS tells."""
-    for phrase, layer in _LAYERS:
-        if phrase in outcome.message:
-            return layer
-    return Layer("a policy of the customer's", Cause.ACTION_NOT_ALLOWED)
+            "vendor_role": vendor_role,
+            "tenant": self._tenant_name,
+        } | (
+            {"principal": f"the role {role}", "missing": "neither the role nor the account's IAM", "mode": ""}
+            if role is not None
+            else {"principal": vendor_role, "missing": f"not {vendor_role}", "mode": " --mode key-policy"}
+        )
 
 
 def message_of(error: Exception) -> str:

@@ -1,29 +1,23 @@
 """Checks of a tenant's connection: what must work, what must be refused."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import tenacity
-from botocore.credentials import ReadOnlyCredentials
 
 from byok.core.encryption_context import probe_context
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.model import Connection
-from byok.core.policies import FOREIGN_TENANT_ID, UNNEEDED_ACTIONS
-from byok.errors import KmsAccessRevoked, KmsRequestRejected
-from byok.kms.classify import AWS_ERRORS, KMS_ERROR_CLASSES, ErrorClass, classify, error_code, to_byok_error
-from byok.kms.diagnosis import Outcome, Report, Vendor, layer_at_fault, message_of, request_id_of
-from byok.kms.sessions import Sessions, signing_with
+from byok.core.policies import FOREIGN_TENANT_ID
+from byok.crypto.hazmat import KEY_BYTES
+from byok.errors import ByokError, KmsAccessRevoked, KmsRequestRejected, KmsUnavailable
+from byok.kms.asking import Asker
+from byok.kms.classify import reading_reply
+from byok.kms.diagnosis import Outcome, Report, Vendor, request_id_of
+from byok.kms.sessions import Sessions
 
-if TYPE_CHECKING:
-    from mypy_boto3_kms import KMSClient
-
-_Result = TypeVar("_Result")
-
-# A blob for dry runs of ReEncrypt and Decrypt: AWS looks at rights alone under IGNORE_CIPHERTEXT.
-_ANY_BLOB = b"ignored"
-_IGNORE: Final[Sequence[Literal["IGNORE_CIPHERTEXT"]]] = ["IGNORE_CIPHERTEXT"]
 _GENERATE, _DECRYPT = "kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt"
 _CAUSES_BY_STATE = {
     "Disabled": Cause.KEY_DISABLED,
@@ -38,21 +32,24 @@ class _Stop(Exception):  # no error: the other checks would say the same again
 
 
 class Preflight:
-    """One run over a connection."""
+    """One run over a connection. ``tenant_name`` is for the commands that remedies tell."""
 
     def __init__(
-        self, sessions: Sessions, retrying: tenacity.Retrying, vendor: Vendor, connection: Connection
+        self,
+        sessions: Sessions,
+        retrying: tenacity.Retrying,
+        vendor: Vendor,
+        connection: Connection,
+        tenant_name: str = "TENANT",
     ) -> None:
-        self._sessions = sessions
-        self._retrying = retrying
         self._vendor = vendor
         self._connection = connection
         self._key = connection.kms_key_arn
         self._arn = str(connection.kms_key_arn)
         self._own = probe_context(connection.tenant_id)
-        self._report = Report(connection, vendor)
+        self._report = Report(connection, vendor, tenant_name)
+        self._aws = Asker(sessions, retrying, connection, vendor.role)
         self._can_look = True
-        self._credentials: ReadOnlyCredentials | None = None
 
     def run(self) -> Sequence[Finding]:
         """Run the checks, up to one that makes the others meaningless.
@@ -64,7 +61,7 @@ class Preflight:
             self._arns()
             if self._connection.role_arn is not None:
                 self._role()
-            self._caller()
+                self._caller()
             self._kms_key()
             self._needed_rights()
             self._foreign_contexts()
@@ -74,6 +71,18 @@ class Preflight:
         except _Stop:
             pass
         return self._report.findings
+
+    @contextmanager
+    def _row(self, check: str, action: str, *, goes_on: bool = False) -> Iterator[None]:
+        """Whatever goes wrong inside is a row like any other: what was found before is not lost."""
+        try:
+            yield
+        except KmsUnavailable:
+            raise
+        except ByokError as error:
+            self._report.broke(check, error, action)
+            if not goes_on:
+                raise _Stop from None
 
     # --- the checks, in order ---------------------------------------------------------------------
 
@@ -94,19 +103,17 @@ class Preflight:
 
     def _role(self) -> None:
         check = "role-can-be-assumed"
-        try:
-            role = self._retried(
-                lambda: self._sessions.assume_role(self._connection, external_id=self._connection.external_id)
-            )
-        except KmsAccessRevoked as refused:
-            disabled = refused.aws_code in ("RegionDisabledException", "OptInRequired")
-            cause = Cause.REGION_DISABLED if disabled else Cause.ROLE_REFUSES_US
-            self._report.failed(check, refused.aws_code, cause, may_pass_later=not disabled)
-            raise _Stop from None
-        except KmsRequestRejected as rejected:
-            self._report.failed(check, rejected.message, Cause.OUR_IDENTITY)
-            raise _Stop from None
-        self._credentials = role.credentials
+        with self._row(check, "sts:AssumeRole"):
+            try:
+                self._aws.assume()
+            except KmsAccessRevoked as refused:
+                disabled = refused.aws_code in ("RegionDisabledException", "OptInRequired")
+                cause = Cause.REGION_DISABLED if disabled else Cause.ROLE_REFUSES_US
+                self._report.failed(check, refused.aws_code, cause, may_pass_later=not disabled)
+                raise _Stop from None
+            except KmsRequestRejected as rejected:
+                self._report.failed(check, rejected.message, Cause.OUR_IDENTITY)
+                raise _Stop from None
         self._report.passed(check, f"assumed {self._connection.role_arn}")
         self._must_not_assume("role-refuses-missing-external-id", None, Cause.EXTERNAL_ID_NOT_REQUIRED)
         self._must_not_assume(
@@ -114,34 +121,39 @@ class Preflight:
         )
 
     def _must_not_assume(self, check: str, external_id: str | None, cause: Cause) -> None:
-        try:
-            self._retried(lambda: self._sessions.assume_role(self._connection, external_id=external_id))
-        except KmsAccessRevoked as refused:
-            self._report.passed(check, f"refused: {refused.aws_code}")
-        else:
-            self._report.failed(check, "AssumeRole succeeded", cause)
+        with self._row(check, "sts:AssumeRole", goes_on=True):
+            try:
+                self._aws.try_to_assume(external_id)
+            except KmsAccessRevoked as refused:
+                if refused.aws_code != "AccessDenied":  # that was not for the external id
+                    raise
+                self._report.passed(check, f"refused: {refused.aws_code}")
+            else:
+                self._report.failed(check, "AssumeRole succeeded", cause)
 
     def _caller(self) -> None:
-        if self._connection.role_arn is None:
-            return
-        account = self._retried(lambda: self._sessions.caller_account(self._key.region, self._signer()))
-        if account == self._key.account:
-            self._report.passed("session-is-in-key-account", account)
-        else:
-            self._report.failed(
-                "session-is-in-key-account", account, Cause.WRONG_ACCOUNT, seen_account=account
-            )
+        check = "session-is-in-key-account"
+        with self._row(check, "sts:GetCallerIdentity", goes_on=True):
+            account = self._aws.caller_account()
+            if account == self._key.account:
+                self._report.passed(check, account)
+            else:
+                self._report.failed(check, account, Cause.WRONG_ACCOUNT, seen_account=account)
 
     def _kms_key(self) -> None:
-        check = "kms-key-is-usable"
-        outcome = self._ask(lambda kms: kms.describe_key(KeyId=self._arn))
-        if outcome.code:
-            self._can_look = False
-            self._report.refused(check, outcome, "kms:DescribeKey")
-            if not outcome.is_denied:
-                raise _Stop
-            return
-        metadata = outcome.reply["KeyMetadata"]
+        check, action = "kms-key-is-usable", "kms:DescribeKey"
+        with self._row(check, action):
+            outcome = self._aws.describe()
+            if outcome.code:
+                self._can_look = False
+                self._report.refused(check, outcome, action)
+                if not outcome.is_denied:
+                    raise _Stop
+                return
+            with reading_reply("DescribeKey", self._arn):
+                self._judge_key(check, outcome.reply["KeyMetadata"])
+
+    def _judge_key(self, check: str, metadata: Mapping[str, Any]) -> None:
         state, spec, usage = metadata["KeyState"], metadata["KeySpec"], metadata["KeyUsage"]
         date = metadata.get("DeletionDate")
         told = {
@@ -165,15 +177,16 @@ class Preflight:
 
     def _needed_rights(self) -> None:
         """Whether we may do what we need, by dry runs: they name each right that is missing."""
-        tried = (
-            ("may-generate", _GENERATE, self._dry_generate(self._own)),
-            ("may-decrypt", _DECRYPT, self._dry_decrypt(self._own)),
-        )
-        if self._can_look and all(_is_left_out(outcome) for _, _, outcome in tried):
+        with self._row("may-generate", _GENERATE):
+            generated = self._aws.generate(self._own, dry_run=True)
+        with self._row("may-decrypt", _DECRYPT):
+            decrypted = self._aws.dry_decrypt(self._own)
+        tried = (("may-generate", _GENERATE, generated), ("may-decrypt", _DECRYPT, decrypted))
+        if self._can_look and all(self._report.is_left_out(outcome) for _, _, outcome in tried):
             for check, _, outcome in tried:
                 self._report.failed(
                     check, outcome.code, Cause.NOT_WITH_OUR_CONTEXT,
-                    may_pass_later=True, layer=layer_at_fault(outcome).name,
+                    may_pass_later=True, layer=self._report.layer_at_fault(outcome).name,
                 )  # fmt: skip
             raise _Stop
         for check, action, outcome in tried:
@@ -186,161 +199,96 @@ class Preflight:
 
     def _foreign_contexts(self) -> None:
         """In key-policy mode nothing but this keeps another tenant from registering the same KMS key."""
-        contexts = {
-            "foreign-tenant-context-is-refused": (probe_context(FOREIGN_TENANT_ID), "another tenant"),
-            "missing-context-is-refused": ({}, "nobody"),
-        }
-        for check, (context, what) in contexts.items():
-            outcomes = [self._dry_generate(context), self._dry_decrypt(context)]
-            if all(outcome.is_denied for outcome in outcomes):
-                self._report.passed(check, "refused: AccessDeniedException")
-                continue
+        self._must_refuse("foreign-tenant-context-is-refused", probe_context(FOREIGN_TENANT_ID), "another tenant")
+        self._must_refuse("missing-context-is-refused", {}, "nobody")
+
+    def _must_refuse(self, check: str, context: Mapping[str, str], what: str) -> None:
+        with self._row(check, f"{_GENERATE} and {_DECRYPT}", goes_on=True):
+            outcomes = {
+                _GENERATE: self._aws.generate(context, dry_run=True),
+                _DECRYPT: self._aws.dry_decrypt(context),
+            }
+            open_to_others = [action for action, outcome in outcomes.items() if not outcome.code]
+            untried = {action: one for action, one in outcomes.items() if one.code and not one.is_denied}
             verdict = Verdict.FAILED if self._connection.role_arn is None else Verdict.WARNING
-            self._report.add(check, verdict, "it would succeed", Cause.CONTEXT_NOT_ENFORCED, what=what)
+            if open_to_others:
+                seen = f"would succeed: {', '.join(open_to_others)}"
+                self._report.add(check, verdict, seen, Cause.CONTEXT_NOT_ENFORCED, what=what)
+            elif untried:
+                action, outcome = next(iter(untried.items()))
+                cause, seen = Cause.REFUSED_BY_AWS, f"could not be tried: {outcome.code}"
+                self._report.add(check, verdict, seen, cause, action=action, code=outcome.code)
+            else:
+                self._report.passed(check, "refused: AccessDeniedException")
 
     def _unneeded_rights(self) -> None:
         """What the customer gave beyond need, seen without our session policy, by dry runs."""
         check = "no-unneeded-rights"
-        credentials = self._retried(lambda: self._sessions.unrestricted(self._connection))
-        dry_runs = self._dry_runs_of_unneeded_actions()
-        excess = [action for action in UNNEEDED_ACTIONS if not self._ask(dry_runs[action], credentials).code]
-        if excess:
-            principal = "key policy" if self._connection.role_arn is None else "role"
-            self._report.add(
-                check, Verdict.WARNING, "by dry runs", Cause.TOO_MANY_RIGHTS,
-                principal=principal, actions=", ".join(excess),
-            )  # fmt: skip
-        else:
-            self._report.passed(check, f"refused: {', '.join(UNNEEDED_ACTIONS)}")
+        with self._row(check, "the dry runs", goes_on=True):
+            outcomes = self._aws.unneeded()
+            excess = [action for action, outcome in outcomes.items() if not outcome.code]
+            refused = [action for action, outcome in outcomes.items() if outcome.is_denied]
+            untried = [
+                f"{action} could not be tried: {outcome.code}"
+                for action, outcome in outcomes.items()
+                if outcome.code and not outcome.is_denied
+            ]
+            seen = "; ".join([*([f"refused: {', '.join(refused)}"] if refused else []), *untried])
+            if excess:
+                principal = "key policy" if self._connection.role_arn is None else "role"
+                self._report.add(
+                    check, Verdict.WARNING, "; ".join(["by dry runs", *untried]), Cause.TOO_MANY_RIGHTS,
+                    principal=principal, actions=", ".join(excess),
+                )  # fmt: skip
+            elif untried:
+                self._report.add(check, Verdict.NOTE, seen)
+            else:
+                self._report.passed(check, seen)
 
     def _round_trip(self) -> None:
-        made = self._ask(
-            lambda kms: kms.generate_data_key_without_plaintext(
-                KeyId=self._arn, KeySpec="AES_256", EncryptionContext=self._own
-            )
-        )
-        if made.code:
-            self._report.refused("round-trip", made, _GENERATE)
-            raise _Stop
-        blob = made.reply["CiphertextBlob"]
-        opened = self._decrypt(blob, self._own)
-        if opened.code:
-            self._report.refused("round-trip", opened, _DECRYPT)
-            raise _Stop
-        if opened.reply["KeyId"] != self._arn or len(opened.reply["Plaintext"]) != 32:
-            what = f"key {opened.reply['KeyId']}, {len(opened.reply['Plaintext'])} bytes"
-            self._report.failed("round-trip", what, Cause.NOT_AWS_KMS, what=what)
-            raise _Stop
-        self._report.passed("round-trip", f"generated and decrypted (request {request_id_of(made)})")
-        wrong = self._decrypt(blob, self._own | {"byok-version": "0"})
-        if wrong.code == "InvalidCiphertextException":
-            self._report.passed("wrong-context-is-refused", f"refused: {wrong.code}")
-        else:
-            what = "it decrypts under another encryption context"
-            self._report.failed(
-                "wrong-context-is-refused", wrong.code or "decrypted", Cause.NOT_AWS_KMS, what=what
-            )
+        check = "round-trip"
+        with self._row(check, _GENERATE), reading_reply("the round trip", self._arn):
+            made = self._aws.generate(self._own)
+            if made.code:
+                self._report.refused(check, made, _GENERATE)
+                raise _Stop
+            blob = made.reply["CiphertextBlob"]
+            opened = self._aws.decrypt(blob, self._own)
+            if opened.code:
+                self._report.refused(check, opened, _DECRYPT)
+                raise _Stop
+            if opened.reply["KeyId"] != self._arn or len(opened.reply["Plaintext"]) != KEY_BYTES:
+                what = f"key {opened.reply['KeyId']}, {len(opened.reply['Plaintext'])} bytes"
+                self._report.failed(check, what, Cause.NOT_AWS_KMS, what=what)
+                raise _Stop
+            self._report.passed(check, f"generated and decrypted (request {request_id_of(made)})")
+        self._wrong_context(blob)
+
+    def _wrong_context(self, blob: bytes) -> None:
+        check = "wrong-context-is-refused"
+        with self._row(check, _DECRYPT, goes_on=True):
+            wrong = self._aws.decrypt(blob, self._own | {"byok-version": "0"})
+            if wrong.code == "InvalidCiphertextException":
+                self._report.passed(check, f"refused: {wrong.code}")
+            elif wrong.code:
+                self._report.refused(check, wrong, _DECRYPT)
+            else:
+                what = "it decrypts under another encryption context"
+                self._report.failed(check, "decrypted", Cause.NOT_AWS_KMS, what=what)
 
     def _options(self) -> None:
-        self._note_option(
-            "rotation-status-is-readable",
-            self._ask(lambda kms: kms.get_key_rotation_status(KeyId=self._arn)),
-            "its rotation period is not followed",
-        )
+        check = "rotation-status-is-readable"
+        with self._row(check, "kms:GetKeyRotationStatus", goes_on=True):
+            self._note_option(check, self._aws.rotation_status(), "its rotation period is not followed")
+        check = "tags-are-readable"
         if self._connection.role_arn is None:
-            self._report.add(
-                "tags-are-readable", Verdict.NOTE, "never across accounts: tags are not followed"
-            )
+            self._report.add(check, Verdict.NOTE, "never across accounts: tags are not followed")
             return
-        self._note_option(
-            "tags-are-readable",
-            self._ask(lambda kms: kms.list_resource_tags(KeyId=self._arn)),
-            "its tag byok:rotation-days is not followed",
-        )
+        with self._row(check, "kms:ListResourceTags", goes_on=True):
+            self._note_option(check, self._aws.tags(), "its tag byok:rotation-days is not followed")
 
     def _note_option(self, check: str, outcome: Outcome, without: str) -> None:
         if outcome.code:
             self._report.add(check, Verdict.NOTE, f"{outcome.code}: {without}")
         else:
             self._report.passed(check, "yes")
-
-    # --- requests ---------------------------------------------------------------------------------
-
-    def _dry_generate(self, context: Mapping[str, str]) -> Outcome:
-        return self._ask(
-            lambda kms: kms.generate_data_key_without_plaintext(
-                KeyId=self._arn, KeySpec="AES_256", EncryptionContext=context, DryRun=True
-            )
-        )
-
-    def _dry_decrypt(self, context: Mapping[str, str]) -> Outcome:
-        return self._ask(
-            lambda kms: kms.decrypt(
-                KeyId=self._arn, EncryptionContext=context, DryRun=True, DryRunModifiers=_IGNORE
-            )
-        )
-
-    def _decrypt(self, blob: bytes, context: Mapping[str, str]) -> Outcome:
-        return self._ask(
-            lambda kms: kms.decrypt(KeyId=self._arn, CiphertextBlob=blob, EncryptionContext=context)
-        )
-
-    def _dry_runs_of_unneeded_actions(self) -> dict[str, "Callable[[KMSClient], Any]"]:
-        arn, own = self._arn, self._own
-        grantee = str(
-            self._vendor.role or self._connection.role_arn or f"arn:aws:iam::{self._key.account}:root"
-        )
-        return {
-            "kms:Encrypt": lambda kms: kms.encrypt(
-                KeyId=arn, Plaintext=b"probe", EncryptionContext=own, DryRun=True
-            ),
-            "kms:GenerateDataKey": lambda kms: kms.generate_data_key(
-                KeyId=arn, KeySpec="AES_256", EncryptionContext=own, DryRun=True
-            ),
-            "kms:ReEncrypt*": lambda kms: kms.re_encrypt(
-                SourceKeyId=arn,
-                DestinationKeyId=arn,
-                SourceEncryptionContext=own,
-                DestinationEncryptionContext=own,
-                DryRun=True,
-                DryRunModifiers=_IGNORE,
-            ),
-            "kms:CreateGrant": lambda kms: kms.create_grant(
-                KeyId=arn, GranteePrincipal=grantee, Operations=["DescribeKey"], DryRun=True
-            ),
-        }
-
-    def _ask(
-        self,
-        request: "Callable[[KMSClient], Mapping[str, Any]]",
-        credentials: ReadOnlyCredentials | None = None,
-    ) -> Outcome:
-        """How a request ends, as the tenant. Outages are retried, then raised."""
-        client = self._sessions.kms_client(self._key.region)
-
-        def once() -> Outcome:
-            try:
-                with signing_with(credentials or self._signer()):
-                    return Outcome(request(client))
-            except AWS_ERRORS as error:
-                code = error_code(error)
-                if code == "DryRunOperationException":
-                    return Outcome({})
-                if classify(error, KMS_ERROR_CLASSES) is ErrorClass.OUTAGE:
-                    raise to_byok_error(error, ErrorClass.OUTAGE, "a check", self._arn) from error
-                return Outcome({}, code, message_of(error))
-
-        return self._retried(once)
-
-    def _retried(self, call: Callable[[], _Result]) -> _Result:
-        return self._retrying(call)
-
-    def _signer(self) -> ReadOnlyCredentials:
-        if self._credentials is None:
-            self._credentials = self._sessions.own_credentials()
-        return self._credentials
-
-
-def _is_left_out(outcome: Outcome) -> bool:
-    """Whether no Allow applies, and it is not that the key policy leaves everything out."""
-    return outcome.is_denied and not layer_at_fault(outcome).is_explicit

@@ -3,6 +3,7 @@
 Every row of the preflight is broken here at least once, so that taking a check away turns a test red.
 """
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -289,6 +290,41 @@ def test_dry_runs_name_each_unneeded_right_and_do_nothing(setup: Setup) -> None:
     assert setup.account.kms.list_grants(KeyId=setup.key)["Grants"] == []
 
 
+UNNEEDED = ["kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncrypt*", "kms:CreateGrant"]
+_OPERATIONS = {
+    "kms:Encrypt": "Encrypt",
+    "kms:GenerateDataKey": "GenerateDataKey",
+    "kms:ReEncrypt*": "ReEncrypt",
+    "kms:CreateGrant": "CreateGrant",
+}
+
+
+@pytest.mark.parametrize("action", UNNEEDED)
+def test_each_unneeded_right_is_noticed_by_itself(setup: Setup, action: str) -> None:
+    wide = {"Effect": "Allow", "Action": action, "Resource": setup.key}
+    setup.change_permissions(lambda statements: statements.append(wide))
+    found = setup.find()["no-unneeded-rights"]
+    assert (found.verdict, found.cause) == (Verdict.WARNING, Cause.TOO_MANY_RIGHTS)
+    assert found.explanation.endswith(f": {action}")
+
+
+@pytest.mark.parametrize("action", UNNEEDED)
+def test_an_unneeded_right_counts_as_refused_only_if_it_is(setup: Setup, action: str) -> None:
+    setup.simulator.inject(operation=_OPERATIONS[action], code="LimitExceededException")
+    found = setup.find()["no-unneeded-rights"]
+    assert found.verdict is Verdict.NOTE
+    assert f"{action} could not be tried: LimitExceededException" in found.seen
+    assert setup.state() is TenantState.ACTIVE
+
+
+def test_what_is_too_much_is_told_beside_what_could_not_be_tried(setup: Setup) -> None:
+    everything(setup)
+    setup.simulator.inject(operation="CreateGrant", code="LimitExceededException")
+    found = setup.find()["no-unneeded-rights"]
+    assert found.cause is Cause.TOO_MANY_RIGHTS
+    assert "kms:CreateGrant could not be tried" in found.seen
+
+
 def test_without_the_options_there_are_notes_and_it_passes(setup: Setup) -> None:
     for action in ("kms:ListResourceTags", "kms:GetKeyRotationStatus"):
         without(action)(setup)
@@ -316,6 +352,61 @@ def test_key_policy_mode_must_enforce_the_context(direct: Setup, check: str) -> 
     found = direct.find()[check]
     assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.CONTEXT_NOT_ENFORCED)
     assert direct.state() is TenantState.PENDING
+
+
+@pytest.mark.parametrize("action", ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"])
+@pytest.mark.parametrize("check", ["foreign-tenant-context-is-refused", "missing-context-is-refused"])
+def test_each_right_by_itself_must_enforce_the_context(direct: Setup, check: str, action: str) -> None:
+    statements = policies.key_policy_statements(VENDOR, direct.tenant.id)
+    wide = json.loads(json.dumps(statements[0])) | {"Action": [action]}
+    del wide["Condition"]["StringEquals"], wide["Condition"]["ForAllValues:StringEquals"]
+    direct.key_policy(*statements, wide)
+    found = direct.find()[check]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.CONTEXT_NOT_ENFORCED)
+    assert found.seen == f"would succeed: {action}"
+
+
+def test_a_foreign_context_counts_as_refused_only_if_it_is(direct: Setup) -> None:
+    direct.simulator.inject(operation="Decrypt", code="ValidationException", after=1)
+    found = direct.find()["foreign-tenant-context-is-refused"]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.REFUSED_BY_AWS)
+    assert direct.state() is TenantState.PENDING
+
+
+def test_remedies_of_key_policy_mode_name_the_vendor_and_the_mode(direct: Setup) -> None:
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}
+    direct.key_policy(*policies.key_policy_statements(VENDOR, direct.tenant.id), deny)
+    assert direct.find()["may-decrypt"].remedy == f"except {VENDOR} from that Deny"
+    direct.key_policy()
+    found = direct.find()["kms-key-is-usable"]
+    assert str(VENDOR) in found.explanation
+    assert f"--mode key-policy --kms-key-arn {direct.key}" in found.remedy
+
+
+def test_remedies_of_role_mode_name_the_role(setup: Setup) -> None:
+    deny_in_key_policy(setup)
+    assert setup.find()["may-decrypt"].remedy == f"except the role {setup.role} from that Deny"
+    setup.key_policy(delegate=False)
+    assert "--mode" not in setup.find()["kms-key-is-usable"].remedy
+
+
+def test_remedies_name_the_tenant_where_it_is_known(setup: Setup) -> None:
+    setup.account.delete_role("byok")
+    setup.find()
+    connection = setup.runtime.services.registry.show_tenant("acme")[0].connection
+    assert connection is not None
+    (_, found) = setup.runtime.kms.check_connection(connection, "acme")
+    assert found.remedy.endswith("byok tenant policy acme")
+
+
+def test_remedies_that_are_commands_name_the_region(setup: Setup) -> None:
+    setup.account.disable_key(setup.key)
+    key = setup.key.rpartition("/")[2]
+    enable = f"aws kms enable-key --region eu-central-1 --key-id {key}"
+    assert setup.find()["kms-key-is-usable"].remedy == enable
+    setup.account.schedule_key_deletion(setup.key)
+    cancel = f"aws kms cancel-key-deletion --region eu-central-1 --key-id {key}"
+    assert setup.find()["kms-key-is-usable"].remedy == f"{cancel}, then {enable}"
 
 
 def test_key_policy_mode_for_another_tenant_names_the_context(direct: Setup) -> None:
@@ -346,12 +437,108 @@ def test_a_session_in_another_account_is_refused(setup: Setup) -> None:
     assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.WRONG_ACCOUNT)
 
 
-@pytest.mark.parametrize(("operation", "check"), [("Decrypt", "round-trip")])
-def test_what_answers_with_another_key_is_not_aws_kms(setup: Setup, operation: str, check: str) -> None:
-    setup.simulator.inject(operation=operation, reply_key_id="arn:aws:kms:eu-central-1:1:key/other")
-    found = setup.find()[check]
+GENERATE = "GenerateDataKeyWithoutPlaintext"
+# Three dry runs come before the real ones: our own context, another tenant's, none.
+REAL, REAL_WITH_WRONG_CONTEXT = 3, 4
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"KeyId": "arn:aws:kms:eu-central-1:1:key/other"},
+        {"Plaintext": base64.b64encode(bytes(16)).decode()},
+        {"Plaintext": base64.b64encode(bytes(33)).decode()},
+    ],
+)
+def test_what_answers_with_another_key_is_not_aws_kms(setup: Setup, altered: dict[str, str]) -> None:
+    setup.simulator.inject(operation="Decrypt", after=REAL, reply=altered)
+    found = setup.find()["round-trip"]
     assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.NOT_AWS_KMS)
     assert setup.state() is TenantState.PENDING
+
+
+@pytest.mark.parametrize("operation", [GENERATE, "Decrypt"])
+def test_dry_runs_that_succeed_are_not_enough(setup: Setup, operation: str) -> None:
+    setup.simulator.inject(operation=operation, after=REAL, code="AccessDeniedException")
+    found = setup.find()
+    assert found[f"may-{'generate' if operation == GENERATE else 'decrypt'}"].verdict is Verdict.PASSED
+    assert found["round-trip"].verdict is Verdict.FAILED
+    assert "wrong-context-is-refused" not in found
+    assert setup.state() is TenantState.PENDING
+
+
+def test_what_decrypts_under_another_context_is_not_aws_kms(setup: Setup) -> None:
+    opened = {"KeyId": setup.key, "Plaintext": base64.b64encode(bytes(32)).decode()}
+    setup.simulator.inject(operation="Decrypt", after=REAL_WITH_WRONG_CONTEXT, reply=opened)
+    found = setup.find()["wrong-context-is-refused"]
+    assert (found.verdict, found.cause) == (Verdict.FAILED, Cause.NOT_AWS_KMS)
+    assert setup.state() is TenantState.PENDING
+
+
+@pytest.mark.parametrize("code", ["RegionDisabledException", "ValidationError", "InvalidClientTokenId"])
+@pytest.mark.parametrize(
+    ("after", "check"), [(1, "role-refuses-missing-external-id"), (2, "role-refuses-wrong-external-id")]
+)
+def test_a_role_refuses_an_external_id_only_if_it_does(
+    setup: Setup, check: str, after: int, code: str
+) -> None:
+    setup.simulator.inject(operation="AssumeRole", code=code, http_status=403, after=after, times=1)
+    found = setup.find()
+    assert (found[check].verdict, found[check].cause) == (Verdict.FAILED, Cause.REFUSED_BY_AWS)
+    assert code in found[check].explanation
+    assert "round-trip" in found  # the others are tried nevertheless
+    assert setup.state() is TenantState.PENDING
+
+
+BREAKS: dict[str, tuple[dict[str, Any], str, Cause]] = {
+    "GetCallerIdentity is denied": (
+        {"operation": "GetCallerIdentity", "code": "AccessDenied", "http_status": 403},
+        "session-is-in-key-account", Cause.REFUSED_BY_AWS,
+    ),
+    "GetCallerIdentity is a page": (
+        {"operation": "GetCallerIdentity", "html_status": 200},
+        "session-is-in-key-account", Cause.NOT_AWS_KMS,
+    ),
+    "the role is gone before the last session": (
+        {"operation": "AssumeRole", "code": "AccessDenied", "http_status": 403, "after": 3},
+        "no-unneeded-rights", Cause.REFUSED_BY_AWS,
+    ),
+    "AssumeRole is a page": (
+        {"operation": "AssumeRole", "html_status": 200}, "role-can-be-assumed", Cause.NOT_AWS_KMS,
+    ),
+    "DescribeKey is a page": (
+        {"operation": "DescribeKey", "html_status": 200}, "kms-key-is-usable", Cause.NOT_AWS_KMS,
+    ),
+    "a description without its half": (
+        {"operation": "DescribeKey", "reply": {"KeyMetadata": {"KeyId": "x"}}},
+        "kms-key-is-usable", Cause.NOT_AWS_KMS,
+    ),
+    "Decrypt is a page": (
+        {"operation": "Decrypt", "html_status": 200, "after": REAL}, "round-trip", Cause.NOT_AWS_KMS,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_whatever_goes_wrong_is_a_row_and_the_others_are_kept(setup: Setup, broken: str) -> None:
+    rule, check, cause = BREAKS[broken]
+    setup.simulator.inject(**rule)
+    found = setup.find()
+    assert found["arns-fit"].verdict is Verdict.PASSED
+    assert (found[check].verdict, found[check].cause) == (Verdict.FAILED, cause)
+    assert setup.state() is TenantState.PENDING
+
+
+def test_without_credentials_of_our_own_key_policy_mode_says_so(
+    direct: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    direct.runtime.kms.forget()
+    found = direct.find()
+    assert list(found) == ["arns-fit", "kms-key-is-usable"]
+    assert "no AWS credentials" in found["kms-key-is-usable"].seen
 
 
 def test_our_own_lost_identity_is_not_blamed_on_the_customer(
@@ -408,14 +595,56 @@ def test_every_cause_is_explained_and_shown_by_a_test() -> None:
         Cause.OUR_IDENTITY,
         Cause.DENIED_BY_ORGANISATION,
         Cause.REFUSED_BY_AWS,
+        Cause.DENIED_BY_BOUNDARY,
+        Cause.OUR_POLICY,
     }
     assert shown | elsewhere == set(Cause)
 
 
-def test_a_refusal_by_the_organisation_is_told(setup: Setup) -> None:
-    message = "User: x is not authorized to perform: y with an explicit deny in a service control policy"
+# AWS's words, and whose policy refuses in role mode and in key-policy mode.
+WORDS = {
+    "with an explicit deny in a resource-based policy": (
+        Cause.DENIED_BY_KEY_POLICY, Cause.DENIED_BY_KEY_POLICY,
+    ),
+    "with an explicit deny in an identity-based policy": (Cause.DENIED_BY_ROLE_POLICY, Cause.OUR_POLICY),
+    "with an explicit deny in a service control policy": (Cause.DENIED_BY_ORGANISATION, Cause.OUR_POLICY),
+    "with an explicit deny in a resource control policy": (
+        Cause.DENIED_BY_ORGANISATION, Cause.DENIED_BY_ORGANISATION,
+    ),
+    "with an explicit deny in a permissions boundary": (Cause.DENIED_BY_BOUNDARY, Cause.OUR_POLICY),
+    "with an explicit deny in a session policy": (Cause.OUR_POLICY, Cause.OUR_POLICY),
+    "with an explicit deny in a VPC endpoint policy": (Cause.OUR_POLICY, Cause.OUR_POLICY),
+    "because no resource-based policy allows the ACTION action": (
+        Cause.KEY_POLICY_SILENT, Cause.KEY_POLICY_SILENT,
+    ),
+    "because no identity-based policy allows the ACTION action": (Cause.ACTION_NOT_ALLOWED, Cause.OUR_POLICY),
+    "because no service control policy allows the ACTION action": (
+        Cause.DENIED_BY_ORGANISATION, Cause.OUR_POLICY,
+    ),
+    "because no permissions boundary allows the ACTION action": (Cause.DENIED_BY_BOUNDARY, Cause.OUR_POLICY),
+    "because no session policy allows the ACTION action": (Cause.OUR_POLICY, Cause.OUR_POLICY),
+    "because no VPC endpoint policy allows the ACTION action": (Cause.OUR_POLICY, Cause.OUR_POLICY),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("mode", ["role", "key-policy"])
+def test_aws_words_tell_whose_policy_refuses(setup: Setup, words: str, mode: str) -> None:
+    if mode == "key-policy":
+        setup.role = None
+    message = f"User: x is not authorized to perform: kms:DescribeKey on resource: y {words}"
     setup.simulator.inject(operation="DescribeKey", code="AccessDeniedException", message=message)
-    assert setup.find()["kms-key-is-usable"].cause is Cause.DENIED_BY_ORGANISATION
+    found = setup.find()["kms-key-is-usable"]
+    assert found.cause is WORDS[words][mode != "role"]
+    assert "{" not in found.explanation + found.remedy
+    assert ("nothing to do for the customer" in found.remedy) is (found.cause is Cause.OUR_POLICY)
+
+
+def test_a_boundary_is_not_taken_for_a_missing_statement(setup: Setup) -> None:
+    message = "because no permissions boundary allows the action"
+    for operation in (GENERATE, "Decrypt"):
+        setup.simulator.inject(operation=operation, code="AccessDeniedException", message=message)
+    assert setup.find()["may-decrypt"].cause is Cause.DENIED_BY_BOUNDARY
 
 
 def test_any_other_refusal_tells_aws_code(setup: Setup) -> None:
