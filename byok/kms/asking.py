@@ -19,7 +19,8 @@ from byok.kms.classify import (
     to_byok_error,
 )
 from byok.kms.diagnosis import Outcome, message_of
-from byok.kms.sessions import Sessions, signing_with
+from byok.kms.sessions import Sessions
+from byok.kms.signing import signing_with
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient

@@ -66,6 +66,14 @@ _LAYERS: Sequence[tuple[str, Layer]] = (
 )
 
 
+_CAUSES_BY_STATE = {
+    "Disabled": Cause.KEY_DISABLED,
+    "PendingDeletion": Cause.KEY_PENDING_DELETION,
+    "PendingReplicaDeletion": Cause.KEY_PENDING_DELETION,
+    "PendingImport": Cause.KEY_WITHOUT_MATERIAL,
+}
+
+
 class Report:
     """The findings of one preflight, in order."""
 
@@ -113,6 +121,27 @@ class Report:
         """Whether no statement of the customer's allows it; not that some other policy forbids it."""
         causes = (Cause.ACTION_NOT_ALLOWED, Cause.KEY_POLICY_SILENT)
         return outcome.is_denied and self.layer_at_fault(outcome).cause in causes
+
+    def judge_key(self, check: str, metadata: Mapping[str, Any]) -> bool:
+        """Whether the KMS key that DescribeKey describes is of the right kind and enabled."""
+        state, spec, usage = metadata["KeyState"], metadata["KeySpec"], metadata["KeyUsage"]
+        date = metadata.get("DeletionDate")
+        told = {
+            "state": state,
+            "spec": spec,
+            "usage": usage,
+            "deletion_date": f" on {date:%Y-%m-%d}" if date else "",
+        }
+        if metadata["KeyManager"] != "CUSTOMER":
+            self.failed(check, f"KeyManager {metadata['KeyManager']}", Cause.KEY_NOT_CUSTOMER_MANAGED)
+        elif (spec, usage) != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"):
+            self.failed(check, f"{spec}, {usage}", Cause.KEY_OF_WRONG_KIND, **told)
+        elif state != "Enabled":
+            self.failed(check, state, _CAUSES_BY_STATE.get(state, Cause.KEY_NOT_READY), **told)
+        else:
+            self.passed(check, f"enabled, symmetric, customer managed, origin {metadata.get('Origin')}")
+            return True
+        return False
 
     def passed(self, check: str, seen: str) -> None:
         self.add(check, Verdict.PASSED, seen)

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import tenacity
 
@@ -19,12 +18,6 @@ from byok.kms.diagnosis import Outcome, Report, Vendor, request_id_of
 from byok.kms.sessions import Sessions
 
 _GENERATE, _DECRYPT = "kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt"
-_CAUSES_BY_STATE = {
-    "Disabled": Cause.KEY_DISABLED,
-    "PendingDeletion": Cause.KEY_PENDING_DELETION,
-    "PendingReplicaDeletion": Cause.KEY_PENDING_DELETION,
-    "PendingImport": Cause.KEY_WITHOUT_MATERIAL,
-}
 
 
 class _Stop(Exception):  # no error: the other checks would say the same again
@@ -151,29 +144,9 @@ class Preflight:
                     raise _Stop
                 return
             with reading_reply("DescribeKey", self._arn):
-                self._judge_key(check, outcome.reply["KeyMetadata"])
-
-    def _judge_key(self, check: str, metadata: Mapping[str, Any]) -> None:
-        state, spec, usage = metadata["KeyState"], metadata["KeySpec"], metadata["KeyUsage"]
-        date = metadata.get("DeletionDate")
-        told = {
-            "state": state,
-            "spec": spec,
-            "usage": usage,
-            "deletion_date": f" on {date:%Y-%m-%d}" if date else "",
-        }
-        if metadata["KeyManager"] != "CUSTOMER":
-            self._report.failed(check, f"KeyManager {metadata['KeyManager']}", Cause.KEY_NOT_CUSTOMER_MANAGED)
-        elif (spec, usage) != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"):
-            self._report.failed(check, f"{spec}, {usage}", Cause.KEY_OF_WRONG_KIND, **told)
-        elif state != "Enabled":
-            self._report.failed(check, state, _CAUSES_BY_STATE.get(state, Cause.KEY_NOT_READY), **told)
-        else:
-            self._report.passed(
-                check, f"enabled, symmetric, customer managed, origin {metadata.get('Origin')}"
-            )
-            return
-        raise _Stop
+                usable = self._report.judge_key(check, outcome.reply["KeyMetadata"])
+        if not usable:
+            raise _Stop
 
     def _needed_rights(self) -> None:
         """Whether we may do what we need, by dry runs: they name each right that is missing."""

@@ -1,9 +1,4 @@
-"""Credentials of thousands of tenants behind one client a region.
-
-A boto3 client of its own costs 200 KiB a tenant, a session 9 MiB; a set of credentials costs 2 KiB. So
-each region has one client whose credentials are looked up, when a request is signed, in a context
-variable that `acting_as` sets. With nothing set, signing fails: no call can go out under the wrong name.
-"""
+"""Sessions of tenants' roles, and the clients that sign with them."""
 
 import json
 import re
@@ -12,15 +7,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import boto3
-import botocore.session
-from botocore.config import Config
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from byok.core.model import Connection, RoleArn
@@ -34,6 +26,7 @@ from byok.kms.classify import (
     reading_reply,
     to_byok_error,
 )
+from byok.kms.signing import CLIENT_CONFIG, signing_with, tenant_session
 from byok.ports import Clock
 
 if TYPE_CHECKING:
@@ -45,31 +38,6 @@ if TYPE_CHECKING:
 SESSION_SECONDS = 900
 _RENEW_BEFORE_EXPIRY = timedelta(seconds=60)
 _MAX_SESSIONS = 20_000  # 2 KiB each
-
-_CLIENT_CONFIG = Config(
-    connect_timeout=2,
-    read_timeout=5,
-    max_pool_connections=32,
-    tcp_keepalive=True,
-    # botocore's retry quota is shared by a client's callers: one throttled tenant would use up the
-    # retries of all. We retry per tenant, one level up.
-    retries={"mode": "standard", "total_max_attempts": 1},
-    user_agent_extra="byok",
-)
-
-_acting: ContextVar[ReadOnlyCredentials] = ContextVar("byok_tenant_credentials")
-
-
-class _TenantCredentials:
-    """Stands where botocore expects a session's credentials, and resolves to the tenant's at signing."""
-
-    method = "byok-tenant"
-
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        return _acting.get()
-
-    def get_deferred_property(self, name: str) -> Callable[[], object]:
-        return lambda: getattr(_acting.get(), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +74,8 @@ class Sessions:
         """The region's KMS client; call it within `acting_as` only."""
         with self._lock:
             if region not in self._kms_clients:
-                self._kms_clients[region] = _tenant_session().client(
-                    "kms", region_name=region, endpoint_url=self._endpoint_url, config=_CLIENT_CONFIG
+                self._kms_clients[region] = tenant_session().client(
+                    "kms", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
                 )
             return self._kms_clients[region]
 
@@ -116,7 +84,7 @@ class Sessions:
         with self._lock:
             if region not in self._sts_clients:
                 self._sts_clients[region] = boto3.session.Session().client(
-                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=_CLIENT_CONFIG
+                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
                 )
             return self._sts_clients[region]
 
@@ -234,8 +202,8 @@ class Sessions:
     def _caller_client(self, region: str) -> "STSClient":
         with self._lock:
             if region not in self._caller_clients:
-                self._caller_clients[region] = _tenant_session().client(
-                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=_CLIENT_CONFIG
+                self._caller_clients[region] = tenant_session().client(
+                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
                 )
             return self._caller_clients[region]
 
@@ -262,13 +230,6 @@ class Sessions:
             ) from error
 
 
-def _tenant_session() -> boto3.session.Session:
-    """A session whose clients sign with the credentials that `signing_with` sets."""
-    core = botocore.session.Session()
-    core._credentials = _TenantCredentials()  # type: ignore[attr-defined]  # there is no public setter
-    return boto3.session.Session(botocore_session=core)
-
-
 def session_name(tenant_id: UUID) -> str:
     """What the customer's CloudTrail shows as the session: the tenant's id, and the host that asks.
 
@@ -276,13 +237,3 @@ def session_name(tenant_id: UUID) -> str:
     """
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
     return f"byok.{tenant_id}.{host}"[:64]
-
-
-@contextmanager
-def signing_with(credentials: ReadOnlyCredentials) -> Iterator[None]:
-    """Sign KMS requests inside the block with these credentials."""
-    reset = _acting.set(credentials)
-    try:
-        yield
-    finally:
-        _acting.reset(reset)

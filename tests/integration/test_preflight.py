@@ -462,7 +462,10 @@ def test_dry_runs_that_succeed_are_not_enough(setup: Setup, operation: str) -> N
     setup.simulator.inject(operation=operation, after=REAL, code="AccessDeniedException")
     found = setup.find()
     assert found[f"may-{'generate' if operation == GENERATE else 'decrypt'}"].verdict is Verdict.PASSED
-    assert found["round-trip"].verdict is Verdict.FAILED
+    assert (found["round-trip"].verdict, found["round-trip"].cause) == (
+        Verdict.FAILED,
+        Cause.ACTION_NOT_ALLOWED,
+    )
     assert "wrong-context-is-refused" not in found
     assert setup.state() is TenantState.PENDING
 
