@@ -374,7 +374,7 @@ MUTANTS = (
     ),
     Mutant(
         "the read timeout",
-        "byok/kms/sessions.py",
+        "byok/kms/signing.py",
         "    read_timeout=5,\n",
         "",
         f"{_IN}/test_aws_errors.py::test_a_call_that_hangs_is_an_outage_when_the_read_timeout_is_over",
@@ -418,6 +418,60 @@ MUTANTS = (
             "_round_trip": "test_what_answers_with_another_key_is_not_aws_kms",
             "_options": "test_without_the_options_there_are_notes_and_it_passes",
         }.items()
+    ),
+    *(
+        Mutant(f"preflight: {what}", "byok/kms/preflight.py", old, new, f"{_IN}/test_preflight.py::{test}")
+        for what, old, new, test in (
+            (
+                "a foreign context for Decrypt",
+                "                _DECRYPT: self._aws.dry_decrypt(context),\n",
+                "",
+                "test_each_right_by_itself_must_enforce_the_context",
+            ),
+            (
+                "a foreign context for GenerateDataKeyWithoutPlaintext",
+                "                _GENERATE: self._aws.generate(context, dry_run=True),\n",
+                "",
+                "test_each_right_by_itself_must_enforce_the_context",
+            ),
+            (
+                "an unneeded right that could not be tried",
+                "            elif untried:\n                self._report.add(check, Verdict.NOTE, seen)\n",
+                "",
+                "test_an_unneeded_right_counts_as_refused_only_if_it_is",
+            ),
+            (
+                "an external id that was not what was refused",
+                'if refused.aws_code != "AccessDenied":',
+                "if False:",
+                "test_a_role_refuses_an_external_id_only_if_it_does",
+            ),
+            (
+                "rows of checks that break",
+                "except ByokError as error:",
+                "except ZeroDivisionError as error:",
+                "test_whatever_goes_wrong_is_a_row_and_the_others_are_kept",
+            ),
+            (
+                "a refused real Decrypt",
+                "            if opened.code:\n",
+                "            if False:\n",
+                "test_dry_runs_that_succeed_are_not_enough",
+            ),
+            (
+                "decryption under a wrong context",
+                'self._report.failed(check, "decrypted", Cause.NOT_AWS_KMS, what=what)',
+                "self._report.passed(check, what)",
+                "test_what_decrypts_under_another_context_is_not_aws_kms",
+            ),
+        )
+    ),
+    Mutant(
+        "preflight: CreateGrant among what is not needed",
+        "byok/core/policies.py",
+        ', "kms:CreateGrant")',
+        ")",
+        f"{_IN}/test_preflight.py::test_each_unneeded_right_is_noticed_by_itself",
     ),
     *(
         Mutant(

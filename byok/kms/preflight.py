@@ -172,7 +172,9 @@ class Preflight:
 
     def _foreign_contexts(self) -> None:
         """In key-policy mode nothing but this keeps another tenant from registering the same KMS key."""
-        self._must_refuse("foreign-tenant-context-is-refused", probe_context(FOREIGN_TENANT_ID), "another tenant")
+        self._must_refuse(
+            "foreign-tenant-context-is-refused", probe_context(FOREIGN_TENANT_ID), "another tenant"
+        )
         self._must_refuse("missing-context-is-refused", {}, "nobody")
 
     def _must_refuse(self, check: str, context: Mapping[str, str], what: str) -> None:
