@@ -152,7 +152,7 @@ class FakeKms:
             ignored_tag=key.rotation_tag if days is None else None,
         )
 
-    def check_connection(self, connection: Connection) -> Sequence[Finding]:
+    def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
         self._begin("CheckConnection")
         try:
             self._usable(connection, "Decrypt")

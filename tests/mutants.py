@@ -28,7 +28,7 @@ class Mutant:
 
 
 _IN = "tests/integration"
-_LEASES = "tests/property/test_lease_machine.py::test_no_schedule_serves_past_deadline_or_stop"
+_LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
 MUTANTS = (
     Mutant(
@@ -64,21 +64,21 @@ MUTANTS = (
         "byok/services/leases.py",
         "if lease is None or ticks >= lease.began_ticks + view.ttl_seconds:",
         "if lease is None:",
-        _LEASES,
+        f"{_IN}/test_leases.py::test_kms_outage_serves_leases_to_their_deadline_and_not_past_it",
     ),
     Mutant(
         "leases: the age of what comes from the cache",
         "byok/services/filling.py",
         "self._clock.ticks() - age_seconds, sealed",
         "self._clock.ticks(), sealed",
-        _LEASES,
+        f"{_IN}/test_leases.py::test_the_deadline_counts_from_the_kms_decrypt_through_every_cache",
     ),
     Mutant(
         "leases: the cache's own clock",
         "byok/services/filling.py",
         "max(age, view.key.lease_ttl - answer.remaining)",
         "age",
-        _LEASES,
+        f"{_IN}/test_leases.py::test_a_clock_that_is_set_back_lengthens_no_lease_in_the_cache",
     ),
     Mutant(
         "leases: what is fetched during a stop is not kept",
@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "leases: the generation in their name",
         "byok/services/held.py",
-        "LeaseId(self.tenant.id, self.tenant.generation, self.key.id, number)",
-        "LeaseId(self.tenant.id, 0, self.key.id, number)",
+        "LeaseId(tenant.id, tenant.generation, key.id, number)",
+        "LeaseId(tenant.id, 0, key.id, number)",
         f"{_IN}/test_leases.py::test_a_refill_after_the_purge_is_never_found",
     ),
     Mutant(

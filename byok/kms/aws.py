@@ -185,7 +185,7 @@ class AwsKms:
                 raise
         return None
 
-    def check_connection(self, connection: Connection, tenant_name: str = "TENANT") -> Sequence[Finding]:
+    def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
         self._sessions.forget(connection)
         return Preflight(self._sessions, self._retrying, self._vendor, connection, tenant_name).run()
 

@@ -33,7 +33,7 @@ class Preflight:
         retrying: tenacity.Retrying,
         vendor: Vendor,
         connection: Connection,
-        tenant_name: str = "TENANT",
+        tenant_name: str,
     ) -> None:
         self._vendor = vendor
         self._connection = connection

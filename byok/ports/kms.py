@@ -71,5 +71,8 @@ class Kms(Protocol):
     def read_rotation(self, connection: Connection) -> RotationReading:
         """Read what the KMS key says of rotation; what we may not read counts as not said."""
 
-    def check_connection(self, connection: Connection) -> Sequence[Finding]:
-        """Try what must work and what must be refused. Raises KmsUnavailable only."""
+    def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
+        """Try what must work and what must be refused; remedies name the tenant.
+
+        Raises KmsUnavailable only.
+        """

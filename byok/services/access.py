@@ -62,6 +62,6 @@ class Access:
         for key, version in versions:
             self.prove(tenant, key, version).secret.wipe()
         if not versions:
-            for finding in self._kms.check_connection(require_connection(tenant)):
+            for finding in self._kms.check_connection(require_connection(tenant), tenant.name):
                 if finding.verdict is Verdict.FAILED:
                     raise KmsAccessRevoked(f"{finding.check}: {finding.explanation}", remedy=finding.remedy)

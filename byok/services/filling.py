@@ -25,7 +25,7 @@ from byok.errors import (
 )
 from byok.logs import get_logger
 from byok.ports import CacheAnswer, Clock, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
-from byok.services.held import Lease, View
+from byok.services.held import Lease, View, lease_id
 from byok.services.records import Records
 from byok.services.suspension import Suspensions, require_active
 
@@ -90,7 +90,7 @@ class LeaseSource:
         """
         if not view.ttl_seconds:
             return self._from_kms(view, number)  # caching is off: each use is a KMS Decrypt of its own
-        lease_id = view.lease_id(number)
+        filed_under = view.lease_id(number)
         # An entry that is too old for this reader is none, whatever the writer's TTL was.
         too_old = self._clock.now() - view.key.lease_ttl
         newest_known = too_old if newer_than is None else max(too_old, newer_than)
@@ -98,7 +98,7 @@ class LeaseSource:
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                answer = self._cache.take(lease_id, _CLAIM, newest_known)
+                answer = self._cache.take(filed_under, _CLAIM, newest_known)
             except CacheUnavailable:
                 log.warning("cache_unavailable_asking_kms", tenant=view.tenant.name, key=view.key.name)
                 self._wait_for_turn()
@@ -121,11 +121,11 @@ class LeaseSource:
         remaining = decrypted_at + key.lease_ttl - self._clock.now()
         if remaining <= timedelta(0):
             return
-        lease_id = LeaseId(tenant.id, tenant.generation, key.id, number)
+        filed_under = lease_id(tenant, key, number)
         with secret.borrow() as raw:
-            box = self._master_keys.seal(raw, LEASE_PURPOSE, *_bound_to(lease_id, tenant, decrypted_at))
+            box = self._master_keys.seal(raw, LEASE_PURPOSE, *_bound_to(filed_under, tenant, decrypted_at))
         try:
-            self._cache.put(lease_id, SealedLease(box, decrypted_at), remaining)
+            self._cache.put(filed_under, SealedLease(box, decrypted_at), remaining)
         except CacheUnavailable:
             log.warning("lease_not_cached", tenant=tenant.name, key=key.name)
 
@@ -162,20 +162,20 @@ class LeaseSource:
 
     def _ask_for_all(self, view: View, number: int) -> Lease:
         """Ask KMS as the one process that does, and tell the others how it went."""
-        lease_id = view.lease_id(number)
+        filed_under = view.lease_id(number)
         pause = _FAILURE_PAUSE * (1 + self._random.fraction())
         try:
             return self._from_kms(view, number)
         except (KmsUnavailable, KmsAccessRevoked) as error:
-            self._tell_failure(lease_id, pause, refused=isinstance(error, KmsAccessRevoked))
+            self._tell_failure(filed_under, pause, refused=isinstance(error, KmsAccessRevoked))
             raise
         except (ByokError, TenantChanged):
-            self._tell_failure(lease_id, timedelta(milliseconds=1), refused=True)
+            self._tell_failure(filed_under, timedelta(milliseconds=1), refused=True)
             raise
 
-    def _tell_failure(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+    def _tell_failure(self, filed_under: LeaseId, pause: timedelta, *, refused: bool) -> None:
         try:
-            self._cache.fail(lease_id, pause, refused=refused)
+            self._cache.fail(filed_under, pause, refused=refused)
         except CacheUnavailable:
             log.warning("failure_not_told")  # the claim lapses
 
@@ -217,14 +217,14 @@ class LeaseSource:
             self._clock.sleep(turn_ticks - now)
 
 
-def _bound_to(lease_id: LeaseId, tenant: Tenant, decrypted_at: datetime) -> tuple[str | int, ...]:
+def _bound_to(filed_under: LeaseId, tenant: Tenant, decrypted_at: datetime) -> tuple[str | int, ...]:
     """What a cached lease is sealed for: where it belongs, the KMS key, and the time it counts from."""
     arn = "" if tenant.connection is None else str(tenant.connection.kms_key_arn)
     return (
-        str(lease_id.tenant_id),
-        lease_id.generation,
-        str(lease_id.key_id),
-        lease_id.version_number,
+        str(filed_under.tenant_id),
+        filed_under.generation,
+        str(filed_under.key_id),
+        filed_under.version_number,
         arn,
         decrypted_at.isoformat(timespec="microseconds"),
     )

@@ -42,7 +42,12 @@ class View:
 
     def lease_id(self, number: int) -> LeaseId:
         """What a lease on a version is filed under."""
-        return LeaseId(self.tenant.id, self.tenant.generation, self.key.id, number)
+        return lease_id(self.tenant, self.key, number)
+
+
+def lease_id(tenant: Tenant, key: Key, number: int) -> LeaseId:
+    """What a lease of a tenant, as it stands in this generation, is filed under."""
+    return LeaseId(tenant.id, tenant.generation, key.id, number)
 
 
 class Held:

@@ -118,7 +118,7 @@ def test_describe_works_in_every_state_and_proves_nothing(case: Case) -> None:
 
 
 def test_check_connection_passes_and_fails_with_the_key(case: Case) -> None:
-    assert not failed(case.kms.check_connection(case.connection))
+    assert not failed(case.kms.check_connection(case.connection, "acme"))
     case.disable()
-    (finding,) = failed(case.kms.check_connection(case.connection))
+    (finding,) = failed(case.kms.check_connection(case.connection, "acme"))
     assert (finding.check, finding.cause) == ("kms-key-is-usable", Cause.KEY_DISABLED)

@@ -682,8 +682,8 @@ def test_what_becomes_active_is_what_was_checked(
     verify = runtime.services.onboarding.verify_tenant
     check = runtime.kms.check_connection
 
-    def check_and_be_overtaken(connection: Connection) -> Sequence[Finding]:
-        found = check(connection)
+    def check_and_be_overtaken(connection: Connection, name: str) -> Sequence[Finding]:
+        found = check(connection, name)
         monkeypatch.setattr(runtime.kms, "check_connection", check)
         assert not verify("acme", actor="other", kms_key_arn=ANOTHER_KEY, mode=AccessMode.KEY_POLICY).passed
         return found
@@ -703,8 +703,8 @@ def test_another_role_alone_is_not_what_was_checked(
     verify = runtime.services.onboarding.verify_tenant
     check = runtime.kms.check_connection
 
-    def check_and_be_overtaken(connection: Connection) -> Sequence[Finding]:
-        found = check(connection)
+    def check_and_be_overtaken(connection: Connection, name: str) -> Sequence[Finding]:
+        found = check(connection, name)
         monkeypatch.setattr(runtime.kms, "check_connection", check)
         verify("acme", actor="other", kms_key_arn=setup.key, mode=AccessMode.KEY_POLICY)
         return found

@@ -287,7 +287,7 @@ class RotationMachine(RuleBasedStateMachine):
         try:
             self.world.another_process().rotations.run(id_)
         except (ByokError, Killed) as error:
-            # Other processes leave a KMS alone that just failed; tests/property/test_lease_machine.py is
+            # Other processes leave a KMS alone that just failed; tests/property/test_lease_schedules.py is
             # about that.
             self.world.cache.failing.clear()
             self.world.cache.claims.clear()
