@@ -34,6 +34,11 @@ class PrometheusMetrics:
             ["finding"],
             registry=self._registry,
         )
+        self._alarms = Counter(
+            "byok_integrity_alarms",
+            "Versions whose record and KMS key don't belong together: page somebody.",
+            registry=self._registry,
+        )
         self._leases = Counter(
             "byok_leases",
             "Leases that this process took, by where they came from (cache, kms).",
@@ -68,6 +73,10 @@ class PrometheusMetrics:
     def sweeper_found(self, finding: str, count: int) -> None:
         """See the port."""
         self._findings.labels(finding).inc(count)
+
+    def integrity_alarm(self) -> None:
+        """See the port."""
+        self._alarms.inc()
 
     def lease_taken(self, source: str) -> None:
         """See the port."""

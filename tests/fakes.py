@@ -20,6 +20,7 @@ from byok.errors import ByokError, CacheUnavailable, KmsAccessRevoked, KmsIntegr
 from byok.ports import (
     CacheAnswer,
     Failing,
+    Failure,
     KmsKeyDescription,
     LeaseId,
     Notice,
@@ -196,7 +197,7 @@ class MemoryLeaseCache:
         # Each with the ticks at which it is gone: the server has a clock of its own.
         self.entries: dict[LeaseId, tuple[SealedLease, float]] = {}
         self.claims: dict[LeaseId, float] = {}
-        self.failing: dict[LeaseId, tuple[bool, float]] = {}
+        self.failing: dict[LeaseId, tuple[Failure, float]] = {}
         self.is_down = False
         self._lock = threading.Lock()
 
@@ -207,9 +208,9 @@ class MemoryLeaseCache:
             lease, gone_at = self.entries.get(lease_id, (None, 0.0))
             if lease is not None and gone_at > now and lease.decrypted_at > newer_than:
                 return CacheAnswer(lease, timedelta(seconds=gone_at - now))
-            refused, until = self.failing.get(lease_id, (False, 0.0))
+            failure, until = self.failing.get(lease_id, (Failure.OUTAGE, 0.0))
             if until > now:
-                return CacheAnswer(failing=Failing(timedelta(seconds=until - now), refused))
+                return CacheAnswer(failing=Failing(timedelta(seconds=until - now), failure))
             if self.claims.get(lease_id, 0.0) > now:
                 return CacheAnswer()
             self.claims[lease_id] = now + claim_for.total_seconds()
@@ -222,10 +223,10 @@ class MemoryLeaseCache:
             self.claims.pop(lease_id, None)
             self.failing.pop(lease_id, None)
 
-    def fail(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure) -> None:
         self.ping()
         with self._lock:
-            self.failing[lease_id] = refused, self._clock.ticks() + pause.total_seconds()
+            self.failing[lease_id] = failure, self._clock.ticks() + pause.total_seconds()
             self.claims.pop(lease_id, None)
 
     def purge(self, tenant_id: UUID) -> int:
@@ -313,6 +314,9 @@ class CountingMetrics:
 
     def sweeper_found(self, finding: str, count: int) -> None:
         self.counts["found", finding] += count
+
+    def integrity_alarm(self) -> None:
+        self.counts["integrity-alarm"] += 1
 
     def lease_taken(self, source: str) -> None:
         self.counts["lease", source] += 1

@@ -161,7 +161,7 @@ MUTANTS = (
     Mutant(
         "single flight: the mark of a failure",
         "byok/services/filling.py",
-        "            self._tell_failure(lease_id, pause, refused=isinstance(error, KmsAccessRevoked))\n",
+        "            self._tell_failure(filed_under, pause, Failure.OUTAGE)\n",
         "",
         f"{_IN}/test_leases.py::test_after_a_failure_nobody_asks_for_a_moment",
     ),

@@ -4,7 +4,7 @@ Four kinds of entries, all with a TTL::
 
     byok:lease:{tenant}:GENERATION:KEY:VERSION    time of the KMS Decrypt | master key id | IV | sealed secret
     byok:asking:{tenant}:GENERATION:KEY:VERSION   a process asks KMS for it just now
-    byok:failing:{tenant}:GENERATION:KEY:VERSION  how the last one that asked failed: ``outage``, ``refused``
+    byok:failing:{tenant}:GENERATION:KEY:VERSION  how the last one that asked failed (`Failure`)
     byok:leases:{tenant}                          set of the tenant's lease entries, for the purge
 
 The braces keep a tenant's entries in one slot of a Redis cluster.
@@ -22,7 +22,7 @@ from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.model import SealedBox
 from byok.crypto.hazmat import GCM_IV_BYTES
 from byok.errors import CacheUnavailable
-from byok.ports import CacheAnswer, Failing, LeaseId, SealedLease
+from byok.ports import CacheAnswer, Failing, Failure, LeaseId, SealedLease
 
 _HEADER = struct.Struct(">QB")  # microseconds since the epoch, length of the master key id
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -62,7 +62,7 @@ class RedisLeaseCache:
         if kind == b"yours":
             return CacheAnswer(is_ours=True)
         if kind == b"failing":
-            return CacheAnswer(failing=Failing(timedelta(milliseconds=told[1]), told[0] == b"refused"))
+            return CacheAnswer(failing=_failing(told[0], timedelta(milliseconds=told[1])))
         if kind == b"lease":
             lease = _decode(told[0])
             # What is none of ours is written over.
@@ -78,9 +78,9 @@ class RedisLeaseCache:
             pipeline.expire(members, MAX_LEASE_TTL)
             pipeline.execute()
 
-    def fail(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure) -> None:
         with self._unless_resting(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(_key("failing", lease_id), "refused" if refused else "outage", px=pause)
+            pipeline.set(_key("failing", lease_id), failure.value, px=pause)
             pipeline.delete(_key("asking", lease_id))
             pipeline.execute()
 
@@ -117,6 +117,14 @@ def _key(kind: str, lease_id: LeaseId) -> str:
 
 def _members_key(tenant_id: UUID) -> str:
     return f"byok:leases:{{{tenant_id}}}"
+
+
+def _failing(raw: bytes, pause: timedelta) -> Failing:
+    """The mark; what is none of ours counts as an outage, and lapses."""
+    try:
+        return Failing(pause, Failure(raw.decode()))
+    except ValueError:
+        return Failing(pause, Failure.OUTAGE)
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
@@ -53,12 +54,20 @@ class SealedLease:
     decrypted_at: datetime
 
 
+class Failure(StrEnum):
+    """How a process that asked KMS for a lease came away without."""
+
+    OUTAGE = "outage"  # KMS could not be reached
+    REFUSED = "refused"  # or the version may not be used: whoever comes next looks for itself
+    BROKEN = "broken"  # record and KMS key don't belong together: the version is in quarantine
+
+
 @dataclass(frozen=True, slots=True)
 class Failing:
     """That the process which asked KMS last came away without: nobody is to ask again for ``pause``."""
 
     pause: timedelta
-    refused: bool
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,7 @@ class LeaseCache(Protocol):
     def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
         """Keep a lease for ``ttl`` at most, and end the claim."""
 
-    def fail(self, lease_id: LeaseId, pause: timedelta, *, refused: bool) -> None:
+    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure) -> None:
         """End the claim without a lease, and have everybody leave KMS alone for ``pause``."""
 
     def purge(self, tenant_id: UUID) -> int:
@@ -134,6 +143,9 @@ class Metrics(Protocol):
 
     def sweeper_found(self, finding: str, count: int) -> None:
         """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``."""
+
+    def integrity_alarm(self) -> None:
+        """A version's record and the customer's KMS don't belong together: somebody must be paged."""
 
     def lease_taken(self, source: str) -> None:
         """This process got a lease from ``cache`` or ``kms``."""

@@ -19,12 +19,13 @@ from byok.errors import (
     IntegrityError,
     KmsAccessRevoked,
     KmsBackingOff,
+    KmsIntegrityError,
     KmsUnavailable,
     UnknownMasterKey,
     UnknownVersion,
 )
 from byok.logs import get_logger
-from byok.ports import CacheAnswer, Clock, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
+from byok.ports import CacheAnswer, Clock, Failure, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
 from byok.services.held import Lease, View, lease_id
 from byok.services.records import Records
 from byok.services.suspension import Suspensions, require_active
@@ -41,6 +42,8 @@ _CLAIM = timedelta(seconds=3)
 _WAIT_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 0.1
 _FAILURE_PAUSE = timedelta(seconds=1)  # up to twice that, so that processes don't come back together
+# A version whose record KMS can't make sense of won't mend by itself, and each try pages somebody.
+_QUARANTINE = timedelta(minutes=1)
 # Between two KMS calls of a process that no cache shares with others: 20 a second at most.
 _UNSHARED_GAP_SECONDS = 0.05
 # A lease is renewed in the background in the last fifth to tenth of its life.
@@ -152,8 +155,13 @@ class LeaseSource:
     def _heed_failure(self, answer: CacheAnswer) -> None:
         if answer.failing is None:
             return
-        if answer.failing.refused:
+        if answer.failing.failure is Failure.REFUSED:
             raise TenantChanged
+        if answer.failing.failure is Failure.BROKEN:
+            raise KmsIntegrityError(
+                "this version is in quarantine: its record and the customer's KMS don't belong together",
+                remedy="find out what changed in the KMS key or the record",
+            )
         raise KmsBackingOff(
             "another process could not reach this tenant's KMS just now",
             retry_after_seconds=answer.failing.pause.total_seconds(),
@@ -166,16 +174,30 @@ class LeaseSource:
         pause = _FAILURE_PAUSE * (1 + self._random.fraction())
         try:
             return self._from_kms(view, number)
-        except (KmsUnavailable, KmsAccessRevoked) as error:
-            self._tell_failure(filed_under, pause, refused=isinstance(error, KmsAccessRevoked))
+        except KmsUnavailable:
+            self._tell_failure(filed_under, pause, Failure.OUTAGE)
+            raise
+        except KmsAccessRevoked:
+            self._tell_failure(filed_under, pause, Failure.REFUSED)
+            raise
+        except IntegrityError as alarm:
+            self._metrics.integrity_alarm()
+            log.error(
+                "version_in_quarantine",
+                tenant=view.tenant.name,
+                key=view.key.name,
+                version=number,
+                why=alarm.message,
+            )
+            self._tell_failure(filed_under, _QUARANTINE, Failure.BROKEN)
             raise
         except (ByokError, TenantChanged):
-            self._tell_failure(filed_under, timedelta(milliseconds=1), refused=True)
+            self._tell_failure(filed_under, timedelta(milliseconds=1), Failure.REFUSED)
             raise
 
-    def _tell_failure(self, filed_under: LeaseId, pause: timedelta, *, refused: bool) -> None:
+    def _tell_failure(self, filed_under: LeaseId, pause: timedelta, failure: Failure) -> None:
         try:
-            self._cache.fail(filed_under, pause, refused=refused)
+            self._cache.fail(filed_under, pause, failure)
         except CacheUnavailable:
             log.warning("failure_not_told")  # the claim lapses
 

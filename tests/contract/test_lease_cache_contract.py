@@ -11,7 +11,7 @@ from byok.cache.redis import RedisLeaseCache
 from byok.core.model import SealedBox
 from byok.embedded.stack import Stack
 from byok.errors import CacheUnavailable
-from byok.ports import CacheAnswer, LeaseCache, LeaseId, SealedLease
+from byok.ports import CacheAnswer, Failure, LeaseCache, LeaseId, SealedLease
 from tests.fakes import FakeClock, MemoryLeaseCache
 
 LEASE = SealedLease(SealedBox("mk-1", b"i" * 12, b"sealed" * 8), datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
@@ -92,15 +92,17 @@ def test_of_those_who_want_a_newer_lease_one_gets_the_claim(cache_and_wait: tupl
     assert take(cache, one).lease == LEASE, "who is content with the old one gets it meanwhile"
 
 
-@pytest.mark.parametrize("refused", [True, False])
-def test_a_failure_is_told_to_all_for_a_while(cache_and_wait: tuple[LeaseCache, Wait], refused: bool) -> None:
+@pytest.mark.parametrize("failure", Failure)
+def test_a_failure_is_told_to_all_for_a_while(
+    cache_and_wait: tuple[LeaseCache, Wait], failure: Failure
+) -> None:
     cache, wait = cache_and_wait
     one = lease_id()
     assert take(cache, one).is_ours
-    cache.fail(one, timedelta(milliseconds=200), refused=refused)
+    cache.fail(one, timedelta(milliseconds=200), failure)
     failing = take(cache, one).failing
     assert failing is not None
-    assert failing.refused is refused
+    assert failing.failure is failure
     assert timedelta(0) < failing.pause <= timedelta(milliseconds=200)
     wait(0.3)
     assert take(cache, one).is_ours
@@ -155,7 +157,7 @@ def test_an_entry_that_is_not_ours_is_a_miss(stack: Stack) -> None:
         raw.set(key, junk)
         found = take(cache, one)
         assert found.is_ours or (found.lease is not None and found.lease.box.body != LEASE.box.body)
-        cache.fail(one, timedelta(milliseconds=1), refused=False)
+        cache.fail(one, timedelta(milliseconds=1), Failure.OUTAGE)
         time.sleep(0.01)
     raw.close()
     cache.close()

@@ -12,6 +12,7 @@ from byok.errors import (
     EmptyContext,
     KmsAccessRevoked,
     KmsBackingOff,
+    KmsIntegrityError,
     KmsUnavailable,
     NotReady,
     OutOfBounds,
@@ -203,6 +204,22 @@ def test_after_a_refusal_the_others_look_instead_of_asking(world: World, token: 
     with pytest.raises(TenantNotActive):
         cipher(other).decrypt(token, context=CONTEXT)  # its view still says active
     assert world.kms.count("Decrypt") == asked
+
+
+def test_a_version_that_kms_makes_no_sense_of_is_in_quarantine_for_all(world: World, token: bytes) -> None:
+    world.cache.entries.clear()
+    world.kms.fail_next(KmsIntegrityError("Decrypt: InvalidCiphertextException"), times=1)
+    with pytest.raises(KmsIntegrityError):
+        cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    asked = world.kms.count("Decrypt")
+    for _ in range(5):
+        with pytest.raises(KmsIntegrityError, match="quarantine"):
+            cipher(world.another_process()).decrypt(token, context=CONTEXT)
+    assert world.kms.count("Decrypt") == asked
+    assert world.metrics.counts["integrity-alarm"] == 1
+    assert world.tenant().state is TenantState.ACTIVE, "an alarm is no revocation"
+    world.clock.advance(seconds=61)
+    assert cipher(world.another_process()).decrypt(token, context=CONTEXT) == b"ada@example.com"
 
 
 def test_who_died_while_asking_holds_the_others_up_for_seconds(world: World, token: bytes) -> None:
