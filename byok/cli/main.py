@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from byok import __version__
-from byok.cli import demo, fields, keys, operations, reports, rotations, stops, tenants, up
+from byok.cli import demo, fields, keys, operations, reports, rotations, tenants, up
 from byok.cli.output import print_error
 from byok.errors import ByokError
 from byok.logs import configure_logging
@@ -22,11 +22,6 @@ app = typer.Typer(
     epilog="Begin with [bold]byok demo[/], then [bold]byok up[/].",
 )
 app.add_typer(tenants.app, name="tenant")
-tenants.app.command(epilog="Example: [bold]byok tenant suspend acme --reason 'customer called'[/]")(
-    stops.suspend
-)
-tenants.app.command(epilog="Example: [bold]byok tenant resume acme[/]")(stops.resume)
-tenants.app.command(epilog="Example: [bold]byok tenant drill acme --report drill.json[/]")(stops.drill)
 app.add_typer(keys.app, name="key")
 app.add_typer(rotations.app, name="rotation")
 app.add_typer(reports.app, name="report")

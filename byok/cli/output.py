@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from byok.core.findings import Finding, Verdict
-from byok.core.model import Check
+from byok.core.model import Check, Tenant
 from byok.errors import ByokError, InvalidInput
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
+TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _DURATION = re.compile(r"([0-9]+)([smhd]?)")
@@ -142,6 +143,30 @@ def findings_table(title: str, findings: Iterable[Finding]) -> Table:
 def checks_json(checks: Iterable[Check]) -> list[dict[str, object]]:
     """The report of a gate for machines."""
     return [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
+
+
+def tenant_json(tenant: Tenant) -> dict[str, Any]:
+    """A tenant for machines."""
+    connection, stopped = tenant.connection, tenant.suspension
+    return {
+        "tenant": tenant.name,
+        "id": tenant.id,
+        "state": tenant.state,
+        "external_id": tenant.external_id,
+        "kms_key_arn": connection and str(connection.kms_key_arn),
+        "role_arn": connection and connection.role_arn and str(connection.role_arn),
+        "created_at": tenant.created_at,
+        "verified_at": tenant.verified_at,
+        "outage_wait_seconds": tenant.outage_wait,
+        "suspension": stopped
+        and {
+            "kind": stopped.kind,
+            "reason": stopped.reason,
+            "since": stopped.since,
+            "aws_code": stopped.aws_code,
+            "request_id": stopped.request_id,
+        },
+    }
 
 
 def print_error(error: ByokError) -> None:

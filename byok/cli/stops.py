@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from byok.cli.output import (
     AsJson,
+    TenantName,
     actor,
     console,
     error_console,
@@ -29,7 +30,6 @@ from byok.errors import ValidationFailed
 if TYPE_CHECKING:
     from byok.services.kill_switch import Drill
 
-Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Patience = Annotated[
     str, typer.Option("--wait", metavar="DURATION", help="How long to wait for processes to answer.")
 ]
@@ -37,7 +37,7 @@ _COLUMNS = (TextColumn("processes that stopped"), BarColumn(), MofNCompleteColum
 
 
 def suspend(
-    tenant: Name,
+    tenant: TenantName,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; errors and the audit log show it.")
     ] = "locked by the vendor",
@@ -56,7 +56,7 @@ def suspend(
     console.print(show_stop(report), soft_wrap=True)
 
 
-def resume(tenant: Name, as_json: AsJson = False) -> None:
+def resume(tenant: TenantName, as_json: AsJson = False) -> None:
     """Let a suspended tenant go on, once its access is proven: new session, Decrypt, fingerprint."""
     with open_services() as services, console.status("asking AWS …"):
         found = services.kill_switch.resume(tenant, actor=actor())
@@ -67,7 +67,7 @@ def resume(tenant: Name, as_json: AsJson = False) -> None:
 
 
 def drill(
-    tenant: Name,
+    tenant: TenantName,
     report_file: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE", help="Where to write the signed report.", dir_okay=False),

@@ -1,205 +1,57 @@
 """``byok tenant``: register, provision, verify, follow, list, show."""
 
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from byok.cli import connections, stops
 from byok.cli.keys import key_json, keys_table
 from byok.cli.output import (
     AsJson,
+    TenantName,
     actor,
     console,
-    error_console,
-    findings_table,
     parse_duration,
     print_json,
     show_duration,
     show_state,
     show_time,
     table,
+    tenant_json,
 )
-from byok.cli.services import open_runtime, open_services
+from byok.cli.services import open_services
 from byok.cli.stops import bound_json, show_bound, show_stop, stop_json
-from byok.core.findings import Finding
-from byok.core.model import KmsKeyArn, RoleArn, Tenant, TenantState
-from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, render
-from byok.errors import ConfigurationError, ValidationFailed
+from byok.core.model import Tenant
 
-if TYPE_CHECKING:
-    from byok.services.onboarding import Verification
-
-app = typer.Typer(help="Customers: register, provision, verify.", no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
-KmsKeyOption = Annotated[
-    str | None,
-    typer.Option("--kms-key-arn", metavar="ARN", help="The customer's KMS key (a key ARN, no alias)."),
-]
-RoleOption = Annotated[
-    str | None,
-    typer.Option("--role-arn", metavar="ARN", help="The customer's role; leave out in key-policy mode."),
-]
-
-# IAM's changes are usually seen within seconds, at times only after minutes.
-_PAUSES_SECONDS = (5.0, 10.0, 20.0, 40.0, 80.0, *([160.0] * 20))
-_WAIT_COLUMNS = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+app = typer.Typer(help="Customers: register, provision, verify, stop.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: [bold]byok tenant add acme[/]")
-def add(tenant: Name, as_json: AsJson = False) -> None:
+def add(tenant: TenantName, as_json: AsJson = False) -> None:
     """Register a customer and make its external id."""
     with open_services() as services:
         added = services.onboarding.add_tenant(tenant, actor=actor())
     if as_json:
-        print_json(_as_json(added))
+        print_json(tenant_json(added))
         return
     console.print(f"tenant [bold]{added.name}[/] is registered; its external id is {added.external_id}")
     console.print(f"next: byok tenant policy {added.name} --format cloudformation", style="dim")
 
 
-@app.command(epilog="Example: [bold]byok tenant policy acme --format terraform > byok.tf[/]")
-def policy(
-    tenant: Name,
-    kms_key_arn: Annotated[
-        str | None,
-        typer.Option("--kms-key-arn", metavar="ARN", help="The customer's KMS key; left out: a parameter."),
-    ] = None,
-    form: Annotated[PolicyFormat, typer.Option("--format", help="What the customer likes best.")] = (
-        PolicyFormat.JSON
-    ),
-    mode: Annotated[
-        AccessMode, typer.Option("--mode", help="A role (better), or statements in the key's own policy.")
-    ] = AccessMode.ROLE,
-    as_json: AsJson = False,
-) -> None:
-    """Print what the customer's security team provisions: a role, or key policy statements."""
-    with open_runtime() as runtime:
-        vendor_role_arn = runtime.settings.vendor_role_arn
-        found, _ = runtime.services.registry.show_tenant(tenant)
-    if vendor_role_arn is None:
-        raise ConfigurationError(
-            "BYOK_VENDOR_ROLE_ARN: is not set",
-            remedy="set it to the IAM role that the workers run under: the customer's policy names it",
-        )
-    what = Provisioning(
-        found.name,
-        found.id,
-        found.external_id,
-        RoleArn.parse(vendor_role_arn),
-        None if kms_key_arn is None else KmsKeyArn.parse(kms_key_arn),
-    )
-    # print, not Rich: what goes into a file or a pipe must not be wrapped.
-    print(render(what, PolicyFormat.JSON if as_json else form, mode), end="")  # noqa: T201  # standard output is the point
-
-
-@app.command(
+app.command(epilog="Example: [bold]byok tenant policy acme --format terraform > byok.tf[/]")(
+    connections.policy
+)
+app.command(
     epilog="Example: [bold]byok tenant verify acme --kms-key-arn arn:aws:kms:…:key/… "
     "--role-arn arn:aws:iam::…:role/byok-acme[/]"
-)
-def verify(
-    tenant: Name,
-    kms_key_arn: KmsKeyOption = None,
-    role_arn: RoleOption = None,
-    mode: Annotated[
-        AccessMode | None,
-        typer.Option("--mode", help="A role, or the key's own policy; left out: as the ARNs and before."),
-    ] = None,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="Another tenant may have the same KMS key or role.")
-    ] = False,
-    wait: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long IAM may take to know what was provisioned.")
-    ] = "2m",
-    as_json: AsJson = False,
-) -> None:
-    """Check a customer's KMS key and role; a pending tenant that passes becomes active.
-
-    What must work is tried, and what must be refused. Changes of IAM take seconds to minutes: refusals of
-    a tenant that is not active yet are asked again, for --wait. Until it is active each ARN can be corrected
-    alone; the other stays. --mode key-policy gives up a role that was said before.
-    """
-    with open_services() as services:
-
-        def check() -> "Verification":
-            return services.onboarding.verify_tenant(
-                tenant,
-                actor=actor(),
-                kms_key_arn=kms_key_arn,
-                role_arn=role_arn,
-                mode=mode,
-                shared=shared,
-            )
-
-        verification = _ask_until(check, parse_duration(wait).total_seconds())
-    if as_json:
-        print_json(_as_json(verification.tenant) | {"checks": _findings_json(verification.findings)})
-    else:
-        console.print(findings_table(f"connection of {tenant}", verification.findings))
-        _explain(verification.findings)
-        console.print(f"tenant [bold]{tenant}[/] is {show_state(verification.tenant.state)}")
-    if not verification.passed:
-        causes = ", ".join(f"{finding.check} ({finding.cause})" for finding in verification.failed)
-        raise ValidationFailed(
-            f"the connection of tenant {tenant!r} did not pass: {causes}",
-            remedy=verification.failed[0].remedy,
-        )
-
-
-def _ask_until(check: "Callable[[], Verification]", patience_seconds: float) -> "Verification":
-    """Check again while what fails can be a change of IAM that is on its way."""
-    with console.status("asking AWS …"):
-        verification = check()
-    if not _may_wait(verification) or patience_seconds <= 0:
-        return verification
-    left_seconds = patience_seconds
-    with Progress(*_WAIT_COLUMNS, console=error_console, transient=True) as progress:
-        bar = progress.add_task("", total=patience_seconds)
-        for pause_seconds in _PAUSES_SECONDS:
-            first = verification.failed[0]
-            progress.update(bar, description=f"{first.check}: {first.seen}; IAM may need time")
-            pause_seconds = min(pause_seconds, left_seconds)
-            left_seconds -= pause_seconds
-            while pause_seconds > 0:
-                time.sleep(min(0.2, pause_seconds))
-                progress.advance(bar, min(0.2, pause_seconds))
-                pause_seconds -= 0.2
-            verification = check()
-            if not _may_wait(verification) or left_seconds <= 0:
-                break
-    return verification
-
-
-def _may_wait(verification: "Verification") -> bool:
-    return verification.tenant.state is TenantState.PENDING and verification.may_pass_later
-
-
-def _explain(findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        if finding.cause is not None:
-            console.print(f"[bold]{finding.check}[/]: {finding.cause}", soft_wrap=True)
-            console.print(f"  cause   {finding.explanation}", markup=False, soft_wrap=True)
-            console.print(f"  remedy  {finding.remedy}", markup=False, soft_wrap=True)
-
-
-def _findings_json(findings: Sequence[Finding]) -> list[dict[str, object]]:
-    return [
-        {
-            "name": finding.check,
-            "verdict": finding.verdict,
-            "seen": finding.seen,
-            "cause": finding.cause,
-            "explanation": finding.explanation or None,
-            "remedy": finding.remedy or None,
-        }
-        for finding in findings
-    ]
+)(connections.verify)
+app.command(epilog="Example: [bold]byok tenant suspend acme --reason 'customer called'[/]")(stops.suspend)
+app.command(epilog="Example: [bold]byok tenant resume acme[/]")(stops.resume)
+app.command(epilog="Example: [bold]byok tenant drill acme --report drill.json[/]")(stops.drill)
 
 
 @app.command(epilog="Example: [bold]byok tenant sync acme[/]")
-def sync(tenant: Name, as_json: AsJson = False) -> None:
+def sync(tenant: TenantName, as_json: AsJson = False) -> None:
     """Read now what the customer's KMS key says of rotation, and follow it."""
     with open_services() as services, console.status("asking AWS …"):
         synced = services.follower.sync(tenant, actor=actor())
@@ -233,7 +85,7 @@ def sync(tenant: Name, as_json: AsJson = False) -> None:
 
 @app.command("set", epilog="Example: [bold]byok tenant set acme --outage-wait 30s[/]")
 def set_(
-    tenant: Name,
+    tenant: TenantName,
     outage_wait: Annotated[
         str,
         typer.Option(
@@ -248,7 +100,7 @@ def set_(
     with open_services() as services:
         changed = services.registry.set_outage_wait(tenant, parse_duration(outage_wait), actor=actor())
     if as_json:
-        print_json(_as_json(changed))
+        print_json(tenant_json(changed))
         return
     console.print(
         f"calls of tenant [bold]{tenant}[/] wait up to {show_duration(changed.outage_wait)} in an outage"
@@ -261,7 +113,7 @@ def list_(as_json: AsJson = False) -> None:
     with open_services() as services:
         tenants = services.registry.list_tenants()
     if as_json:
-        print_json([_as_json(tenant) for tenant in tenants])
+        print_json([tenant_json(tenant) for tenant in tenants])
         return
     rows = [
         (tenant.name, show_state(tenant.state), _kms_key(tenant), show_time(tenant.verified_at))
@@ -271,7 +123,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(tenant: Name, as_json: AsJson = False) -> None:
+def show(tenant: TenantName, as_json: AsJson = False) -> None:
     """Show one tenant, why it is stopped if it is, and its keys."""
     with open_services() as services:
         found, keys = services.registry.show_tenant(tenant)
@@ -283,7 +135,7 @@ def show(tenant: Name, as_json: AsJson = False) -> None:
             "stops": [stop_json(report) for report in stops],
             "revocation_bound": bound and bound_json(bound),
         }
-        print_json(_as_json(found) | told)
+        print_json(tenant_json(found) | told)
         return
     console.print(f"tenant [bold]{found.name}[/] is {show_state(found.state)}")
     if found.suspension is not None:
@@ -313,26 +165,3 @@ def show(tenant: Name, as_json: AsJson = False) -> None:
 
 def _kms_key(tenant: Tenant) -> str:
     return "–" if tenant.connection is None else str(tenant.connection.kms_key_arn)
-
-
-def _as_json(tenant: Tenant) -> dict[str, Any]:
-    connection, stopped = tenant.connection, tenant.suspension
-    return {
-        "tenant": tenant.name,
-        "id": tenant.id,
-        "state": tenant.state,
-        "external_id": tenant.external_id,
-        "kms_key_arn": connection and str(connection.kms_key_arn),
-        "role_arn": connection and connection.role_arn and str(connection.role_arn),
-        "created_at": tenant.created_at,
-        "verified_at": tenant.verified_at,
-        "outage_wait_seconds": tenant.outage_wait,
-        "suspension": stopped
-        and {
-            "kind": stopped.kind,
-            "reason": stopped.reason,
-            "since": stopped.since,
-            "aws_code": stopped.aws_code,
-            "request_id": stopped.request_id,
-        },
-    }
