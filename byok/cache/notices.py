@@ -40,7 +40,11 @@ class RedisNoticeBoard:
                     raise CacheUnavailable("the Redis cache does not let us listen to notices")
                 yield RedisSubscription(pubsub)
             finally:
+                connection = pubsub.connection
                 pubsub.close()
+                # It would go back to a pool that may be closed by now, and stay open.
+                if connection is not None:
+                    connection.disconnect()
 
     def close(self) -> None:
         """Close the connections."""
