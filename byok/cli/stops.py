@@ -160,6 +160,7 @@ def bound_json(bound: RevocationBound) -> dict[str, float]:
         "pushed_seconds": bound.pushed.total_seconds(),
         "polled_seconds": bound.polled.total_seconds(),
         "unprobed_seconds": bound.unprobed.total_seconds(),
+        "told_seconds": bound.told.total_seconds(),
     }
 
 
@@ -193,7 +194,7 @@ def _drill_table(drill: "Drill") -> Any:  # noqa: ANN401  # Rich's Table, which 
 def _why_failed(drill: "Drill") -> str:
     if drill.report.silent:
         return f"not answered: {', '.join(drill.report.silent)}"
-    return f"{_milliseconds(drill.report.latency)} ms are more than {show_duration(drill.bound.polled)}"
+    return f"{_milliseconds(drill.report.latency)} ms are more than {show_duration(drill.bound.told)}"
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -91,12 +91,14 @@ class RevocationBound:
     """The longest time from the moment when AWS refuses until no process serves plaintext.
 
     ``pushed``: with push; ``polled``: where push is lost or Redis is down; ``unprobed``: no probe runs
-    at all, so that only the deadline of the leases counts.
+    at all, so that only the deadline of the leases counts. ``told`` is the part from a stop that is known
+    to the last process, push or no push.
     """
 
     pushed: timedelta
     polled: timedelta
     unprobed: timedelta
+    told: timedelta
 
 
 def probe_period(longest: timedelta, lease_ttls: Iterable[timedelta]) -> timedelta:
@@ -119,9 +121,7 @@ def revocation_bound(ttl: timedelta, period: timedelta, recheck: timedelta) -> R
 
     A lease never outlives its TTL, so that the TTL bounds all.
     """
-    seen = period + PROBE_ALLOWANCE
+    seen, told = period + PROBE_ALLOWANCE, recheck + LOOK_ALLOWANCE
     return RevocationBound(
-        pushed=min(ttl, seen + PUSH_ALLOWANCE),
-        polled=min(ttl, seen + recheck + LOOK_ALLOWANCE),
-        unprobed=ttl,
+        pushed=min(ttl, seen + PUSH_ALLOWANCE), polled=min(ttl, seen + told), unprobed=ttl, told=told
     )

@@ -68,6 +68,9 @@ class Tenants(Protocol):
     def probe_by(self, tenant_id: UUID, at: datetime) -> None:
         """See that a tenant is probed no later than then."""
 
+    def replace_suspension(self, tenant: Tenant, suspension: Suspension) -> Tenant:
+        """Suspended for another reason, in its next generation. Raises LostRace."""
+
     def transition(
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
     ) -> Tenant:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from byok.core.model import Suspension, SuspensionKind, Tenant, TenantState
 from byok.core.stops import TAKEN_FOR_DEAD, RevocationBound, StopReport, probe_period, revocation_bound
-from byok.errors import IllegalTransition, LostRace, NotReady
+from byok.errors import IllegalTransition, KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
 from byok.services.suspension import Suspensions, require_active
@@ -26,8 +26,8 @@ class Drill:
 
     @property
     def passed(self) -> bool:
-        """Whether every process answered, and within the time that a stop may take."""
-        return not self.report.silent and self.report.latency <= self.bound.polled
+        """Whether every process answered, and within the time that telling them may take."""
+        return not self.report.silent and self.report.latency <= self.bound.told
 
 
 class KillSwitch:
@@ -55,18 +55,22 @@ class KillSwitch:
     ) -> tuple[Tenant, StopReport]:
         """Stop an active tenant now; return it with the report as it stands.
 
+        One that AWS's refusal, or a drill, has stopped already is locked: no probe lets it go on.
+
         Raises:
-            UnknownTenant, TenantNotActive, LostRace.
+            UnknownTenant, TenantNotActive: pending, offboarded, or locked before; LostRace.
         """
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
-        require_active(tenant)
         suspension = Suspension(reason, self._clock.now(), kind)
-        stop = self._suspensions.suspend(tenant, suspension, actor)
-        if stop is None:
-            raise LostRace(f"tenant {tenant_name!r} was stopped by somebody else at this moment")
+        if kind is SuspensionKind.LOCKED and _may_be_locked(tenant):
+            self._suspensions.replace(tenant, suspension, actor)
+        else:
+            require_active(tenant)
+            if self._suspensions.suspend(tenant, suspension, actor) is None:
+                raise LostRace(f"tenant {tenant_name!r} was stopped by somebody else at this moment")
         with self._store.transaction() as tx:
-            return tx.tenants.get(tenant_name), tx.stops.report(stop.id)
+            return tx.tenants.get(tenant_name), tx.stops.list_latest(tenant.id, limit=1)[0]
 
     def resume(self, tenant_name: str, *, actor: str) -> Tenant:
         """Let a suspended tenant go on, after a new session, a Decrypt of each active version and a match
@@ -103,7 +107,8 @@ class KillSwitch:
         after a minute.
 
         Raises:
-            UnknownTenant, TenantNotActive, NotReady, LostRace; and what `resume` raises.
+            UnknownTenant, TenantNotActive, NotReady, LostRace; KmsAccessRevoked, KmsUnavailable and
+            IntegrityError: it does not go on.
         """
         with self._store.transaction() as tx:
             alive = [member for member, seen_at in tx.members.list() if seen_at >= self._alive_since()]
@@ -114,8 +119,23 @@ class KillSwitch:
             seen(report)
             report = self.wait_for(report, patience, seen)
         finally:
-            self.resume(tenant_name, actor=actor)
+            self._end_drill(tenant, actor)
         return Drill(tenant, actor, report, self.bound(tenant), self._clock.now())
+
+    def _end_drill(self, drilled: Tenant, actor: str) -> None:
+        """Let go on what this drill stopped, unless somebody or AWS has stopped it for good meanwhile."""
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get_by_id(drilled.id)
+        if tenant.generation != drilled.generation:
+            return
+        try:
+            self._access.prove_all(tenant)
+            self._suspensions.resume(tenant, actor)
+        except KmsAccessRevoked as refusal:
+            self._suspensions.revoked(tenant, refusal, actor)
+            raise
+        except LostRace:
+            return
 
     def bound(self, tenant: Tenant) -> RevocationBound:
         """How long a revocation may take to stop every process, by the tenant's longest lease.
@@ -136,3 +156,7 @@ class KillSwitch:
         """A tenant's latest stops, newest first."""
         with self._store.transaction() as tx:
             return list(tx.stops.list_latest(tenant.id, limit))
+
+
+def _may_be_locked(tenant: Tenant) -> bool:
+    return tenant.suspension is not None and tenant.suspension.kind is not SuspensionKind.LOCKED

@@ -1,5 +1,6 @@
 """Stopping a tenant, and letting it go on: the database first, then every process and every cache."""
 
+import contextlib
 from datetime import datetime, timedelta
 
 from byok.core.bounds import MAX_LEASE_TTL
@@ -56,7 +57,10 @@ class Suspensions:
         self._random = random
 
     def revoked(self, tenant: Tenant, refusal: KmsAccessRevoked, actor: str) -> None:
-        """Suspend a tenant whose KMS refused us, with the refusal as evidence."""
+        """Suspend a tenant whose KMS refused us, with the refusal as evidence.
+
+        One that is merely in a drill stays stopped for that; what a person locked stays locked.
+        """
         suspension = Suspension(
             reason=refusal.reason,
             since=self._clock.now(),
@@ -64,7 +68,28 @@ class Suspensions:
             aws_code=refusal.aws_code,
             request_id=refusal.request_id,
         )
-        self.suspend(tenant, suspension, actor)
+        if self.suspend(tenant, suspension, actor) is not None:
+            return
+        with self._store.transaction() as tx:
+            current = tx.tenants.get_by_id(tenant.id)
+        if current.suspension is not None and current.suspension.kind is SuspensionKind.DRILL:
+            with contextlib.suppress(LostRace):
+                self.replace(current, suspension, actor)
+
+    def replace(self, tenant: Tenant, suspension: Suspension, actor: str) -> Tenant:
+        """Give a suspended tenant another reason for being so.
+
+        Raises:
+            LostRace: it is not suspended as ``tenant`` says any more.
+        """
+        with self._store.transaction() as tx:
+            replaced = tx.tenants.replace_suspension(tenant, suspension)
+            tx.audit.append(
+                tenant.id, suspension.since, actor, "tenant.suspension-replaced",
+                kind=suspension.kind.value, reason=suspension.reason, aws_code=suspension.aws_code,
+                request_id=suspension.request_id,
+            )  # fmt: skip
+        return replaced
 
     def suspend(self, tenant: Tenant, suspension: Suspension, actor: str) -> Stop | None:
         """Commit the suspension, tell every process, purge the cache; None if the tenant was not active.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -115,32 +116,50 @@ class TenantTable:
     def _update(self, tenant_id: UUID, **values: object) -> None:
         self._connection.execute(_tenants.update().where(_tenants.c.id == tenant_id).values(**values))
 
+    def replace_suspension(self, tenant: Tenant, suspension: Suspension) -> Tenant:
+        row = self._swap(tenant, [_tenants.c.state == TenantState.SUSPENDED], _from_suspension(suspension))
+        if row is None:
+            raise LostRace(f"tenant {tenant.name!r} is not suspended as it was any more")
+        return to_tenant(row)
+
+    def _swap(
+        self, tenant: Tenant, unchanged: Sequence[sa.ColumnElement[bool]], values: Mapping[str, object]
+    ) -> sa.Row[Any] | None:
+        """Compare and swap into the next generation; None if the tenant is not what it was any more."""
+        return self._connection.execute(
+            _tenants.update()
+            .where(_tenants.c.id == tenant.id, _tenants.c.generation == tenant.generation, *unchanged)
+            .values(generation=_tenants.c.generation + 1, **values)
+            .returning(_tenants)
+        ).one_or_none()
+
     def transition(
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
     ) -> Tenant:
         to = TENANT_LIFECYCLE.after(tenant.state, event)
-        values: dict[str, object] = {
-            "state": to,
-            "generation": _tenants.c.generation + 1,
-            "suspended_at": suspension and suspension.since,
-            "suspended_kind": suspension and suspension.kind,
-            "suspended_reason": suspension and suspension.reason,
-            "suspended_aws_code": suspension and suspension.aws_code,
-            "suspended_request_id": suspension and suspension.request_id,
-        }
+        values: dict[str, object] = {"state": to, **_from_suspension(suspension)}
         if to is TenantState.ACTIVE:
             values["verified_at"] = at
             values["next_probe_at"] = at  # soon, and from then on periodically
-        unchanged = [_tenants.c.id == tenant.id, _tenants.c.state == tenant.state]
+        unchanged = [_tenants.c.state == tenant.state]
         if event is TenantEvent.VERIFY:
             checked = _arns(tenant.connection)
             unchanged += [_tenants.c[column].is_not_distinct_from(arn) for column, arn in checked.items()]
-        row = self._connection.execute(
-            _tenants.update().where(*unchanged).values(values).returning(_tenants)
-        ).one_or_none()
+        row = self._swap(tenant, unchanged, values)
         if row is None:
             raise _lost(tenant, event)
         return to_tenant(row)
+
+
+def _from_suspension(suspension: Suspension | None) -> dict[str, object]:
+    """The columns of a suspension, or of none."""
+    return {
+        "suspended_at": suspension and suspension.since,
+        "suspended_kind": suspension and suspension.kind,
+        "suspended_reason": suspension and suspension.reason,
+        "suspended_aws_code": suspension and suspension.aws_code,
+        "suspended_request_id": suspension and suspension.request_id,
+    }
 
 
 def _arns(connection: Connection | None) -> dict[str, str | None]:

@@ -365,7 +365,12 @@ def test_show_says_how_fast_a_revocation_bites(byok: Byok, acme: Customer) -> No
         "a revocation stops every process within 306s after AWS refuses" in byok("tenant", "show", "acme").out
     )
     bound = byok("tenant", "show", "acme", "--json").json()["revocation_bound"]
-    assert bound == {"pushed_seconds": 306.0, "polled_seconds": 311.0, "unprobed_seconds": 3600.0}
+    assert bound == {
+        "pushed_seconds": 306.0,
+        "polled_seconds": 311.0,
+        "unprobed_seconds": 3600.0,
+        "told_seconds": 6.0,
+    }
 
 
 def test_a_drill_writes_a_report_that_others_can_check(

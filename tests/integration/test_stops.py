@@ -341,6 +341,73 @@ def test_a_drill_does_not_let_go_on_what_kms_refuses(world: World, fleet: list[S
     assert world.tenant().state is TenantState.SUSPENDED
 
 
+def test_what_aws_refuses_during_a_drill_is_a_revocation_with_its_evidence(
+    world: World, fleet: list[Services]
+) -> None:
+    test_a_drill_does_not_let_go_on_what_kms_refuses(world, fleet)
+    suspension = world.tenant().suspension
+    assert suspension is not None
+    assert (suspension.kind, suspension.aws_code) == (SuspensionKind.REVOKED, "DisabledException")
+    enable(world)
+    assert world.services.checkups.probe("acme") is TenantState.ACTIVE
+
+
+def test_a_lock_during_a_drill_outlasts_it(world: World, fleet: list[Services]) -> None:
+    def lock_meanwhile(_: object) -> None:
+        look(fleet)
+        kind = world.tenant().suspension
+        if kind is not None and kind.kind is SuspensionKind.DRILL:
+            world.services.kill_switch.suspend("acme", "customer called", actor="cli:eve")
+
+    world.services.kill_switch.drill("acme", actor="test", patience=PATIENCE, seen=lock_meanwhile)
+    suspension = world.tenant().suspension
+    assert suspension is not None
+    assert (suspension.kind, suspension.reason) == (SuspensionKind.LOCKED, "customer called")
+
+
+def test_a_lock_between_a_proof_and_its_resumption_wins(world: World, fleet: list[Services]) -> None:
+    disable(world)
+    world.services.checkups.probe("acme")
+    enable(world)
+
+    def lock_meanwhile() -> None:
+        world.kms.hooks.clear()
+        world.services.kill_switch.suspend("acme", "customer called", actor="cli:eve")
+
+    world.kms.hooks["Decrypt"] = lock_meanwhile
+    assert world.services.checkups.probe("acme") is TenantState.SUSPENDED
+    assert world.services.checkups.probe("acme") is TenantState.SUSPENDED
+    assert world.audit_actions()[-2:] == ["tenant.suspended", "tenant.suspension-replaced"]
+
+
+def test_a_revoked_tenant_can_be_locked_and_a_locked_one_is_not_unlocked_by_aws(
+    world: World, fleet: list[Services]
+) -> None:
+    disable(world)
+    world.services.checkups.probe("acme")
+    tenant, _ = world.services.kill_switch.suspend("acme", "customer called", actor="cli:eve")
+    assert tenant.suspension is not None
+    assert tenant.suspension.kind is SuspensionKind.LOCKED
+    world.services.checkups.probe("acme")  # refused: says nothing new
+    enable(world)
+    assert world.services.checkups.probe("acme") is TenantState.SUSPENDED
+    assert world.services.kill_switch.resume("acme", actor="cli:eve").state is TenantState.ACTIVE
+
+
+def test_a_drill_is_measured_against_the_time_that_telling_takes(world: World, fleet: list[Services]) -> None:
+    world.board.loses_all = True
+
+    def look_late(_: object) -> None:
+        world.clock.advance(seconds=7)
+        look(fleet)
+
+    done = world.services.kill_switch.drill(
+        "acme", actor="test", patience=timedelta(minutes=1), seen=look_late
+    )
+    assert done.report.silent == []
+    assert not done.passed, "seven seconds are more than a recheck of five and one"
+
+
 def test_without_any_process_there_is_nothing_to_drill(world: World, key: None) -> None:
     world.clock.advance(minutes=10)
     with pytest.raises(NotReady):
