@@ -106,7 +106,7 @@ def assemble(
     """Put the services together over any ports."""
     records = Records(kms, master_keys)
     suspensions = Suspensions(store, cache, board, clock, random)
-    held = Held()
+    held = Held(clock)
     watch = Watch(
         store=store,
         board=board,

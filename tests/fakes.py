@@ -196,12 +196,12 @@ class MemoryLeaseCache:
         self._clock = clock
         # Each with the ticks at which it is gone: the server has a clock of its own.
         self.entries: dict[LeaseId, tuple[SealedLease, float]] = {}
-        self.claims: dict[LeaseId, float] = {}
+        self.claims: dict[LeaseId, tuple[str, float]] = {}
         self.failing: dict[LeaseId, tuple[Failure, float]] = {}
         self.is_down = False
         self._lock = threading.Lock()
 
-    def take(self, lease_id: LeaseId, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
+    def take(self, lease_id: LeaseId, claim: str, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
         self.ping()
         now = self._clock.ticks()
         with self._lock:
@@ -211,21 +211,29 @@ class MemoryLeaseCache:
             failure, until = self.failing.get(lease_id, (Failure.OUTAGE, 0.0))
             if until > now:
                 return CacheAnswer(failing=Failing(timedelta(seconds=until - now), failure))
-            if self.claims.get(lease_id, 0.0) > now:
+            holder, until = self.claims.get(lease_id, ("", 0.0))
+            if until > now and holder != claim:
                 return CacheAnswer()
-            self.claims[lease_id] = now + claim_for.total_seconds()
+            self.claims[lease_id] = claim, now + claim_for.total_seconds()
             return CacheAnswer(is_ours=True)
 
-    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
+    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta, claim: str) -> None:
         self.ping()
+        now = self._clock.ticks()
         with self._lock:
-            self.entries[lease_id] = (lease, self._clock.ticks() + ttl.total_seconds())
-            self.claims.pop(lease_id, None)
+            old, gone_at = self.entries.get(lease_id, (None, 0.0))
+            if old is None or gone_at <= now or old.decrypted_at <= lease.decrypted_at:
+                self.entries[lease_id] = (lease, now + ttl.total_seconds())
             self.failing.pop(lease_id, None)
+            if self.claims.get(lease_id, ("", 0.0))[0] == claim:
+                self.claims.pop(lease_id, None)
 
-    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure) -> None:
+    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure, claim: str) -> None:
         self.ping()
         with self._lock:
+            holder, until = self.claims.get(lease_id, (claim, 0.0))
+            if holder != claim and until > self._clock.ticks():
+                return
             self.failing[lease_id] = failure, self._clock.ticks() + pause.total_seconds()
             self.claims.pop(lease_id, None)
 

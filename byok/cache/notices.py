@@ -65,6 +65,9 @@ class RedisSubscription:
         if message is None:
             return None
         self._heard_at = time.monotonic()
+        if message["type"] == "subscribe":
+            # The connection broke and was made anew under our hands: what was said meanwhile is lost.
+            raise CacheUnavailable("the connection to the channel of notices broke")
         return _parse(message["data"]) if message["type"] == "message" else None
 
     def _keep_alive(self) -> None:

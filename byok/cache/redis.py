@@ -3,11 +3,11 @@
 Four kinds of entries, all with a TTL::
 
     byok:lease:{tenant}:GENERATION:KEY:VERSION    time of the KMS Decrypt | master key id | IV | sealed secret
-    byok:asking:{tenant}:GENERATION:KEY:VERSION   a process asks KMS for it just now
+    byok:asking:{tenant}:GENERATION:KEY:VERSION   who asks KMS for it just now
     byok:failing:{tenant}:GENERATION:KEY:VERSION  how the last one that asked failed (`Failure`)
     byok:leases:{tenant}                          set of the tenant's lease entries, for the purge
 
-The braces keep a tenant's entries in one slot of a Redis cluster.
+The braces would keep a tenant's entries in one slot of a Redis cluster; the client here is for one server.
 """
 
 import struct
@@ -40,10 +40,29 @@ local failing = redis.call('GET', KEYS[3])
 if failing then
   return {'failing', failing, redis.call('PTTL', KEYS[3])}
 end
-if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1]) then
+-- A client repeats a request whose answer it did not get: its claim is its own.
+if redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[1]) or redis.call('GET', KEYS[2]) == ARGV[3] then
   return {'yours'}
 end
 return {'asked by another'}
+"""
+
+_PUT = """
+local old = redis.call('GET', KEYS[1])
+if not (old and #old >= 8 and struct.unpack('>I8', old) > struct.unpack('>I8', ARGV[1])) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end
+redis.call('DEL', KEYS[3])
+if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('DEL', KEYS[2]) end
+redis.call('SADD', KEYS[4], KEYS[1])
+redis.call('EXPIRE', KEYS[4], ARGV[4])
+"""
+
+_FAIL = """
+local holder = redis.call('GET', KEYS[2])
+if holder and holder ~= ARGV[3] then return end
+redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+redis.call('DEL', KEYS[2])
 """
 
 
@@ -53,12 +72,14 @@ class RedisLeaseCache:
     def __init__(self, url: str) -> None:
         self._redis = connect(url)
         self._take = self._redis.register_script(_TAKE)
+        self._put = self._redis.register_script(_PUT)
+        self._fail = self._redis.register_script(_FAIL)
         self._resting_until = 0.0
 
-    def take(self, lease_id: LeaseId, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
-        keys = [_key(kind, lease_id) for kind in ("lease", "asking", "failing")]
+    def take(self, lease_id: LeaseId, claim: str, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
+        arguments: list[bytes | str | int] = [_milliseconds(claim_for), _microseconds(newer_than), claim]
         with self._unless_resting():
-            kind, *told = self._take(keys=keys, args=[_milliseconds(claim_for), _microseconds(newer_than)])
+            kind, *told = self._take(keys=_keys(lease_id), args=arguments)
         if kind == b"yours":
             return CacheAnswer(is_ours=True)
         if kind == b"failing":
@@ -69,20 +90,16 @@ class RedisLeaseCache:
             return CacheAnswer(lease, timedelta(milliseconds=told[1]), is_ours=lease is None)
         return CacheAnswer()
 
-    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
-        key, members = _key("lease", lease_id), _members_key(lease_id.tenant_id)
-        with self._unless_resting(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(key, _encode(lease), px=ttl)
-            pipeline.delete(_key("asking", lease_id), _key("failing", lease_id))
-            pipeline.sadd(members, key)
-            pipeline.expire(members, MAX_LEASE_TTL)
-            pipeline.execute()
+    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta, claim: str) -> None:
+        arguments: list[bytes | str | int] = [
+            _encode(lease), _milliseconds(ttl), claim, int(MAX_LEASE_TTL.total_seconds())
+        ]  # fmt: skip
+        with self._unless_resting():
+            self._put(keys=[*_keys(lease_id), _members_key(lease_id.tenant_id)], args=arguments)
 
-    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure) -> None:
-        with self._unless_resting(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(_key("failing", lease_id), failure.value, px=pause)
-            pipeline.delete(_key("asking", lease_id))
-            pipeline.execute()
+    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure, claim: str) -> None:
+        with self._unless_resting():
+            self._fail(keys=_keys(lease_id), args=[failure.value, _milliseconds(pause), claim])
 
     def purge(self, tenant_id: UUID) -> int:
         members = _members_key(tenant_id)
@@ -110,9 +127,10 @@ class RedisLeaseCache:
             raise
 
 
-def _key(kind: str, lease_id: LeaseId) -> str:
-    place = f"{lease_id.generation}:{lease_id.key_id}:{lease_id.version_number}"
-    return f"byok:{kind}:{{{lease_id.tenant_id}}}:{place}"
+def _keys(lease_id: LeaseId) -> list[str]:
+    """The lease, who asks for it, and how the last one failed."""
+    place = f"{{{lease_id.tenant_id}}}:{lease_id.generation}:{lease_id.key_id}:{lease_id.version_number}"
+    return [f"byok:{kind}:{place}" for kind in ("lease", "asking", "failing")]
 
 
 def _members_key(tenant_id: UUID) -> str:

@@ -90,15 +90,16 @@ class LeaseCache(Protocol):
     Every method raises CacheUnavailable.
     """
 
-    def take(self, lease_id: LeaseId, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
+    def take(self, lease_id: LeaseId, claim: str, claim_for: timedelta, newer_than: datetime) -> CacheAnswer:
         """The lease, if the Decrypt behind it is later than ``newer_than``; else, in the same step, a claim
-        on bringing one, void after ``claim_for``, or what hinders that."""
+        on bringing one, void after ``claim_for``, or what hinders that. ``claim`` names the caller."""
 
-    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta) -> None:
-        """Keep a lease for ``ttl`` at most, and end the claim."""
+    def put(self, lease_id: LeaseId, lease: SealedLease, ttl: timedelta, claim: str) -> None:
+        """Keep a lease for ``ttl`` at most, unless there is a newer one; end the caller's claim."""
 
-    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure) -> None:
-        """End the claim without a lease, and have everybody leave KMS alone for ``pause``."""
+    def fail(self, lease_id: LeaseId, pause: timedelta, failure: Failure, claim: str) -> None:
+        """End the caller's claim without a lease, and have everybody leave KMS alone for ``pause``. Does
+        nothing where another has the claim by now: it may fare better."""
 
     def purge(self, tenant_id: UUID) -> int:
         """Drop all leases of a tenant; return how many there were."""

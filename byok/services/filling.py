@@ -21,6 +21,7 @@ from byok.errors import (
     KmsBackingOff,
     KmsIntegrityError,
     KmsUnavailable,
+    StoreUnavailable,
     UnknownMasterKey,
     UnknownVersion,
 )
@@ -97,11 +98,12 @@ class LeaseSource:
         # An entry that is too old for this reader is none, whatever the writer's TTL was.
         too_old = self._clock.now() - view.key.lease_ttl
         newest_known = too_old if newer_than is None else max(too_old, newer_than)
+        claim = self._random.bytes(16).hex()
         give_up_ticks = self._clock.ticks() + _WAIT_SECONDS
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                answer = self._cache.take(filed_under, _CLAIM, newest_known)
+                answer = self._cache.take(filed_under, claim, _CLAIM, newest_known)
             except CacheUnavailable:
                 log.warning("cache_unavailable_asking_kms", tenant=view.tenant.name, key=view.key.name)
                 self._wait_for_turn()
@@ -110,7 +112,7 @@ class LeaseSource:
             if lease is not None:
                 return lease
             if answer.is_ours or answer.lease is not None:  # an entry that counts for nothing hinders nobody
-                return self._ask_for_all(view, number)
+                return self._ask_for_all(view, number, claim)
             self._heed_failure(answer)
             if newer_than is not None:
                 return None
@@ -119,7 +121,15 @@ class LeaseSource:
             self._clock.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
-    def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
+    def put(
+        self,
+        tenant: Tenant,
+        key: Key,
+        number: int,
+        secret: SecretBytes,
+        decrypted_at: datetime,
+        claim: str = "",
+    ) -> None:
         """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
         remaining = decrypted_at + key.lease_ttl - self._clock.now()
         if remaining <= timedelta(0):
@@ -128,7 +138,7 @@ class LeaseSource:
         with secret.borrow() as raw:
             box = self._master_keys.seal(raw, LEASE_PURPOSE, *_bound_to(filed_under, tenant, decrypted_at))
         try:
-            self._cache.put(filed_under, SealedLease(box, decrypted_at), remaining)
+            self._cache.put(filed_under, SealedLease(box, decrypted_at), remaining, claim)
         except CacheUnavailable:
             log.warning("lease_not_cached", tenant=tenant.name, key=key.name)
 
@@ -139,6 +149,7 @@ class LeaseSource:
             return None
         # This reader's own TTL counts, not the one that the writer had; and what the cache's own clock
         # leaves of it, should ours have been set back.
+        ticks = self._clock.ticks()  # before the age is reckoned: what passes meanwhile must not be added
         age = self._clock.now() - sealed.decrypted_at
         if not -_MAX_CLOCK_SKEW <= age < view.key.lease_ttl or answer.remaining <= timedelta(0):
             return None
@@ -150,7 +161,7 @@ class LeaseSource:
             return None
         age_seconds = max(age, view.key.lease_ttl - answer.remaining).total_seconds()
         self._metrics.lease_taken("cache")
-        return self._lease(view, number, secret, self._clock.ticks() - age_seconds, sealed.decrypted_at)
+        return self._lease(view, number, secret, ticks - age_seconds, sealed.decrypted_at)
 
     def _heed_failure(self, answer: CacheAnswer) -> None:
         if answer.failing is None:
@@ -168,19 +179,19 @@ class LeaseSource:
             remedy="byok tries again by itself",
         )
 
-    def _ask_for_all(self, view: View, number: int) -> Lease:
+    def _ask_for_all(self, view: View, number: int, claim: str) -> Lease:
         """Ask KMS as the one process that does, and tell the others how it went."""
         filed_under = view.lease_id(number)
         pause = _FAILURE_PAUSE * (1 + self._random.fraction())
         try:
-            return self._from_kms(view, number)
+            return self._from_kms(view, number, claim)
         except KmsUnavailable:
-            self._tell_failure(filed_under, pause, Failure.OUTAGE)
+            self._tell_failure(filed_under, pause, Failure.OUTAGE, claim)
             raise
         except KmsAccessRevoked:
-            self._tell_failure(filed_under, pause, Failure.REFUSED)
+            self._tell_failure(filed_under, pause, Failure.REFUSED, claim)
             raise
-        except IntegrityError as alarm:
+        except KmsIntegrityError as alarm:
             self._metrics.integrity_alarm()
             log.error(
                 "version_in_quarantine",
@@ -189,19 +200,19 @@ class LeaseSource:
                 version=number,
                 why=alarm.message,
             )
-            self._tell_failure(filed_under, _QUARANTINE, Failure.BROKEN)
+            self._tell_failure(filed_under, _QUARANTINE, Failure.BROKEN, claim)
             raise
         except (ByokError, TenantChanged):
-            self._tell_failure(filed_under, timedelta(milliseconds=1), Failure.REFUSED)
+            self._tell_failure(filed_under, timedelta(milliseconds=1), Failure.REFUSED, claim)
             raise
 
-    def _tell_failure(self, filed_under: LeaseId, pause: timedelta, failure: Failure) -> None:
+    def _tell_failure(self, filed_under: LeaseId, pause: timedelta, failure: Failure, claim: str) -> None:
         try:
-            self._cache.fail(filed_under, pause, failure)
+            self._cache.fail(filed_under, pause, failure, claim)
         except CacheUnavailable:
             log.warning("failure_not_told")  # the claim lapses
 
-    def _from_kms(self, view: View, number: int) -> Lease:
+    def _from_kms(self, view: View, number: int, claim: str = "") -> Lease:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get_by_id(view.tenant.id)
             version = tx.versions.get(view.key.id, number)
@@ -214,12 +225,19 @@ class LeaseSource:
         try:
             secret = self._records.unwrap(tenant, version).secret
         except KmsAccessRevoked as refusal:
-            self._suspensions.revoked(tenant, refusal, actor="lease")
+            self._suspend(tenant, refusal)
             raise
         self._metrics.lease_taken("kms")
         if view.ttl_seconds:
-            self.put(view.tenant, view.key, number, secret, decrypted_at)
+            self.put(view.tenant, view.key, number, secret, decrypted_at, claim)
         return self._lease(view, number, secret, began_ticks, decrypted_at)
+
+    def _suspend(self, tenant: Tenant, refusal: KmsAccessRevoked) -> None:
+        """The refusal stands, whether or not it can be told to others: this process stops."""
+        try:
+            self._suspensions.revoked(tenant, refusal, actor="lease")
+        except StoreUnavailable as error:
+            log.error("suspension_not_committed", tenant=tenant.name, error=error.message)
 
     def _lease(
         self, view: View, number: int, secret: SecretBytes, began_ticks: float, decrypted_at: datetime
@@ -227,7 +245,14 @@ class LeaseSource:
         share = _REFRESH_FROM + _REFRESH_SPREAD * self._random.fraction()
         cipher = XaesKey(secret)
         secret.wipe()
-        return Lease(number, cipher, decrypted_at, began_ticks, began_ticks + share * view.ttl_seconds)
+        return Lease(
+            number,
+            cipher,
+            decrypted_at,
+            began_ticks,
+            refresh_ticks=began_ticks + share * view.ttl_seconds,
+            ends_ticks=began_ticks + view.ttl_seconds,
+        )
 
     def _wait_for_turn(self) -> None:
         """Space the KMS calls of this process while no cache shares what they bring."""

@@ -2,16 +2,20 @@
 
 import itertools
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from byok.core.model import Key, Tenant
 from byok.crypto.hazmat import XaesKey
-from byok.ports import LeaseId
+from byok.ports import Clock, LeaseId
 
 MAX_VIEWS = 10_000
 MAX_LEASES = 10_000
+_Kept = TypeVar("_Kept")
+_MAX_DROPS = 100_000  # tenants whose latest drop is remembered
 
 
 @dataclass(slots=True)
@@ -27,6 +31,7 @@ class Lease:
     decrypted_at: datetime
     began_ticks: float
     refresh_ticks: float
+    ends_ticks: float
     uses: "itertools.count[int]" = field(default_factory=itertools.count)
 
 
@@ -53,36 +58,41 @@ def lease_id(tenant: Tenant, key: Key, number: int) -> LeaseId:
 class Held:
     """The memory. Reading takes no lock.
 
-    Whoever brings something from outside says in which ``epoch`` it began to fetch: a tenant that was
-    dropped since begins a new one, and what comes too late is not kept. So a slow thread can't bring
-    back what a stop has cleared away.
+    Whoever brings something from outside says which drop was the latest when it began to fetch
+    (`drops`); what a tenant's drop has overtaken is not kept. So a slow thread can't bring back what a
+    stop has cleared away, and one tenant's stop is nothing to another's threads.
     """
 
-    def __init__(self, max_leases: int = MAX_LEASES) -> None:
+    def __init__(self, clock: Clock, max_leases: int = MAX_LEASES) -> None:
+        self._clock = clock
         self._max_leases = max_leases
+        self.drops = 0
         self.forget()
 
     def forget(self) -> None:
         """Drop everything; the lock too, which a forked child may find taken."""
+        self.drops += 1
+        self._floor = self.drops  # what was begun before this is not kept, whoever's it is
+        self._lock = threading.Lock()
+        self._dropped: OrderedDict[UUID, int] = OrderedDict()
+        self._leases_dropped: OrderedDict[UUID, tuple[datetime, int]] = OrderedDict()
         self.views: dict[tuple[str, str], View] = {}
         self.leases: dict[LeaseId, Lease] = {}
-        self.epoch = 0
-        self._lock = threading.Lock()
 
-    def keep_view(self, epoch: int, names: tuple[str, str], view: View) -> bool:
-        """Keep a view; False if something was dropped since ``epoch``."""
+    def keep_view(self, since: int, names: tuple[str, str], view: View) -> bool:
+        """Keep a view; False if its tenant was dropped after the ``since``-th drop."""
         with self._lock:
-            if self.epoch != epoch:
+            if self._is_overtaken(view.tenant.id, since):
                 return False
             self.views[names] = view
             if len(self.views) > MAX_VIEWS:
                 del self.views[next(iter(self.views))]  # the oldest
             return True
 
-    def keep_lease(self, epoch: int, lease_id: LeaseId, lease: Lease) -> bool:
-        """Keep a lease; False if something was dropped since ``epoch``."""
+    def keep_lease(self, since: int, lease_id: LeaseId, lease: Lease) -> bool:
+        """Keep a lease; False if its tenant was dropped after the ``since``-th drop."""
         with self._lock:
-            if self.epoch != epoch:
+            if self._is_overtaken(lease_id.tenant_id, since):
                 return False
             self.leases.pop(lease_id, None)
             self.leases[lease_id] = lease
@@ -90,15 +100,26 @@ class Held:
                 del self.leases[next(iter(self.leases))]
             return True
 
+    def is_overtaken(self, tenant_id: UUID, since: int) -> bool:
+        """Whether a tenant was dropped after the ``since``-th drop."""
+        with self._lock:
+            return self._is_overtaken(tenant_id, since)
+
+    def _is_overtaken(self, tenant_id: UUID, since: int) -> bool:
+        return self._dropped.get(tenant_id, self._floor) > since
+
     def drop_lease(self, lease_id: LeaseId) -> None:
         """Drop one lease."""
         with self._lock:
             self.leases.pop(lease_id, None)
 
-    def drop_views(self, tenant_id: UUID) -> None:
-        """Look at a tenant again before using anything of it."""
+    def drop_views(self, tenant_id: UUID | None = None) -> None:
+        """Look at a tenant, or at all, again before using anything of it."""
         with self._lock:
-            self._drop_views(tenant_id)
+            if tenant_id is None:
+                self.views.clear()
+            else:
+                self._drop_views(tenant_id)
 
     def drop(self, tenant_id: UUID) -> int:
         """Drop all of a tenant; return how many leases there were."""
@@ -107,9 +128,33 @@ class Held:
             leases = [lease_id for lease_id in self.leases if lease_id.tenant_id == tenant_id]
             for lease_id in leases:
                 del self.leases[lease_id]
-            return len(leases)
+        if leases:
+            self._leases_dropped[tenant_id] = self._clock.now(), len(leases)
+            _forget_oldest(self._leases_dropped)
+        return len(leases)
+
+    def last_drop(self, tenant_id: UUID, since: datetime) -> tuple[datetime, int] | None:
+        """When leases of a tenant were last dropped, and how many, if that was after ``since``."""
+        found = self._leases_dropped.get(tenant_id)
+        return found if found is not None and found[0] >= since else None
+
+    def prune(self) -> None:
+        """Drop the leases that have ended: an unused one must not outlive its deadline in memory."""
+        now = self._clock.ticks()
+        with self._lock:
+            for lease_id in [one for one, lease in self.leases.items() if lease.ends_ticks <= now]:
+                del self.leases[lease_id]
 
     def _drop_views(self, tenant_id: UUID) -> None:
-        self.epoch += 1
+        self.drops += 1
+        self._dropped[tenant_id] = self.drops
+        self._dropped.move_to_end(tenant_id)
+        forgotten = _forget_oldest(self._dropped)
+        if forgotten is not None:
+            self._floor = max(self._floor, forgotten)
         for names in [names for names, view in self.views.items() if view.tenant.id == tenant_id]:
             del self.views[names]
+
+
+def _forget_oldest(memory: "OrderedDict[UUID, _Kept]") -> "_Kept | None":
+    return memory.popitem(last=False)[1] if len(memory) > _MAX_DROPS else None

@@ -19,7 +19,6 @@ from byok.errors import (
     KmsUnavailable,
     NotReady,
     StoreUnavailable,
-    Unavailable,
 )
 from byok.logs import get_logger
 from byok.ports import Clock, LeaseId, Store
@@ -99,9 +98,10 @@ class LeaseDesk:
         view = self._held.views.get((tenant, key))
         if view is None or view.fresh_until_ticks <= ticks:
             view = self._look_again(tenant, key)
+            ticks = self._clock.ticks()  # PostgreSQL may have taken long, and deadlines don't wait
         require_active(view.tenant)
         lease_id = view.lease_id(_active(view) if number is None else number)
-        return self._in_hand(view, lease_id, ticks) or self._fetched(tenant, key, number)
+        return self._in_hand(view, lease_id, ticks) or self._fetched(view, number)
 
     def _in_hand(self, view: View, lease_id: LeaseId, ticks: float) -> Lease | None:
         """This process's lease, if it is within the TTL that the key has now."""
@@ -113,11 +113,13 @@ class LeaseDesk:
             return None
         if ticks >= lease.refresh_ticks:
             lease.refresh_ticks = ticks + _RETRY_REFRESH_SECONDS  # one caller is enough
-            self._refresher.submit(lambda: self._refresh(view, lease_id, lease))
+            self._refresher.submit(lease_id, lambda: self._refresh(view, lease_id, lease))
         return lease
 
     def _refresh(self, view: View, lease_id: LeaseId, lease: Lease) -> None:
-        epoch = self._held.epoch
+        since = self._held.drops
+        if self._held.leases.get(lease_id) is not lease:
+            return  # somebody was faster, or it was dropped
         try:
             renewed = self._source.fetch(view, lease.version_number, newer_than=lease.decrypted_at)
         except TenantChanged:
@@ -127,7 +129,7 @@ class LeaseDesk:
             raise
         else:
             if renewed is not None:
-                self._held.keep_lease(epoch, lease_id, renewed)
+                self._held.keep_lease(since, lease_id, renewed)
 
     # --- what has to be fetched -------------------------------------------------------------------
 
@@ -135,11 +137,11 @@ class LeaseDesk:
         """Read the tenant and the key, and keep the view unless it is out of date by then."""
         names = (tenant_name, key_name)
         for _ in range(_MAX_CHANGES):
-            epoch, known = self._held.epoch, self._held.views.get(names)
+            since, known = self._held.drops, self._held.views.get(names)
             view = self._read_view(tenant_name, key_name, known)
             if known is not None and known.tenant.generation != view.tenant.generation:
                 self._held.drop(view.tenant.id)
-            elif self._held.keep_view(epoch, names, view):
+            elif self._held.keep_view(since, names, view):
                 return view
         raise KmsBackingOff(f"tenant {tenant_name!r} changes all the time", retry_after_seconds=1.0)
 
@@ -164,29 +166,27 @@ class LeaseDesk:
             fresh_until_ticks,
         )
 
-    def _fetched(self, tenant: str, key: str, number: int | None) -> Lease:
+    def _fetched(self, view: View, number: int | None) -> Lease:
         """A lease from outside, and where the tenant says so, waiting for a KMS that can't be reached."""
-        began_ticks = self._clock.ticks()
+        give_up_ticks = self._clock.ticks() + view.tenant.outage_wait.total_seconds()
         while True:
             try:
-                return self._fetch_once(tenant, key, number)
+                return self._fetch_once(view.tenant.name, view.key.name, number)
             except KmsUnavailable as outage:
                 pause_seconds = getattr(outage, "retry_after_seconds", _OUTAGE_PAUSE_SECONDS)
-                view = self._held.views.get((tenant, key))
-                patience_seconds = 0.0 if view is None else view.tenant.outage_wait.total_seconds()
-                if self._clock.ticks() + pause_seconds > began_ticks + patience_seconds:
+                if self._clock.ticks() + pause_seconds > give_up_ticks:
                     raise
                 self._clock.sleep(pause_seconds)
 
     def _fetch_once(self, tenant: str, key: str, number: int | None) -> Lease:
         self._join_fleet()
         for _ in range(_MAX_CHANGES):
-            epoch = self._held.epoch
+            since = self._held.drops
             view = self._held.views.get((tenant, key)) or self._look_again(tenant, key)
             require_active(view.tenant)
             lease_id = view.lease_id(_active(view) if number is None else number)
             try:
-                lease = self._fetch_by_one(view, lease_id, epoch)
+                lease = self._fetch_by_one(view, lease_id, since)
             except TenantChanged:
                 self._held.drop_views(view.tenant.id)
                 continue
@@ -197,12 +197,12 @@ class LeaseDesk:
                 return lease
         raise KmsBackingOff(f"tenant {tenant!r} changes all the time", retry_after_seconds=1.0)
 
-    def _fetch_by_one(self, view: View, lease_id: LeaseId, epoch: int) -> Lease | None:
+    def _fetch_by_one(self, view: View, lease_id: LeaseId, since: int) -> Lease | None:
         """One thread of this process fetches; those that waited for it find what it brought. None if a
         stop came meanwhile: what was fetched must not be used."""
         if not view.ttl_seconds:
             lease = self._from_source(view, lease_id)
-            return lease if self._held.epoch == epoch else None
+            return None if self._held.is_overtaken(view.tenant.id, since) else lease
         with self._lock:
             lock = self._locks.setdefault(lease_id, threading.Lock())
         with lock:
@@ -210,7 +210,7 @@ class LeaseDesk:
                 return in_hand
             try:
                 lease = self._from_source(view, lease_id)
-                return lease if self._held.keep_lease(epoch, lease_id, lease) else None
+                return lease if self._held.keep_lease(since, lease_id, lease) else None
             finally:
                 with self._lock:
                     self._locks.pop(lease_id, None)
@@ -221,11 +221,9 @@ class LeaseDesk:
         return lease
 
     def _join_fleet(self) -> None:
-        try:
-            self._watch.join()
-        except Unavailable as error:
-            # Without PostgreSQL nobody can be told to stop, and this process reads no record either.
-            log.warning("fleet_not_joined", error=error.message)
+        if self._watch.join():
+            # What was read before this process could be told of stops may be out of date by now.
+            self._held.drop_views()
 
 
 def _active(view: View) -> int:

@@ -119,6 +119,8 @@ class Suspensions:
             current = tx.tenants.get_by_id(tenant.id)
             if current.state is not TenantState.ACTIVE:
                 return None
+            if suspension.kind is SuspensionKind.REVOKED and current.generation != tenant.generation:
+                return None  # refused before the tenant was proven anew
             suspended = tx.tenants.transition(current, TenantEvent.SUSPEND, suspension.since, suspension)
             now = self._clock.now()
             stop = Stop(

@@ -18,7 +18,7 @@ from uuid import UUID
 from byok.core.stops import HEARTBEAT, Member, Stop
 from byok.errors import CacheUnavailable, StoreUnavailable, Unavailable
 from byok.logs import get_logger
-from byok.ports import Clock, Metrics, Notice, NoticeBoard, Random, Store
+from byok.ports import Clock, Metrics, Notice, NoticeBoard, Random, Store, Transaction
 from byok.services.held import Held
 from byok.services.threads import Spawn, spawn
 
@@ -26,6 +26,7 @@ log = get_logger(__name__)
 
 _LISTEN_SECONDS = 1.0  # how soon the thread notices that the process ends
 _MAX_UNWRITTEN = 1000
+_GOODBYE_SECONDS = 2.0
 
 
 class Watch:
@@ -59,47 +60,66 @@ class Watch:
         """Be no member any more: neither threads nor the membership cross a fork."""
         self.member: Member | None = None
         self._joining = threading.Lock()
+        self._looking = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._look_now = threading.Event()
         self._ended = threading.Event()
+        self._left = threading.Event()
         self._listening = threading.Event()
+        self._has_threads = False
         self._dropped: dict[UUID, tuple[datetime, int]] = {}
-        self._seen_ticks = 0.0
+        self._seen_ticks: float | None = None
 
-    def join(self) -> None:
-        """Become a member, once, before the first lease is taken.
+    def join(self) -> bool:
+        """Become a member before the first lease is taken; False if this process is one already.
 
-        Raises:
-            StoreUnavailable.
+        Without PostgreSQL it is enrolled as soon as that is back.
         """
         if self.member is not None:
-            return
+            return False
         with self._joining:
             if self.member is not None:
-                return
-            member = Member(self._random.uuid(), self._kind, socket.gethostname(), os.getpid())
-            with self._store.transaction() as tx:
-                tx.members.enrol(member, self._clock.now())
-            self._seen_ticks = self._clock.ticks()
-            self.member = member
+                return False
+            self._begin()
+            self.member = Member(self._random.uuid(), self._kind, socket.gethostname(), os.getpid())
+            try:
+                self.look()
+            except StoreUnavailable as error:
+                log.warning("fleet_not_joined", error=error.message)
             atexit.register(_close, weakref.ref(self))
-            self._spawn("byok-listen", partial(self._listen, self._ended))
-            self._spawn("byok-look", partial(self._look_for_ever, self._ended))
+            try:
+                self._spawn("byok-listen", partial(self._listen, self._ended))
+                self._spawn("byok-look", partial(self._look_for_ever, self._ended))
+            except RuntimeError as error:  # no thread to be had: the next fetch tries again
+                self._ended.set()
+                self.member = None
+                log.warning("fleet_not_joined", error=str(error))
+            return True
 
     def close(self) -> None:
-        """Leave the fleet."""
-        member = self.member
+        """Leave the fleet. A PostgreSQL that hangs is not waited for."""
+        self._held.forget()
         self._ended.set()
         self._look_now.set()
-        self._held.forget()
+        if self._has_threads:
+            self._left.wait(_GOODBYE_SECONDS)
+        else:
+            self._leave()
+        self.member = None
+
+    def _leave(self) -> None:
+        member = self.member
         if member is None:
             return
         try:
             self.look()  # whoever ends owes nothing
-            with self._store.transaction() as tx:
+            with self._looking, self._store.transaction() as tx:
+                self.member = None
                 tx.members.leave(member.id)
         except Unavailable as error:
             log.info("member_not_removed", error=error.message)  # it is taken for dead soon
-        self.member = None
 
     # --- push -------------------------------------------------------------------------------------
 
@@ -141,17 +161,26 @@ class Watch:
     # --- looking ----------------------------------------------------------------------------------
 
     def _look_for_ever(self, ended: threading.Event) -> None:
+        self._has_threads = True
+        period_seconds = min(self._recheck, HEARTBEAT).total_seconds()
+        left = self._left
         while not ended.is_set():
+            self._look_now.wait(period_seconds)
+            self._look_now.clear()
+            if ended.is_set():
+                break
             try:
                 self.look()
+                self._held.prune()
             except StoreUnavailable as error:
-                if not ended.is_set():
-                    log.warning("stops_not_looked_for", error=error.message)
+                log.warning("stops_not_looked_for", error=error.message)
             except Exception:
-                if not ended.is_set():
-                    log.exception("stops_not_looked_for")
-            self._look_now.wait(self._recheck.total_seconds())
-            self._look_now.clear()
+                # Were the thread to end here, this process would find no stop that was not pushed.
+                log.exception("stops_not_looked_for")
+        try:
+            self._leave()
+        finally:
+            left.set()
 
     def look(self) -> int:
         """Drop and acknowledge what this member owes; return how many stops there were.
@@ -159,23 +188,28 @@ class Watch:
         Raises:
             StoreUnavailable.
         """
-        member = self.member
-        if member is None:
-            return 0
-        with self._store.transaction() as tx:
-            if self._clock.ticks() - self._seen_ticks >= HEARTBEAT.total_seconds():
-                tx.members.enrol(member, self._clock.now())
-                self._seen_ticks = self._clock.ticks()
-            owed = tx.stops.list_owed(member.id)
+        with self._looking:
+            member = self.member
+            if member is None:
+                return 0
+            with self._store.transaction() as tx:
+                self._show_life(tx, member)
+                owed = tx.stops.list_owed(member.id)
+                for stop in owed:
+                    dropped_at, leases = self._dropped.get(stop.id) or self._drop(stop)
+                    tx.stops.acknowledge(stop.id, member.id, dropped_at, leases)
             for stop in owed:
-                dropped_at, leases = self._dropped.get(stop.id) or self._drop(stop)
-                tx.stops.acknowledge(stop.id, member.id, dropped_at, leases)
-        for stop in owed:
-            dropped_at, leases = self._dropped.pop(stop.id)
-            self._metrics.stop_reached(dropped_at - stop.noticed_at)
-            log.info("stopped", tenant_id=str(stop.tenant_id), leases=leases, kind=stop.kind.value)
-        self._forget_unowed()
-        return len(owed)
+                dropped_at, leases = self._dropped.pop(stop.id)
+                self._metrics.stop_reached(dropped_at - stop.noticed_at)
+                log.info("stopped", tenant_id=str(stop.tenant_id), leases=leases, kind=stop.kind.value)
+            self._forget_unowed()
+            return len(owed)
+
+    def _show_life(self, tx: Transaction, member: Member) -> None:
+        ticks = self._clock.ticks()
+        if self._seen_ticks is None or ticks - self._seen_ticks >= HEARTBEAT.total_seconds():
+            tx.members.enrol(member, self._clock.now())
+            self._seen_ticks = ticks
 
     def _forget_unowed(self) -> None:
         """A notice of a stop that was recorded before this process joined is owed nothing."""
@@ -186,7 +220,9 @@ class Watch:
 
     def _drop(self, stop: Stop) -> tuple[datetime, int]:
         leases = self._held.drop(stop.tenant_id)
-        self._dropped[stop.id] = self._clock.now(), leases
+        # A caller's own look may have dropped them before.
+        earlier = None if leases else self._held.last_drop(stop.tenant_id, since=stop.noticed_at)
+        self._dropped[stop.id] = earlier or (self._clock.now(), leases)
         return self._dropped[stop.id]
 
 

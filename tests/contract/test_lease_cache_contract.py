@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -38,14 +39,17 @@ CLAIM = timedelta(seconds=3)
 LONG_AGO = LEASE.decrypted_at - timedelta(days=1)
 
 
-def take(cache: LeaseCache, one: LeaseId, newer_than: datetime = LONG_AGO) -> CacheAnswer:
-    return cache.take(one, CLAIM, newer_than)
+def take(
+    cache: LeaseCache, one: LeaseId, newer_than: datetime = LONG_AGO, claim: str | None = None
+) -> CacheAnswer:
+    claim = claim or uuid4().hex
+    return cache.take(one, claim, CLAIM, newer_than)
 
 
 def test_what_was_put_comes_back_to_the_microsecond(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, _ = cache_and_wait
     one = lease_id()
-    cache.put(one, LEASE, timedelta(minutes=1))
+    cache.put(one, LEASE, timedelta(minutes=1), "a")
     answer = take(cache, one)
     assert answer.lease == LEASE
     assert timedelta(seconds=59) < answer.remaining <= timedelta(minutes=1)
@@ -55,7 +59,7 @@ def test_what_was_put_comes_back_to_the_microsecond(cache_and_wait: tuple[LeaseC
 def test_an_entry_is_gone_after_its_ttl(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, wait = cache_and_wait
     one = lease_id()
-    cache.put(one, LEASE, timedelta(milliseconds=50))
+    cache.put(one, LEASE, timedelta(milliseconds=50), "a")
     wait(0.1)
     assert take(cache, one).lease is None
 
@@ -65,18 +69,53 @@ def test_one_of_those_who_miss_gets_the_claim_and_putting_ends_it(
 ) -> None:
     cache, _ = cache_and_wait
     one = lease_id()
-    assert take(cache, one) == CacheAnswer(is_ours=True)
+    assert take(cache, one, claim="a") == CacheAnswer(is_ours=True)
     assert take(cache, one) == CacheAnswer()
     assert take(cache, lease_id()).is_ours, "each lease has a claim of its own"
-    cache.put(one, LEASE, timedelta(minutes=1))
+    cache.put(one, LEASE, timedelta(minutes=1), "a")
     assert take(cache, one).lease == LEASE
     assert take(cache, one, newer_than=LEASE.decrypted_at).is_ours, "the claim ended with the put"
+
+
+def test_who_repeats_its_request_still_has_its_claim(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
+    cache, _ = cache_and_wait
+    one = lease_id()
+    assert take(cache, one, claim="a").is_ours
+    assert take(cache, one, claim="a").is_ours, "the answer to the first was lost on the way"
+    assert not take(cache, one, claim="b").is_ours
+
+
+def test_who_lost_its_claim_neither_ends_anothers_nor_speaks_for_it(
+    cache_and_wait: tuple[LeaseCache, Wait],
+) -> None:
+    cache, wait = cache_and_wait
+    one = lease_id()
+    assert cache.take(one, "slow", timedelta(milliseconds=50), LONG_AGO).is_ours
+    wait(0.1)
+    assert take(cache, one, claim="b").is_ours
+    cache.fail(one, timedelta(seconds=5), Failure.OUTAGE, "slow")
+    assert take(cache, one) == CacheAnswer(), "b is still asking, and nothing failed"
+    cache.put(one, LEASE, timedelta(minutes=1), "slow")
+    assert take(cache, one, newer_than=LEASE.decrypted_at) == CacheAnswer(), (
+        "b is still asking for a newer one"
+    )
+
+
+def test_a_newer_lease_is_not_replaced_by_an_older_one(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
+    cache, _ = cache_and_wait
+    one = lease_id()
+    older = replace(LEASE, decrypted_at=LEASE.decrypted_at - timedelta(seconds=1))
+    cache.put(one, LEASE, timedelta(minutes=1), "a")
+    cache.put(one, older, timedelta(minutes=5), "b")
+    answer = take(cache, one)
+    assert answer.lease == LEASE
+    assert answer.remaining <= timedelta(minutes=1)
 
 
 def test_a_claim_lapses(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, wait = cache_and_wait
     one = lease_id()
-    assert cache.take(one, timedelta(milliseconds=50), LONG_AGO).is_ours
+    assert cache.take(one, "a", timedelta(milliseconds=50), LONG_AGO).is_ours
     wait(0.1)
     assert take(cache, one).is_ours
 
@@ -84,7 +123,7 @@ def test_a_claim_lapses(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
 def test_of_those_who_want_a_newer_lease_one_gets_the_claim(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, _ = cache_and_wait
     one = lease_id()
-    cache.put(one, LEASE, timedelta(minutes=1))
+    cache.put(one, LEASE, timedelta(minutes=1), "a")
     just_before = LEASE.decrypted_at - timedelta(microseconds=1)
     assert take(cache, one, newer_than=just_before).lease == LEASE
     assert take(cache, one, newer_than=LEASE.decrypted_at).is_ours
@@ -98,8 +137,8 @@ def test_a_failure_is_told_to_all_for_a_while(
 ) -> None:
     cache, wait = cache_and_wait
     one = lease_id()
-    assert take(cache, one).is_ours
-    cache.fail(one, timedelta(milliseconds=200), failure)
+    assert take(cache, one, claim="a").is_ours
+    cache.fail(one, timedelta(milliseconds=200), failure, "a")
     failing = take(cache, one).failing
     assert failing is not None
     assert failing.failure is failure
@@ -115,7 +154,7 @@ def test_purge_drops_all_of_one_tenant_and_nothing_of_another(
     one, other = lease_id(), lease_id()
     second = LeaseId(one.tenant_id, one.generation + 1, one.key_id, 2)
     for put in (one, second, other):
-        cache.put(put, LEASE, timedelta(minutes=1))
+        cache.put(put, LEASE, timedelta(minutes=1), "a")
     assert cache.purge(one.tenant_id) == 2
     assert take(cache, one).lease is None
     assert take(cache, second).lease is None
@@ -126,7 +165,7 @@ def test_purge_drops_all_of_one_tenant_and_nothing_of_another(
 def test_another_generation_is_another_entry(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, _ = cache_and_wait
     one = lease_id(generation=1)
-    cache.put(one, LEASE, timedelta(minutes=1))
+    cache.put(one, LEASE, timedelta(minutes=1), "a")
     assert take(cache, LeaseId(one.tenant_id, 2, one.key_id, one.version_number)).lease is None
 
 
@@ -155,9 +194,9 @@ def test_an_entry_that_is_not_ours_is_a_miss(stack: Stack) -> None:
     key = f"byok:lease:{{{one.tenant_id}}}:{one.generation}:{one.key_id}:{one.version_number}"
     for junk in (b"", b"x", b"\xff" * 100):
         raw.set(key, junk)
-        found = take(cache, one)
+        found = take(cache, one, claim="a")
         assert found.is_ours or (found.lease is not None and found.lease.box.body != LEASE.box.body)
-        cache.fail(one, timedelta(milliseconds=1), Failure.OUTAGE)
+        cache.fail(one, timedelta(milliseconds=1), Failure.OUTAGE, "a")
         time.sleep(0.01)
     raw.close()
     cache.close()

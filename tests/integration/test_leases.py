@@ -225,7 +225,7 @@ def test_a_version_that_kms_makes_no_sense_of_is_in_quarantine_for_all(world: Wo
 def test_who_died_while_asking_holds_the_others_up_for_seconds(world: World, token: bytes) -> None:
     (lease_id,) = world.cache.entries
     world.cache.entries.clear()
-    assert world.cache.take(lease_id, timedelta(seconds=3), world.clock.now()).is_ours  # and dies
+    assert world.cache.take(lease_id, "dead", timedelta(seconds=3), world.clock.now()).is_ours  # and dies
     began = world.clock.now()
     assert cipher(world.another_process()).decrypt(token, context=CONTEXT) == b"ada@example.com"
     assert timedelta(seconds=3) <= world.clock.now() - began < timedelta(seconds=4)

@@ -1,6 +1,9 @@
 """Stops over a real PostgreSQL: committed, told, obeyed by every process, and acknowledged."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from byok.errors import (
     KmsIntegrityError,
     KmsUnavailable,
     NotReady,
+    StoreUnavailable,
     TenantNotActive,
 )
 from byok.ports import Notice
@@ -198,9 +202,9 @@ def test_a_view_read_before_the_stop_is_not_kept_after_it(world: World, fleet: l
     """The thread reads PostgreSQL, the stop comes, the thread files what it read."""
     held = fleet[0].desk._held
     view = held.views["acme", "pii"]
-    epoch = held.epoch
+    since = held.drops
     world.services.kill_switch.suspend("acme", "stop", actor="test")
-    assert not held.keep_view(epoch, ("acme", "pii"), view)
+    assert not held.keep_view(since, ("acme", "pii"), view)
     assert use(fleet[0]) == "tenant-not-active"
 
 
@@ -213,6 +217,151 @@ def test_a_refusal_stops_this_process_though_its_suspension_could_not_be_pushed(
     assert use(fleet[0]) == "kms-access-revoked"
     assert use(fleet[0]) == "tenant-not-active"
     assert world.tenant().state is TenantState.SUSPENDED
+
+
+def test_a_notice_about_one_tenant_is_nothing_to_the_fetches_of_another(world: World, key: None) -> None:
+    world.add_tenant("globex")
+    world.cache.is_down = True
+    process = world.another_process()
+    globex = world.tenant("globex").id
+    world.kms.hooks["Decrypt"] = lambda: world.board.publish(Notice(globex, world.random.uuid()))
+    asked = world.kms.count("Decrypt")
+    assert use(process) == "served"
+    assert world.kms.count("Decrypt") == asked + 1
+
+
+def test_a_look_at_postgresql_that_takes_long_lengthens_no_lease(
+    world: World, fleet: list[Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.clock.advance(minutes=47)
+    disable(world)
+    slow = Slow(world.store, lambda: world.clock.advance(minutes=14))
+    monkeypatch.setattr(fleet[0].desk, "_store", slow)
+    assert use(fleet[0]) == "kms-access-revoked"
+
+
+def test_what_passes_while_a_cached_lease_is_unsealed_lengthens_no_lease(
+    world: World, key: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, began = world.another_process(), world.clock.ticks()
+    open_ = world.master_keys.open
+
+    def slow(*arguments: Any) -> bytes:
+        world.clock.advance(minutes=30)
+        return open_(*arguments)
+
+    monkeypatch.setattr(process.desk._source, "_master_keys", SlowRing(slow))
+    cipher(process).encrypt(b"x", context=CONTEXT)
+    (lease,) = process.desk._held.leases.values()
+    assert lease.began_ticks <= began
+
+
+def test_a_refusal_that_cannot_be_committed_stops_this_process_all_the_same(
+    world: World, fleet: list[Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add_key(key="other")
+    process = fleet[0]
+    process.vault.cipher("acme", "other").encrypt(b"x", context=CONTEXT)
+    use(process)
+    disable(world)
+    (lease_id,) = [one for one in process.desk._held.leases if one.key_id == world.show().key.id]
+    process.desk._held.drop_lease(lease_id)
+    world.cache.entries.clear()
+
+    def unavailable(*_: object, **__: object) -> None:
+        raise StoreUnavailable("no commit")
+
+    monkeypatch.setattr(process.desk._source._suspensions, "suspend", unavailable)
+    assert use(process) == "kms-access-revoked"
+    assert not process.desk._held.leases, "those of other keys of the tenant, too"
+
+
+def test_a_process_that_joins_during_a_stop_looks_again(world: World, key: None) -> None:
+    late = world.another_process()
+    late.desk._look_again("acme", "pii")  # read before it was a member
+    world.board.ears.clear()
+    entries = dict(world.cache.entries)
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    world.cache.entries |= entries
+    assert use(late) == "tenant-not-active"
+
+
+def test_a_process_that_could_not_enrol_does_so_when_postgresql_is_back(
+    world: World, key: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = world.another_process()
+
+    def unavailable() -> None:
+        raise StoreUnavailable("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.watch, "_store", Slow(world.store, unavailable))
+        assert use(process) == "served"
+    with world.store.transaction() as tx:
+        assert tx.members.list() == []
+    process.watch.look()
+    with world.store.transaction() as tx:
+        assert len(tx.members.list()) == 1
+
+
+def test_a_vault_that_is_used_after_its_close_joins_anew(world: World, fleet: list[Services]) -> None:
+    fleet[0].watch.close()
+    assert use(fleet[0]) == "served"
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    look(fleet)
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert report.answered == 3
+
+
+def test_whoever_leaves_owes_nothing(world: World, fleet: list[Services]) -> None:
+    world.board.loses_all = True
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    fleet[0].watch.close()
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert report.answered == 1
+    with world.store.transaction() as tx:
+        assert len(tx.members.list()) == 2
+
+
+def test_what_a_caller_dropped_before_the_look_is_counted_with_its_time(
+    world: World, fleet: list[Services]
+) -> None:
+    world.board.loses_all = True
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    world.clock.advance(seconds=5)
+    assert use(fleet[0]) == "tenant-not-active"  # its own look, at the recheck
+    world.clock.advance(seconds=3)
+    look(fleet[:1])
+    (report,) = world.services.kill_switch.reports(world.tenant())
+    assert [(one.leases, one.dropped_at) for one in report.acknowledgements if one.dropped_at] == [
+        (1, world.clock.now() - timedelta(seconds=3))
+    ]
+
+
+def test_looks_side_by_side_acknowledge_once(world: World, fleet: list[Services]) -> None:
+    world.services.kill_switch.suspend("acme", "stop", actor="test")
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(lambda _: fleet[0].watch.look(), range(8))) == [0] * 7 + [1]
+    assert world.metrics.counts["stop"] == 1
+
+
+class Slow:
+    """A store whose transactions begin by something."""
+
+    def __init__(self, store: Any, begin: Callable[[], None]) -> None:
+        self._store = store
+        self._begin = begin
+
+    def transaction(self) -> Any:
+        self._begin()
+        return self._store.transaction()
+
+
+class SlowRing:
+    """A key ring that takes its time to open."""
+
+    def __init__(self, open_: Callable[..., bytes]) -> None:
+        self.open = open_
 
 
 # --- purge ----------------------------------------------------------------------------------------

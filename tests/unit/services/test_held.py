@@ -3,10 +3,14 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import pytest
+
 from byok.core.model import Key, Tenant, TenantState
 from byok.crypto.hazmat import SecretBytes, XaesKey
 from byok.ports import LeaseId
+from byok.services import held as held_module
 from byok.services.held import Held, Lease, View
+from tests.fakes import FakeClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CIPHER = XaesKey(SecretBytes(bytes(32)))
@@ -17,7 +21,7 @@ def lease_id(tenant_id: UUID, number: int = 1) -> LeaseId:
 
 
 def lease() -> Lease:
-    return Lease(1, CIPHER, NOW, 0.0, 1.0)
+    return Lease(1, CIPHER, NOW, began_ticks=0.0, refresh_ticks=1.0, ends_ticks=2000.0)
 
 
 def view(tenant_id: UUID) -> View:
@@ -26,39 +30,89 @@ def view(tenant_id: UUID) -> View:
 
 
 def test_the_oldest_lease_makes_room() -> None:
-    held, tenant_id = Held(max_leases=3), uuid4()
+    held, tenant_id = Held(FakeClock(), max_leases=3), uuid4()
     for number in range(1, 6):
-        held.keep_lease(held.epoch, lease_id(tenant_id, number), lease())
+        held.keep_lease(held.drops, lease_id(tenant_id, number), lease())
     assert [one.version_number for one in held.leases] == [3, 4, 5]
-    held.keep_lease(held.epoch, lease_id(tenant_id, 3), lease())  # renewed
-    held.keep_lease(held.epoch, lease_id(tenant_id, 6), lease())
+    held.keep_lease(held.drops, lease_id(tenant_id, 3), lease())  # renewed
+    held.keep_lease(held.drops, lease_id(tenant_id, 6), lease())
     assert [one.version_number for one in held.leases] == [5, 3, 6]
 
 
 def test_a_drop_takes_all_of_one_tenant_and_nothing_of_another() -> None:
-    held, one, other = Held(), uuid4(), uuid4()
+    held, one, other = Held(FakeClock()), uuid4(), uuid4()
     for tenant_id in (one, other):
-        held.keep_lease(held.epoch, lease_id(tenant_id), lease())
-        held.keep_view(held.epoch, (str(tenant_id), "pii"), view(tenant_id))
+        held.keep_lease(held.drops, lease_id(tenant_id), lease())
+        held.keep_view(held.drops, (str(tenant_id), "pii"), view(tenant_id))
     assert held.drop(one) == 1
     assert set(held.leases) == {lease_id(other)}
     assert set(held.views) == {(str(other), "pii")}
 
 
 def test_what_was_begun_before_a_drop_is_not_kept_after_it() -> None:
-    held, tenant_id = Held(), uuid4()
-    epoch = held.epoch
+    held, tenant_id = Held(FakeClock()), uuid4()
+    since = held.drops
     held.drop(tenant_id)
-    assert not held.keep_lease(epoch, lease_id(tenant_id), lease())
-    assert not held.keep_view(epoch, ("acme", "pii"), view(tenant_id))
+    assert not held.keep_lease(since, lease_id(tenant_id), lease())
+    assert not held.keep_view(since, ("acme", "pii"), view(tenant_id))
     assert (held.leases, held.views) == ({}, {})
-    assert held.keep_lease(held.epoch, lease_id(tenant_id), lease())
+    assert held.keep_lease(held.drops, lease_id(tenant_id), lease())
 
 
 def test_looking_again_keeps_leases() -> None:
-    held, tenant_id = Held(), uuid4()
-    held.keep_lease(held.epoch, lease_id(tenant_id), lease())
-    held.keep_view(held.epoch, ("acme", "pii"), view(tenant_id))
+    held, tenant_id = Held(FakeClock()), uuid4()
+    held.keep_lease(held.drops, lease_id(tenant_id), lease())
+    held.keep_view(held.drops, ("acme", "pii"), view(tenant_id))
     held.drop_views(tenant_id)
     assert held.views == {}
     assert len(held.leases) == 1
+
+
+def test_a_drop_of_one_tenant_overtakes_nothing_of_another() -> None:
+    held, one, other = Held(FakeClock()), uuid4(), uuid4()
+    since = held.drops
+    held.drop(one)
+    assert held.keep_lease(since, lease_id(other), lease())
+    assert held.keep_view(since, ("globex", "pii"), view(other))
+    assert not held.is_overtaken(other, since)
+    assert held.is_overtaken(one, since)
+
+
+def test_what_was_begun_before_everything_was_forgotten_is_not_kept_after_it() -> None:
+    held, tenant_id = Held(FakeClock()), uuid4()
+    since = held.drops
+    held.forget()
+    assert not held.keep_lease(since, lease_id(tenant_id), lease())
+
+
+def test_a_drop_that_is_long_forgotten_still_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_module, "_MAX_DROPS", 3)
+    held, tenant_id = Held(FakeClock()), uuid4()
+    since = held.drops
+    held.drop(tenant_id)
+    for _ in range(5):
+        held.drop(uuid4())
+    assert not held.keep_lease(since, lease_id(tenant_id), lease())
+    assert held.keep_lease(held.drops, lease_id(tenant_id), lease())
+
+
+def test_leases_that_have_ended_are_pruned_though_nobody_uses_them() -> None:
+    clock = FakeClock()
+    held, tenant_id = Held(clock), uuid4()
+    held.keep_lease(held.drops, lease_id(tenant_id), lease())
+    held.prune()
+    assert held.leases
+    clock.advance(seconds=1001)
+    held.prune()
+    assert not held.leases
+
+
+def test_the_last_drop_is_remembered_with_its_time_and_count() -> None:
+    clock = FakeClock()
+    held, tenant_id = Held(clock), uuid4()
+    began = clock.now()
+    held.keep_lease(held.drops, lease_id(tenant_id), lease())
+    held.drop(tenant_id)
+    held.drop(tenant_id)  # there was nothing left
+    assert held.last_drop(tenant_id, since=began) == (began, 1)
+    assert held.last_drop(tenant_id, since=began + timedelta(seconds=1)) is None
