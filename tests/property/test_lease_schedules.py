@@ -39,6 +39,7 @@ class Fleet:
         self.is_out = self.is_disabled = False
         self.last_decrypt_ticks = self.world.clock.ticks()
         self.stopped_ticks: float | None = None
+        self.resumed_ticks = 0.0
         self.told: set[int] = set()
         self.old_entries = dict(self.world.cache.entries)
         self.during_decrypt: str | None = None
@@ -83,7 +84,10 @@ class Fleet:
             error = caught
         self._notice_state()
         if error is not None:
-            stopped = self.stopped_ticks is not None or isinstance(error, AccessStopped)
+            # Who did not hear that a tenant goes on finds out when it looks again.
+            ago_seconds = self.world.clock.ticks() - self.resumed_ticks
+            unheard = isinstance(error, AccessStopped) and ago_seconds < RECHECK.total_seconds()
+            stopped = self.stopped_ticks is not None or unheard
             assert hindered or stopped, f"nothing hinders it, and yet: {error!r}"
             return
         now = self.world.clock.ticks()
@@ -106,6 +110,8 @@ class Fleet:
             self.stopped_ticks = self.world.clock.ticks()
             self.told = set() if self.world.board.loses_all else set(range(PROCESSES))
         if not suspended:
+            if self.stopped_ticks is not None:
+                self.resumed_ticks = self.world.clock.ticks()
             self.stopped_ticks, self.told = None, set()
 
     def pass_time(self, seconds: int) -> None:
