@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from byok.cli.output import AsJson, console, print_json, table
 from byok.cli.services import open_runtime
-from byok.crypto.reports import PURPOSE, verify_report
+from byok.crypto.reports import PURPOSE, read_report, verify_report
 from byok.errors import InvalidInput
 
 app = typer.Typer(help="Signed reports: check them, and the keys to check them by.", no_args_is_help=True)
@@ -27,10 +26,7 @@ def verify(
 ) -> None:
     """Check a report's signature. With --public-key this needs no settings and no server."""
     trusted = [_decode(public_key)] if public_key is not None else list(_our_keys().values())
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InvalidInput(f"{file} is not JSON") from error
+    document = read_report(file.read_bytes())
     report = verify_report(document, trusted)
     if as_json:
         print_json({"authentic": True, "kind": document["kind"], "report": report})

@@ -171,7 +171,13 @@ def _drill_json(drill: "Drill") -> dict[str, Any]:
         "conductor": drill.conductor,
         "passed": drill.passed,
         "resumed_at": _time(drill.resumed_at),
-        "bound": bound_json(drill.bound),
+        # Whole numbers alone, as sign_report demands.
+        "bound": {
+            "pushed_ms": _milliseconds(drill.bound.pushed),
+            "polled_ms": _milliseconds(drill.bound.polled),
+            "unprobed_ms": _milliseconds(drill.bound.unprobed),
+            "told_ms": _milliseconds(drill.bound.told),
+        },
         **stop_json(drill.report),
     }
 

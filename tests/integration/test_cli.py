@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -392,14 +394,38 @@ def test_a_drill_writes_a_report_that_others_can_check(
     (key,) = byok("report", "public-key", "--json").json().values()
     assert byok("report", "verify", str(file), "--public-key", key, "--json").json()["authentic"]
 
+    told = json.loads(file.read_text())
+    assert told["report"]["bound"] == {
+        "pushed_ms": 306_000,
+        "polled_ms": 311_000,
+        "unprobed_ms": 3_600_000,
+        "told_ms": 6_000,
+    }
+    without_byok = subprocess.run(
+        [sys.executable, "-c", script_of("docs/spec/report.md"), str(file), key],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert without_byok.stdout == "authentic\n", without_byok.stderr
+
     file.write_text(file.read_text().replace('"passed": true', '"passed": false'))
     forged = byok("report", "verify", str(file))
     assert forged.exit_code == 7
     assert "[report-not-authentic]" in forged.err
     assert byok("report", "verify", str(file), "--public-key", "AAAA").exit_code == 7
     assert byok("report", "verify", str(file), "--public-key", "not base64").exit_code == 2
-    file.write_text("no JSON")
-    assert byok("report", "verify", str(file)).exit_code == 2
+    for no_report in ("no JSON", "[" * 100_000, json.dumps(told)[:-1] + ', "kind": "drill"}'):
+        file.write_text(no_report)
+        refused = byok("report", "verify", str(file))
+        assert (refused.exit_code, "[report-not-authentic]" in refused.err) == (7, True), refused.err
+
+
+def script_of(page: str) -> str:
+    """The Python that a page of the documentation shows."""
+    text = (Path(__file__).parents[2] / page).read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return str(script)
 
 
 def test_a_drill_with_nobody_to_stop_changes_nothing(byok: Byok, acme: Customer, engine: sa.Engine) -> None:

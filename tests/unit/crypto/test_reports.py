@@ -1,17 +1,15 @@
 """Signed reports: any change is noticed, and whoever has the public key can check them without us."""
 
-import base64
 import copy
 import json
 import os
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from byok.crypto.hazmat import SecretBytes
 from byok.crypto.keyring import MasterKeyRing
-from byok.crypto.reports import PURPOSE, sign_report, verify_report
+from byok.crypto.reports import PURPOSE, read_report, sign_report, verify_report
 from byok.errors import ReportNotAuthentic
 
 RING = MasterKeyRing([("new", SecretBytes(bytes(32))), ("old", SecretBytes(b"o" * 32))], os.urandom)
@@ -70,13 +68,36 @@ def test_what_is_no_report_is_refused(junk: Any) -> None:
         verify_report(junk, TRUSTED)
 
 
-def test_it_can_be_checked_without_byok() -> None:
-    """As docs/spec/report.md tells it."""
-    document = signed()
-    signature = document.pop("signature")
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signature["public_key"]))
-    key.verify(base64.b64decode(signature["value"]), canonical)
+def test_numbers_that_are_not_whole_are_not_signed() -> None:
+    """Plain JSON libraries write them in another way than RFC 8785: nobody could check without byok."""
+    with pytest.raises(TypeError, match=r"report\.bound\.pushed is 306\.0"):
+        sign_report(RING, "drill", {"bound": {"pushed": 306.0}})
+    with pytest.raises(TypeError, match=r"report\.processes\[1\]\.ms is 0\.5"):
+        sign_report(RING, "drill", {"processes": [{"ms": 1}, {"ms": 0.5}]})
+
+
+def test_a_file_is_read_as_what_was_signed() -> None:
+    assert read_report(json.dumps(signed(), indent=2).encode()) == signed()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no JSON",
+        b"\xff\xfe\xff",
+        b"[]",
+        b"1",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"report": {"passed": true}, "report": {"passed": false}}',
+        b'{"report": {"passed": true, "passed": false}}',
+        b'{"report": ' + b"9" * 10_000 + b"}",
+    ],
+    ids=lambda text: str(text[:20]),
+)
+def test_a_file_that_readers_could_understand_differently_is_no_report(text: bytes) -> None:
+    with pytest.raises(ReportNotAuthentic):
+        read_report(text)
 
 
 def test_signing_keys_are_for_one_purpose_each() -> None:
