@@ -45,10 +45,11 @@ def suspend(
     as_json: AsJson = False,
 ) -> None:
     """Stop a tenant now: no process encrypts or decrypts for it until somebody says resume."""
+    patience = parse_duration(wait)  # before anything is stopped: the exit code says what happened
     with open_services() as services:
         found, report = services.kill_switch.suspend(tenant, reason, actor=actor())
         with _bar() as seen:
-            report = services.kill_switch.wait_for(report, parse_duration(wait), seen)
+            report = services.kill_switch.wait_for(report, patience, seen)
     if as_json:
         print_json({"tenant": tenant, "state": found.state, "stop": stop_json(report)})
         return
@@ -82,11 +83,10 @@ def drill(
     """
     from byok.crypto.reports import sign_report
 
+    patience = parse_duration(wait)
     with open_runtime() as runtime:
         with _bar() as seen:
-            done = runtime.services.kill_switch.drill(
-                tenant, actor=actor(), patience=parse_duration(wait), seen=seen
-            )
+            done = runtime.services.kill_switch.drill(tenant, actor=actor(), patience=patience, seen=seen)
         signed = sign_report(runtime.master_keys, "drill", _drill_json(done))
     file = report_file or Path(f"byok-drill-{tenant}-{done.resumed_at:%Y%m%dT%H%M%SZ}.json")
     write_json(file, signed)

@@ -112,15 +112,17 @@ class KillSwitch:
         """
         with self._store.transaction() as tx:
             alive = [member for member, seen_at in tx.members.list() if seen_at >= self._alive_since()]
+            tenant = tx.tenants.get(tenant_name)
         if not alive:
             raise NotReady("no process holds leases: there is nothing to measure", remedy="start a service")
+        bound = self.bound(tenant)  # before anything is stopped: without a key there is none
         tenant, report = self.suspend(tenant_name, "a drill", actor=actor, kind=SuspensionKind.DRILL)
         try:
             seen(report)
             report = self.wait_for(report, patience, seen)
         finally:
             self._end_drill(tenant, actor)
-        return Drill(tenant, actor, report, self.bound(tenant), self._clock.now())
+        return Drill(tenant, actor, report, bound, self._clock.now())
 
     def _end_drill(self, drilled: Tenant, actor: str) -> None:
         """Let go on what this drill stopped, unless somebody or AWS has stopped it for good meanwhile."""

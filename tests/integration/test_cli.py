@@ -421,6 +421,27 @@ def test_a_drill_writes_a_report_that_others_can_check(
         assert (refused.exit_code, "[report-not-authentic]" in refused.err) == (7, True), refused.err
 
 
+def test_a_mistake_in_an_option_stops_nobody(
+    byok: Byok, acme: Customer, runtime: Runtime, engine: sa.Engine
+) -> None:
+    runtime.services.vault.cipher("acme", "pii").encrypt(b"x", context=b"c")  # the fleet has a member
+    before = snapshot(engine)
+    for command in ("suspend", "drill"):
+        assert byok("tenant", command, "acme", "--wait", "soon").exit_code == 2
+        assert snapshot(engine) == before
+
+
+def test_a_tenant_without_a_key_is_not_drilled(
+    byok: Byok, acme: Customer, stack: Stack, runtime: Runtime
+) -> None:
+    runtime.services.vault.cipher("acme", "pii").encrypt(b"x", context=b"c")
+    join(stack, runtime, "keyless")
+    refused = byok("tenant", "drill", "keyless")
+    assert refused.exit_code == 4
+    assert "has no key" in refused.err
+    assert byok("tenant", "show", "keyless", "--json").json()["stops"] == []
+
+
 def script_of(page: str) -> str:
     """The Python that a page of the documentation shows."""
     text = (Path(__file__).parents[2] / page).read_text()
