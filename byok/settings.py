@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
     @property
     def probe_tick_seconds(self) -> float:
-        """How often to look whose probe is due."""
+        """How often to look whose probe is due: no tenant's probe period is shorter than that."""
         return min(self.probe_interval_seconds, _LONGEST_PROBE_TICK_SECONDS)
 
     @property

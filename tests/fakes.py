@@ -281,6 +281,7 @@ class RecordingQueue:
         self.probes: list[str] = []
         self.syncs: list[str] = []
         self.is_down = False
+        self.fail_after: int | None = None  # so many probes
 
     def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
         self.ping()
@@ -296,6 +297,8 @@ class RecordingQueue:
 
     def probe(self, tenant: str) -> None:
         self.ping()
+        if self.fail_after is not None and len(self.probes) >= self.fail_after:
+            raise QueueUnavailable("the broker is down")
         self.probes.append(tenant)
 
     def sync_rotation(self, tenant: str) -> None:

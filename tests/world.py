@@ -68,6 +68,12 @@ class World:
     def another_process(self, **settings: Any) -> Services:
         """Services that share the stores but no memory. No thread of theirs runs: notices are heard at once,
         and renewals are done when they are submitted."""
+        defaults: dict[str, Any] = {
+            "recheck": RECHECK,
+            "periods": PERIODS,
+            "random": self.random,
+            "spawn": _run_renewals_at_once,
+        }
         services = assemble(
             store=self.store,
             cache=self.cache,
@@ -77,11 +83,7 @@ class World:
             master_keys=self.master_keys,
             metrics=self.metrics,
             clock=self.clock,
-            random=self.random,
-            recheck=RECHECK,
-            periods=PERIODS,
-            spawn=_run_renewals_at_once,
-            **settings,
+            **(defaults | settings),
         )
         self.board.ears.append(services.watch.hear)
         return services

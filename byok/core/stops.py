@@ -110,9 +110,10 @@ def probe_period(longest: timedelta, lease_ttls: Iterable[timedelta]) -> timedel
 def next_probe_time(now: datetime, period: timedelta, tick: timedelta, fraction: float) -> datetime:
     """When to probe next: up to a fifth earlier than ``period``, so that tenants spread over time.
 
-    A due probe waits for the next tick; that is part of the period.
+    A due probe waits for the next tick; that is part of the period, so that no gap is longer than it. Of a
+    period that hardly exceeds a tick, each tick probes. No period is shorter than a tick.
     """
-    longest = max(period - tick, tick)
+    longest = max(period - tick, tick / 2)
     return now + longest * (0.8 + 0.2 * fraction)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from byok.core.lifecycle import MAX_RETRY_DELAY
@@ -11,6 +11,7 @@ from byok.core.model import (
     OpenWork,
     RequestOutcome,
     RotationReason,
+    Tenant,
     TenantState,
     VersionEvent,
 )
@@ -69,7 +70,9 @@ class Scheduling:
         self._jobs: Mapping[Job, tuple[timedelta, Callable[[], int]]] = {
             Job.DISPATCH_DUE: (periods.dispatch_due, self.dispatch_due),
             Job.SWEEP: (periods.sweep, self.sweep),
-            Job.PROBE: (periods.probe_tick, self.publish_probes),
+            # Half a tick: one that comes late must not make the next one, which is in time, come too early.
+            # What is found twice is published once, since each tenant has a time of its own.
+            Job.PROBE: (periods.probe_tick / 2, self.publish_probes),
             Job.VALIDATE: (periods.validate, self.publish_validations),
             Job.SYNC_ROTATION: (periods.sync_rotation, self.publish_syncs),
         }
@@ -184,15 +187,18 @@ class Scheduling:
         Each has a time of its own: at most half of its shortest lease TTL after the last one.
         """
         total = 0
-        while names := self._take_due_probes():
-            published = self._publish_all([partial(self._queue.probe, name) for name in names])
+        now = self._clock.now()  # of the whole tick: what becomes due meanwhile waits, or it might never end
+        while due := self._take_due_probes(now):
+            published = self._publish_all([partial(self._queue.probe, tenant.name) for tenant in due])
             total += published
-            if published < len(names):
+            if missed := due[published:]:  # due as before: the broker's failure must not cost a period
+                with self._store.transaction() as tx:
+                    tx.tenants.set_next_probes({tenant.id: now for tenant in missed})
                 break
         return total
 
-    def _take_due_probes(self) -> Sequence[str]:
-        now, periods = self._clock.now(), self._periods
+    def _take_due_probes(self, now: datetime) -> Sequence[Tenant]:
+        periods = self._periods
         with self._store.transaction() as tx:
             due = tx.tenants.lock_due_probes(now, _BATCH)
             times = {
@@ -206,7 +212,7 @@ class Scheduling:
             }
             if times:
                 tx.tenants.set_next_probes(times)
-        return [tenant.name for tenant, _ in due]
+        return [tenant for tenant, _ in due]
 
     def publish_syncs(self) -> int:
         """Publish, for every active tenant, a look at what its KMS key says of rotation."""

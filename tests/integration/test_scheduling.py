@@ -3,7 +3,9 @@
 import itertools
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from random import Random as Chance
 
 import pytest
 import sqlalchemy as sa
@@ -14,13 +16,15 @@ from byok.core.model import (
     RotationState,
     TenantState,
 )
+from byok.core.stops import probe_period
 from byok.errors import (
     IllegalTransition,
     KmsIntegrityError,
 )
 from byok.failpoints import FailPoint, arm, disarm
+from tests.fakes import CountingRandom
 from tests.integration.acts import Killed, die, pass_time, request
-from tests.world import SWEEP, World
+from tests.world import PERIODS, SWEEP, World
 
 
 def test_request_stands_when_the_broker_is_down_and_the_sweeper_publishes_it(world: World, key: None) -> None:
@@ -180,6 +184,47 @@ def test_each_tenant_is_probed_at_least_twice_within_its_shortest_ttl(world: Wor
     assert min(gaps["globex"]) >= 200, "and not needlessly often"
 
 
+class VaryingRandom(CountingRandom):
+    """Every fraction, the same ones each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chance = Chance(7)
+
+    def fraction(self) -> float:
+        return self._chance.random()
+
+
+@pytest.mark.parametrize("late", [0.0, 0.4], ids=["ticks in time", "every other tick late"])
+@pytest.mark.parametrize(
+    ("interval_seconds", "ttl_seconds"),
+    [(300, 10), (300, 16), (300, 20), (300, 28), (300, 60), (6, 3600), (7.5, 3600), (3, 3600), (6, 16)],
+)
+def test_the_stated_period_is_kept(
+    world: World, key: None, interval_seconds: float, ttl_seconds: int, late: float
+) -> None:
+    tick_seconds = min(interval_seconds, 5.0)
+    periods = replace(
+        PERIODS, probe=timedelta(seconds=interval_seconds), probe_tick=timedelta(seconds=tick_seconds)
+    )
+    scheduling = world.another_process(periods=periods, random=VaryingRandom()).scheduling
+    ttl = timedelta(seconds=ttl_seconds)
+    world.services.registry.set_rotation("acme", "pii", actor="test", lease_ttl=ttl)
+    stated = probe_period(periods.probe, [ttl]).total_seconds()
+    probed: list[float] = []
+    for tick in range(int(40 * stated / tick_seconds)):
+        lateness = late * tick_seconds * (tick % 2)
+        world.clock.advance(seconds=lateness)
+        scheduling.tick(Job.PROBE)
+        probed += [world.clock.ticks()] * len(world.queue.probes)
+        world.queue.probes.clear()
+        world.clock.advance(seconds=tick_seconds - lateness)
+    gaps = [b - a for a, b in itertools.pairwise(probed)]
+    # A tick that waits in the queue counts like a probe that does: that is not part of the period.
+    assert max(gaps) <= stated + late * tick_seconds + 1e-6
+    assert min(gaps) >= 0.5 * tick_seconds, "and no tenant twice in a tick"
+
+
 def test_a_ttl_that_is_shortened_brings_the_next_probe_forward(world: World, key: None) -> None:
     world.services.scheduling.publish_probes()
     world.queue.probes.clear()
@@ -192,8 +237,17 @@ def test_a_probe_that_could_not_be_published_is_published_later(world: World, ke
     world.queue.is_down = True
     assert world.services.scheduling.publish_probes() == 0
     world.queue.is_down = False
-    world.clock.advance(minutes=5)
+    world.clock.advance(seconds=5)
+    assert world.services.scheduling.publish_probes() == 1, "by the next tick, not a period later"
+
+
+def test_a_broker_that_fails_on_the_way_costs_only_what_was_not_published(world: World, key: None) -> None:
+    world.add_tenant("globex")
+    world.queue.fail_after = 1
     assert world.services.scheduling.publish_probes() == 1
+    world.queue.fail_after = None
+    assert world.services.scheduling.publish_probes() == 1
+    assert sorted(world.queue.probes) == ["acme", "globex"]
 
 
 def test_a_tick_whose_worker_died_is_made_up_for_after_a_minute(world: World, key: None) -> None:

@@ -47,6 +47,17 @@ def test_the_next_probe_is_within_the_period_though_it_waits_for_a_tick(fraction
     assert at + TICK - NOW <= minutes(5)
 
 
+@pytest.mark.parametrize("seconds", [1.0, 3.0, 5.0, 6.0, 7.5, 8.0, 10.0, 14.0, 30.0, 300.0])
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.999])
+def test_no_gap_between_probes_is_longer_than_the_period(seconds: float, fraction: float) -> None:
+    period = timedelta(seconds=seconds)
+    tick = min(TICK, period)  # as the settings have it
+    at = next_probe_time(NOW, period, tick, fraction)
+    assert at > NOW, "or a tick would find the same tenant again and again"
+    first_tick_from_then = -((NOW - at) // tick) * tick
+    assert first_tick_from_then <= period
+
+
 def test_the_bound_is_the_ttl_or_the_probe_whichever_is_first() -> None:
     recheck = timedelta(seconds=5)
     hour = revocation_bound(minutes(60), minutes(5), recheck)
