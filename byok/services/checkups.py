@@ -1,6 +1,6 @@
 """Looking after what is in use: probing tenants' access, validating active versions."""
 
-from byok.core.model import Check, TenantState
+from byok.core.model import Check, Tenant, TenantState
 from byok.errors import KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
@@ -32,8 +32,8 @@ class Checkups:
     def probe(self, tenant_name: str) -> TenantState:
         """Prove a tenant's access by a new session and a real Decrypt; suspend or resume accordingly.
 
-        What the Decrypt of an active tenant brought renews the lease of the whole fleet. A tenant
-        without any version has nothing to prove it by, and stays as it is.
+        What the Decrypt of an active tenant brought renews the lease of the whole fleet. A suspended tenant
+        without any version is let go on by the checks of its connection; an active one stays as it is.
 
         Raises:
             UnknownTenant, KmsUnavailable, IntegrityError.
@@ -41,8 +41,10 @@ class Checkups:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
         versions = self._access.active_versions(tenant)
-        if tenant.state not in (TenantState.ACTIVE, TenantState.SUSPENDED) or not versions:
+        if tenant.state not in (TenantState.ACTIVE, TenantState.SUSPENDED):
             return tenant.state
+        if not versions:
+            return self._probe_connection(tenant)
         key, version = versions[0]
         try:
             proof = self._access.prove(tenant, key, version)
@@ -52,8 +54,22 @@ class Checkups:
         if tenant.state is TenantState.ACTIVE and key.lease_ttl:
             self._desk.put(tenant, key, version.number, proof.secret, proof.decrypted_at)
         proof.secret.wipe()
-        if tenant.suspension is None or not is_over(tenant.suspension, self._clock.now()):
+        return self._go_on(tenant) if self._may_go_on(tenant) else tenant.state
+
+    def _probe_connection(self, tenant: Tenant) -> TenantState:
+        if not self._may_go_on(tenant):
             return tenant.state
+        try:
+            self._access.prove_all(tenant)
+        except KmsAccessRevoked as refusal:
+            self._suspensions.revoked(tenant, refusal, actor="probe")
+            return TenantState.SUSPENDED
+        return self._go_on(tenant)
+
+    def _may_go_on(self, tenant: Tenant) -> bool:
+        return tenant.suspension is not None and is_over(tenant.suspension, self._clock.now())
+
+    def _go_on(self, tenant: Tenant) -> TenantState:
         try:
             return self._suspensions.resume(tenant, actor="probe").state
         except LostRace:

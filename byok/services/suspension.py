@@ -127,6 +127,9 @@ class Suspensions:
                 self._random.uuid(), tenant.id, suspended.generation, suspension.kind, suspension.since, now
             )
             owing = tx.stops.add(stop, alive_since=now - TAKEN_FOR_DEAD)
+            if suspension.kind is SuspensionKind.DRILL:
+                # Should its conductor die: the first probe that may end the drill.
+                tx.tenants.set_next_probes({tenant.id: now + _LONGEST_DRILL + timedelta(seconds=1)})
             tx.audit.append(
                 tenant.id, suspension.since, actor, "tenant.suspended",
                 kind=suspension.kind.value, reason=suspension.reason, aws_code=suspension.aws_code,
