@@ -12,7 +12,7 @@ from byok.store.fleet import MemberTable, StopTable
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.rotations import RotationTable
 from byok.store.ticks import TickTable
-from byok.store.translate import translated_errors
+from byok.store.translate import takes_no_writes, translated_errors
 from byok.store.versions import VersionTable
 
 # Every statement is short; what takes longer than this waits for a lock that somebody forgot.
@@ -23,7 +23,7 @@ _SESSION_OPTIONS = (
 
 def create_engine(database_url: str, pool_size: int) -> sa.Engine:
     """An engine whose connections time out instead of hanging. ``pool_size`` is per process."""
-    return sa.create_engine(
+    engine = sa.create_engine(
         database_url,
         pool_size=pool_size,
         max_overflow=0,
@@ -37,6 +37,15 @@ def create_engine(database_url: str, pool_size: int) -> sa.Engine:
         # Bound values may hold sealed keys: they stay out of error messages and logs.
         hide_parameters=True,
     )
+    sa.event.listen(engine, "handle_error", _leave_a_standby)
+    return engine
+
+
+def _leave_a_standby(context: sa.engine.ExceptionContext) -> None:
+    # After a failover the address leads to the new primary, but connections that live lead to the old one,
+    # which answers each ping: they are given up like broken ones.
+    if takes_no_writes(context.original_exception):
+        context.is_disconnect = True
 
 
 class PostgresTransaction:

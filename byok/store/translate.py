@@ -41,6 +41,13 @@ def translated_errors() -> Iterator[None]:
         yield
     except exc.IntegrityError as error:
         raise _for_constraint(error) from error
+    except exc.InternalError as error:
+        if not takes_no_writes(error.orig):
+            raise
+        raise StoreUnavailable(
+            "PostgreSQL takes no writes now",
+            remedy="after a failover this ends by itself; otherwise BYOK_DATABASE_URL names a standby",
+        ) from None
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
         # from None: the driver's message may hold the connection's address and user
         raise _unavailable(error) from None
@@ -54,6 +61,11 @@ def translated_errors() -> Iterator[None]:
         if error.connection_invalidated:  # the server went away in the middle of something
             raise _unavailable(error) from None
         raise
+
+
+def takes_no_writes(error: object) -> bool:
+    """Whether the server is a standby now, or was told to take no writes."""
+    return getattr(error, "sqlstate", None) == "25006"  # read_only_sql_transaction
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
