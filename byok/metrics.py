@@ -53,7 +53,8 @@ class PrometheusMetrics:
         )
         self._worst_stop = Gauge(
             "byok_worst_revocation_seconds",
-            "The longest that a stop of this tenant took to reach the last process; slowest tenants only.",
+            "The longest that a stop of this tenant took to reach the last process, within 90 days; who does"
+            " not answer counts until its leases end. Slowest tenants only.",
             ["tenant"],
             registry=self._registry,
         )

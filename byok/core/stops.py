@@ -23,6 +23,9 @@ LOOK_ALLOWANCE = timedelta(seconds=1)
 HEARTBEAT = timedelta(seconds=15)
 TAKEN_FOR_DEAD = 3 * HEARTBEAT
 
+# Of the stops of so long the slowest are shown: what was mended before that alarms nobody any more.
+SHOWN_FOR = timedelta(days=90)
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -81,7 +84,7 @@ class StopReport:
 
     @property
     def latency(self) -> timedelta:
-        """From the moment that the stop was noticed until the last answer: zero where nobody had to."""
+        """From the moment that the stop was noticed until the last answer, of those who answered."""
         times = [one.dropped_at for one in self.acknowledgements if one.dropped_at is not None]
         return max([*times, self.stop.committed_at]) - self.stop.noticed_at
 

@@ -50,8 +50,11 @@ class Stops(Protocol):
     def list_latest(self, tenant_id: UUID, limit: int) -> Sequence[StopReport]:
         """A tenant's stops, newest first."""
 
-    def worst_latencies(self, limit: int) -> Sequence[tuple[str, timedelta]]:
-        """The tenants whose stops took longest, each by name with its worst, the worst first."""
+    def worst_latencies(self, since: datetime, now: datetime, limit: int) -> Sequence[tuple[str, timedelta]]:
+        """The tenants whose stops since then took longest, each by name with its worst, the worst first.
+
+        A member that has not answered counts as if it served until now, or until its leases ended.
+        """
 
 
 @dataclass(frozen=True, slots=True)

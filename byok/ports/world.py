@@ -155,4 +155,4 @@ class Metrics(Protocol):
         """This process dropped a tenant's leases so long after the stop was noticed."""
 
     def worst_stops(self, latencies: Sequence[tuple[str, timedelta]]) -> None:
-        """The tenants whose stops took longest, each with its worst."""
+        """The tenants whose stops took longest, each with its worst; the silent count."""

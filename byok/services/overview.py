@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from byok.core.model import OpenWork, RotationState, Tenant, TenantState, Tick
-from byok.core.stops import TAKEN_FOR_DEAD
+from byok.core.stops import SHOWN_FOR, TAKEN_FOR_DEAD
 from byok.ports import Clock, Store
 
 _SHOWN_FAILURES = 20
@@ -58,9 +58,10 @@ class Observer:
             rotations = tx.rotations.count_by_state()
             failed = tx.rotations.list_failed(_SHOWN_FAILURES)
             ticks = tx.ticks.list()
-            alive_since = self._clock.now() - TAKEN_FOR_DEAD
+            now = self._clock.now()
+            alive_since = now - TAKEN_FOR_DEAD
             members = [member for member, seen_at in tx.members.list() if seen_at >= alive_since]
-            worst_stops = tx.stops.worst_latencies(_SHOWN_STOPS)
+            worst_stops = tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS)
         return Overview(
             tenants=Counter(tenant.state for tenant in tenants),
             keys=keys,

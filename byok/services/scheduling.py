@@ -15,7 +15,7 @@ from byok.core.model import (
     TenantState,
     VersionEvent,
 )
-from byok.core.stops import TAKEN_FOR_DEAD, next_probe_time, probe_period
+from byok.core.stops import SHOWN_FOR, TAKEN_FOR_DEAD, next_probe_time, probe_period
 from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
@@ -136,8 +136,9 @@ class Scheduling:
         if made_up := self._suspensions.make_up_purges():
             self._metrics.sweeper_found("purged", made_up)
         with self._store.transaction() as tx:
-            tx.members.remove_unseen(self._clock.now() - _FORGET_MEMBERS_AFTER)
-            self._metrics.worst_stops(tx.stops.worst_latencies(_SHOWN_STOPS))
+            now = self._clock.now()
+            tx.members.remove_unseen(now - _FORGET_MEMBERS_AFTER)
+            self._metrics.worst_stops(tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS))
 
     def _republish(self) -> int:
         total = 0

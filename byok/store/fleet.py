@@ -9,12 +9,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.model import SuspensionKind
 from byok.core.stops import Acknowledgement, Member, Stop, StopReport
 from byok.errors import UnknownStop
 from byok.store import schema
 
 _members, _stops, _owed = schema.members, schema.stops, schema.acknowledgements
+_keys = schema.keys
 _reports = _stops.outerjoin(_owed)
 
 
@@ -122,11 +124,27 @@ class StopTable:
         )
         return [_to_report(list(group)) for _, group in groupby(rows, key=lambda row: row.id)]
 
-    def worst_latencies(self, limit: int) -> Sequence[tuple[str, timedelta]]:
-        last = sa.func.greatest(sa.func.max(_owed.c.dropped_at), _stops.c.committed_at)
+    def worst_latencies(self, since: datetime, now: datetime, limit: int) -> Sequence[tuple[str, timedelta]]:
+        longest_ttl = (
+            sa.select(
+                sa.func.least(
+                    sa.func.coalesce(sa.func.max(_keys.c.lease_ttl_seconds), 0), MAX_LEASE_TTL.total_seconds()
+                )
+                * timedelta(seconds=1)
+            )
+            .where(_keys.c.tenant_id == _stops.c.tenant_id)
+            .scalar_subquery()
+        )
+        # Who has not answered may hold leases until they end.
+        silent_until = sa.func.least(sa.literal(now, schema.Timestamp), _stops.c.committed_at + longest_ttl)
+        dropped_at = sa.case(
+            (_owed.c.member_id.is_not(None), sa.func.coalesce(_owed.c.dropped_at, silent_until))
+        )
+        last = sa.func.greatest(sa.func.max(dropped_at), _stops.c.committed_at)
         each = (
             sa.select(_stops.c.tenant_id, (last - _stops.c.noticed_at).label("latency"))
             .select_from(_reports)
+            .where(_stops.c.committed_at >= since)
             .group_by(_stops.c.id)
             .subquery()
         )

@@ -279,6 +279,7 @@ stops = Table(
     UniqueConstraint("tenant_id", "generation"),
     CheckConstraint("kind IN ('revoked', 'locked', 'drill')", name="kind"),
     Index("ix_stops_tenant_id_committed_at", "tenant_id", "committed_at"),
+    Index("ix_stops_committed_at", "committed_at"),
     Index("ix_stops_unpurged", "committed_at", postgresql_where=text("purged_at IS NULL")),
 )
 

@@ -46,6 +46,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "generation", name=op.f("uq_stops_tenant_id_generation")),
     )
     op.create_index("ix_stops_tenant_id_committed_at", "stops", ["tenant_id", "committed_at"])
+    op.create_index("ix_stops_committed_at", "stops", ["committed_at"])
     op.create_index(
         "ix_stops_unpurged", "stops", ["committed_at"], postgresql_where=sa.text("purged_at IS NULL")
     )
