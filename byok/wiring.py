@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -185,7 +186,7 @@ def assemble(
     )
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """The services of one process, with the adapters behind them."""
 
@@ -199,13 +200,6 @@ class Runtime:
     master_keys: MasterKeyRing
     metrics: PrometheusMetrics
     services: Services
-
-    def after_fork(self) -> None:
-        """In a forked child: forget secrets, and sockets that still belong to the parent."""
-        self.store.dispose()
-        self.kms.forget()
-        self.services.desk.forget()
-        self.services.claims.forget()
 
     def close(self) -> None:
         """Close all connections."""
@@ -254,6 +248,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     if settings.fail_point is not None:  # refused by the settings outside of tests
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
     runtime = Runtime(settings, engine, store, cache, board, kms, queue, master_keys, metrics, services)
+    services.vault.close_with(runtime.close)
     _forget_after_fork(runtime)
     return runtime
 
@@ -285,11 +280,23 @@ def _periods(settings: Settings) -> Periods:
 
 
 def _forget_after_fork(runtime: Runtime) -> None:
-    reference = weakref.ref(runtime)
+    """In a forked child: forget secrets, and sockets that still belong to the parent.
+
+    Each part for itself and weakly: a cipher may be all that is left of a runtime, and holds leases; and
+    what nobody has any more is not kept for a fork that never comes.
+    """
+    services = runtime.services
+    forget: list[weakref.WeakMethod[Callable[[], None]]] = [
+        weakref.WeakMethod(runtime.store.dispose),
+        weakref.WeakMethod(runtime.kms.forget),
+        weakref.WeakMethod(services.desk.forget),
+        weakref.WeakMethod(services.claims.forget),
+    ]
 
     def in_child() -> None:
-        if (alive := reference()) is not None:
-            alive.after_fork()
+        for reference in forget:
+            if (alive := reference()) is not None:
+                alive()
 
     os.register_at_fork(after_in_child=in_child)
 
@@ -299,7 +306,8 @@ _connecting = threading.Lock()
 
 
 def connect(settings: Settings | None = None) -> Vault:
-    """The vault of this process. Without ``settings`` the environment decides, and all callers share one.
+    """The vault of this process. Without ``settings`` the environment decides, and all callers share one
+    until one of them closes it.
 
     Raises:
         ConfigurationError: a BYOK_* variable is missing or wrong.
@@ -308,6 +316,6 @@ def connect(settings: Settings | None = None) -> Vault:
     if settings is not None:
         return build(settings).services.vault
     with _connecting:
-        if _connected is None:
+        if _connected is None or _connected.services.vault.is_closed:
             _connected = build(load_settings())
         return _connected.services.vault

@@ -1,5 +1,7 @@
 """What a service gets from `byok.connect`."""
 
+from collections.abc import Callable
+
 from byok.core.model import RotationReason
 from byok.ports import Random
 from byok.services.fields import Cipher
@@ -14,6 +16,23 @@ class Vault:
         self._desk = desk
         self._requests = requests
         self._random = random
+        self._close: Callable[[], None] | None = None
+        self.is_closed = False
+
+    def close_with(self, close: Callable[[], None]) -> None:
+        """Have `close` do this. Whatever it belongs to lives as long as the vault."""
+        self._close = close
+
+    def close(self) -> None:
+        """Drop all leases, leave the fleet and close all connections, as the end of the process does.
+
+        Neither the vault nor its ciphers are to be used afterwards. Does nothing the second time.
+        """
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._close is not None:
+            self._close()
 
     def cipher(self, tenant: str, key: str) -> Cipher:
         """The cipher of a tenant's key. Makes no call: whether the key exists shows on first use."""

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from byok.embedded.stack import Stack
 from byok.settings import child_environment
 from byok.wiring import Runtime
@@ -28,15 +30,84 @@ assert cipher.decrypt(token, context=b"c") == b"before"
 assert cipher.decrypt(cipher.encrypt(b"after", context=b"c"), context=b"c") == b"after"
 """
 
+EXPLICIT = """
+import gc, os, sys
+import sqlalchemy as sa
+from byok import connect
+from byok.settings import load_settings
+from byok.store.postgres import create_engine
 
-def test_parent_and_child_both_work_after_a_fork(stack: Stack, runtime: Runtime) -> None:
-    join(stack, runtime, "acme")
-    add_key(runtime, "acme")
+settings = load_settings()
+engine = create_engine(settings.database_url.get_secret_value(), 1)
+
+def members():
+    with engine.connect() as connection:
+        return sorted(connection.execute(sa.text("SELECT pid FROM members")).scalars())
+
+vault = connect(settings)
+cipher, desk = vault.cipher("acme", "pii"), vault._desk
+token = cipher.encrypt(b"before", context=b"c")
+assert desk._held.leases and members() == [os.getpid()]
+if sys.argv[1] == "cipher":
+    del vault
+gc.collect()
+pid = os.fork()
+if pid == 0:
+    engine.dispose(close=False)
+    held, member = len(desk._held.leases), desk._watch.member
+    opened = cipher.decrypt(token, context=b"c")
+    joined = os.getpid() in members()
+    os._exit(0 if (held, member, opened, joined) == (0, None, b"before", True) else 1)
+assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+assert cipher.decrypt(token, context=b"c") == b"before"
+if sys.argv[1] == "vault":
+    vault.close()
+    vault.close()
+    assert not desk._held.leases and os.getpid() not in members()
+"""
+
+CLOSED = """
+from byok import connect
+
+first = connect()
+assert connect() is first
+first.cipher("acme", "pii").encrypt(b"x", context=b"c")
+first.close()
+second = connect()
+assert second is not first
+second.cipher("acme", "pii").encrypt(b"x", context=b"c")
+"""
+
+
+def run(stack: Stack, script: str, *arguments: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script, *arguments],
         env=child_environment(stack.environment),
         capture_output=True,
         timeout=60,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr.decode()
+
+
+@pytest.mark.parametrize("left", ["vault", "cipher"])
+def test_a_vault_of_settings_of_its_own_forks_and_closes_too(
+    stack: Stack, runtime: Runtime, left: str
+) -> None:
+    """Whether the vault is still there or only a cipher of it: a child has no lease and is no member."""
+    join(stack, runtime, "acme")
+    add_key(runtime, "acme")
+    runtime.services.watch.close()
+    run(stack, EXPLICIT, left)
+
+
+def test_who_connects_after_the_shared_vault_was_closed_gets_another(stack: Stack, runtime: Runtime) -> None:
+    join(stack, runtime, "acme")
+    add_key(runtime, "acme")
+    run(stack, CLOSED)
+
+
+def test_parent_and_child_both_work_after_a_fork(stack: Stack, runtime: Runtime) -> None:
+    join(stack, runtime, "acme")
+    add_key(runtime, "acme")
+    run(stack, SCRIPT)
