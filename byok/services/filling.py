@@ -44,7 +44,7 @@ _WAIT_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 0.1
 _FAILURE_PAUSE = timedelta(seconds=1)  # up to twice that, so that processes don't come back together
 # A version whose record KMS can't make sense of won't mend by itself, and each try pages somebody.
-_QUARANTINE = timedelta(minutes=1)
+_QUARANTINE = timedelta(seconds=10)
 # Between two KMS calls of a process that no cache shares with others: 20 a second at most.
 _UNSHARED_GAP_SECONDS = 0.05
 # A lease is renewed in the background in the last fifth to tenth of its life.

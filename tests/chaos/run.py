@@ -41,7 +41,9 @@ def run_one(fleet: Fleet, fault: str, scenario: Scenario, rounds: int) -> Outcom
     begin, before = time.monotonic(), len(fleet.works())
     failed_before = sum(work.rotation.state == "failed" for work in fleet.works())
     struck = scenario(fleet, rounds)
+    fleet.end_quarantines()
     settled = fleet.settle()
+    fleet.end_quarantines()
     verdict = look(fleet)
     if not settled:
         verdict.problems.append("the fleet did not settle")
