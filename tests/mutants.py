@@ -146,8 +146,8 @@ MUTANTS = (
     Mutant(
         "stops: a resume proves access first",
         "byok/services/kill_switch.py",
-        "        self._access.prove_all(tenant)\n",
-        "",
+        'not suspended")\n        self._access.prove_all(tenant)\n',
+        'not suspended")\n',
         f"{_IN}/test_stops.py::test_resume_asks_kms_first",
     ),
     Mutant(
