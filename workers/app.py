@@ -3,7 +3,7 @@
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready, worker_shutdown
+from celery.signals import setup_logging, worker_ready
 
 from byok.logs import configure_logging
 from byok.queue import COMMON_SETTINGS
@@ -65,7 +65,6 @@ def make_app(settings: Settings) -> Celery:
 
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
-    worker_shutdown.connect(_leave_fleet, weak=False, dispatch_uid="byok")
     return app
 
 
@@ -73,7 +72,3 @@ def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery'
     settings: Settings = sender.app.byok_settings
     if settings.metrics_port is not None:
         runtime_of(sender.app).metrics.serve(settings.metrics_address, settings.metrics_port)
-
-
-def _leave_fleet(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
-    runtime_of(sender.app).services.watch.close()
