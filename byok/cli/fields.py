@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
+from byok.cli.output import TenantName
 from byok.cli.services import open_services
 
-Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key's name.")]
 Context = Annotated[
     str, typer.Option("--context", metavar="TEXT", help="Where the value lives, such as users.email:42.")
 ]
 
 
-def encrypt(tenant: Tenant, key: Key, context: Context) -> None:
+def encrypt(tenant: TenantName, key: Key, context: Context) -> None:
     """Encrypt standard input; the token goes to standard output as raw bytes.
 
     Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]
@@ -25,7 +25,7 @@ def encrypt(tenant: Tenant, key: Key, context: Context) -> None:
     sys.stdout.buffer.write(token)
 
 
-def decrypt(tenant: Tenant, key: Key, context: Context) -> None:
+def decrypt(tenant: TenantName, key: Key, context: Context) -> None:
     """Decrypt a token from standard input.
 
     Example: [bold]byok decrypt acme pii --context users.email:42 < token[/]

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from byok.cli.output import (
     AsJson,
+    TenantName,
     actor,
     checks_json,
     checks_table,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Data keys: create, rotate, validate.", no_args_is_help=True)
 
-Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 Name = Annotated[str, typer.Argument(metavar="KEY", help="The key's name, such as pii.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until a worker has done it.")]
 
@@ -49,7 +49,7 @@ _REQUESTABLE = (RotationReason.FORCED, RotationReason.COMPROMISE)
 
 @app.command(epilog="Example: [bold]byok key create acme pii --rotate-every 90d --ttl 1h --wait[/]")
 def create(
-    tenant: Tenant,
+    tenant: TenantName,
     key: Name,
     rotate_every: Annotated[
         str | None,
@@ -78,7 +78,7 @@ def create(
 
 @app.command(epilog="Example: [bold]byok key rotate acme pii --reason compromise --wait[/]")
 def rotate(
-    tenant: Tenant,
+    tenant: TenantName,
     key: Name,
     reason: Annotated[str, typer.Option(help="forced or compromise.")] = "forced",
     idempotency_key: Annotated[
@@ -137,7 +137,7 @@ def _wait(services: "Services", tenant: str, key: str, rotation: Rotation) -> Ro
 
 
 @app.command("list")
-def list_(tenant: Tenant, as_json: AsJson = False) -> None:
+def list_(tenant: TenantName, as_json: AsJson = False) -> None:
     """List a tenant's keys."""
     with open_services() as services:
         _, keys = services.registry.show_tenant(tenant)
@@ -162,7 +162,7 @@ def keys_table(title: str, keys: Sequence[Key]) -> Table:
 
 
 @app.command()
-def show(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
+def show(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
     """Show a key: its versions with state, reason, who and when, and its latest rotations."""
     with open_services() as services:
         details = services.registry.show_key(tenant, key)
@@ -205,7 +205,7 @@ def versions_table(versions: Sequence[KeyVersion]) -> Table:
 
 
 @app.command()
-def validate(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
+def validate(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
     """Run all checks on the active version now."""
     from byok.services.validation import Rejected
 
@@ -225,7 +225,7 @@ def validate(tenant: Tenant, key: Name, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: [bold]byok key set-rotation acme pii --every 30d --ttl 15m[/]")
 def set_rotation(
-    tenant: Tenant,
+    tenant: TenantName,
     key: Name,
     every: Annotated[str | None, typer.Option(metavar="DURATION", help="New period, 1h to 3650d.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="New cache TTL, 0 to 24h.")] = None,

@@ -2,16 +2,17 @@
 
 import secrets
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from byok.cli.output import (
     AsJson,
+    TenantName,
     checks_json,
     checks_table,
     console,
+    milliseconds,
     print_json,
     show_state,
     show_time,
@@ -61,7 +62,7 @@ def status(as_json: AsJson = False) -> None:
         ("lease holders", f"{overview.members} process{'' if overview.members == 1 else 'es'}"),
         (
             "slowest stops",
-            ", ".join(f"{name} {_show_ms(took)}" for name, took in overview.worst_stops) or "–",
+            ", ".join(f"{name} {milliseconds(took)} ms" for name, took in overview.worst_stops) or "–",
         ),
     ]
     console.print(table("byok", ("what", "how it stands"), rows))
@@ -77,10 +78,6 @@ def status(as_json: AsJson = False) -> None:
             f"[bold red]suspended[/] {tenant.name} since {show_time(stopped.since)}: {stopped.reason} "
             f"({stopped.aws_code or 'by hand'}, request {stopped.request_id or '–'})"
         )
-
-
-def _show_ms(duration: timedelta) -> str:
-    return f"{duration.total_seconds() * 1000:.0f} ms"
 
 
 def _queue_state(runtime: "Runtime") -> tuple[dict[str, int] | None, list[str]]:
@@ -159,7 +156,7 @@ def generate(
 
 @audit_app.command("log")
 def audit_log(
-    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")],
+    tenant: TenantName,
     as_json: AsJson = False,
 ) -> None:
     """Show what happened to a tenant and its keys, and who did it."""
@@ -183,7 +180,7 @@ def audit_log(
 
 @audit_app.command("verify")
 def audit_verify(
-    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")],
+    tenant: TenantName,
     as_json: AsJson = False,
 ) -> None:
     """Verify a tenant's hash chain from the first event to the last."""

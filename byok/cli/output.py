@@ -64,6 +64,11 @@ def show_duration(duration: timedelta) -> str:
     return f"{seconds}s"
 
 
+def milliseconds(duration: timedelta) -> int:
+    """A duration in whole milliseconds."""
+    return round(duration.total_seconds() * 1000)
+
+
 def show_time(at: datetime | None) -> str:
     """A time to the second in UTC, or a dash."""
     return "–" if at is None else at.strftime("%Y-%m-%d %H:%M:%SZ")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from byok.cli.output import (
     actor,
     console,
     error_console,
+    milliseconds,
     parse_duration,
     print_json,
     show_duration,
@@ -119,7 +120,7 @@ def show_stop(report: StopReport) -> str:
     known = len(report.acknowledgements)
     if not known:
         return "no process held leases when it stopped"
-    line = f"{report.answered} of {known} processes dropped it in {_milliseconds(report.latency)} ms"
+    line = f"{report.answered} of {known} processes dropped it in {milliseconds(report.latency)} ms"
     if report.silent:
         line += f"; not answered: {', '.join(report.silent)}: its leases end by their deadline"
     return line
@@ -141,12 +142,12 @@ def stop_json(report: StopReport) -> dict[str, Any]:
         "kind": stop.kind.value,
         "noticed_at": _time(stop.noticed_at),
         "committed_at": _time(stop.committed_at),
-        "latency_ms": _milliseconds(report.latency),
+        "latency_ms": milliseconds(report.latency),
         "processes": [
             {
                 "process": one.member,
                 "dropped_at": one.dropped_at and _time(one.dropped_at),
-                "latency_ms": one.dropped_at and _milliseconds(one.dropped_at - stop.noticed_at),
+                "latency_ms": one.dropped_at and milliseconds(one.dropped_at - stop.noticed_at),
                 "leases": one.leases,
             }
             for one in report.acknowledgements
@@ -173,10 +174,10 @@ def _drill_json(drill: "Drill") -> dict[str, Any]:
         "resumed_at": _time(drill.resumed_at),
         # Whole numbers alone, as sign_report demands.
         "bound": {
-            "pushed_ms": _milliseconds(drill.bound.pushed),
-            "polled_ms": _milliseconds(drill.bound.polled),
-            "unprobed_ms": _milliseconds(drill.bound.unprobed),
-            "told_ms": _milliseconds(drill.bound.told),
+            "pushed_ms": milliseconds(drill.bound.pushed),
+            "polled_ms": milliseconds(drill.bound.polled),
+            "unprobed_ms": milliseconds(drill.bound.unprobed),
+            "told_ms": milliseconds(drill.bound.told),
         },
         **stop_json(drill.report),
     }
@@ -189,7 +190,7 @@ def _drill_table(drill: "Drill") -> Any:  # noqa: ANN401  # Rich's Table, which 
             "[red]not answered[/]" if one.dropped_at is None else show_time(one.dropped_at),
             "–"
             if one.dropped_at is None
-            else str(_milliseconds(one.dropped_at - drill.report.stop.noticed_at)),
+            else str(milliseconds(one.dropped_at - drill.report.stop.noticed_at)),
             "–" if one.leases is None else str(one.leases),
         )
         for one in drill.report.acknowledgements
@@ -200,11 +201,7 @@ def _drill_table(drill: "Drill") -> Any:  # noqa: ANN401  # Rich's Table, which 
 def _why_failed(drill: "Drill") -> str:
     if drill.report.silent:
         return f"not answered: {', '.join(drill.report.silent)}"
-    return f"{_milliseconds(drill.report.latency)} ms are more than {show_duration(drill.bound.told)}"
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)
+    return f"{milliseconds(drill.report.latency)} ms are more than {show_duration(drill.bound.told)}"
 
 
 def _time(at: datetime) -> str:

@@ -35,12 +35,10 @@ def check_rotation_period(period: timedelta) -> timedelta:
     Raises:
         OutOfBounds: it does not.
     """
-    if not MIN_ROTATION_PERIOD <= period <= MAX_ROTATION_PERIOD:
-        raise OutOfBounds(
-            f"a rotation period of {period.total_seconds():.0f} seconds is out of bounds",
-            remedy="choose between 1 hour (1h) and 10 years (3650d)",
-        )
-    return period
+    remedy = "choose between 1 hour (1h) and 10 years (3650d)"
+    return _within(
+        MIN_ROTATION_PERIOD, period, MAX_ROTATION_PERIOD, "a rotation period of {} seconds", remedy
+    )
 
 
 def check_outage_wait(wait: timedelta) -> timedelta:
@@ -49,12 +47,8 @@ def check_outage_wait(wait: timedelta) -> timedelta:
     Raises:
         OutOfBounds: it does not.
     """
-    if not timedelta(0) <= wait <= MAX_OUTAGE_WAIT:
-        raise OutOfBounds(
-            f"waiting {wait.total_seconds():.0f} seconds for a KMS is out of bounds",
-            remedy="choose between 0 (fail at once) and 5 minutes (5m)",
-        )
-    return wait
+    remedy = "choose between 0 (fail at once) and 5 minutes (5m)"
+    return _within(timedelta(0), wait, MAX_OUTAGE_WAIT, "waiting {} seconds for a KMS", remedy)
 
 
 def check_lease_ttl(ttl: timedelta) -> timedelta:
@@ -63,9 +57,14 @@ def check_lease_ttl(ttl: timedelta) -> timedelta:
     Raises:
         OutOfBounds: it does not.
     """
-    if not timedelta(0) <= ttl <= MAX_LEASE_TTL:
-        raise OutOfBounds(
-            f"a cache TTL of {ttl.total_seconds():.0f} seconds is out of bounds",
-            remedy="choose between 0 (caching off) and 24 hours (24h)",
-        )
-    return ttl
+    remedy = "choose between 0 (caching off) and 24 hours (24h)"
+    return _within(timedelta(0), ttl, MAX_LEASE_TTL, "a cache TTL of {} seconds", remedy)
+
+
+def _within(
+    shortest: timedelta, duration: timedelta, longest: timedelta, what: str, remedy: str
+) -> timedelta:
+    if not shortest <= duration <= longest:
+        told = what.format(f"{duration.total_seconds():.0f}")
+        raise OutOfBounds(f"{told} is out of bounds", remedy=remedy)
+    return duration

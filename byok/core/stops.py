@@ -27,6 +27,11 @@ TAKEN_FOR_DEAD = 3 * HEARTBEAT
 SHOWN_FOR = timedelta(days=90)
 
 
+def alive_since(now: datetime) -> datetime:
+    """A member that was seen since then lives."""
+    return now - TAKEN_FOR_DEAD
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A process that may hold leases: a service or a worker."""

@@ -22,8 +22,8 @@ class Members(Protocol):
     def remove_unseen(self, since: datetime) -> int:
         """Forget processes that were not seen since then; return how many."""
 
-    def list(self) -> Sequence[tuple[Member, datetime]]:
-        """All members with the time at which each was seen last."""
+    def count(self, seen_since: datetime) -> int:
+        """How many were seen since then."""
 
 
 class Stops(Protocol):

@@ -16,8 +16,6 @@ from byok.services.records import Records, require_connection
 class Proof:
     """What a proof brought: a version's secret, and when KMS was asked for it."""
 
-    key: Key
-    version: KeyVersion
     secret: SecretBytes
     decrypted_at: datetime
 
@@ -37,7 +35,7 @@ class Access:
             pairs = [(key, tx.versions.find_active(key.id)) for key in tx.keys.list(tenant.id)]
         return [(key, version) for key, version in pairs if version is not None]
 
-    def prove(self, tenant: Tenant, key: Key, version: KeyVersion) -> Proof:
+    def prove(self, tenant: Tenant, version: KeyVersion) -> Proof:
         """Decrypt a version in a session of its own, so that a changed trust policy is noticed.
 
         Raises:
@@ -50,7 +48,7 @@ class Access:
                 f"KMS decrypts version {version.number} of tenant {tenant.name!r} to another secret",
                 remedy="don't resume; find out what changed in the KMS key or the record",
             )
-        return Proof(key, version, unwrapped.secret, decrypted_at)
+        return Proof(unwrapped.secret, decrypted_at)
 
     def prove_all(self, tenant: Tenant) -> None:
         """Prove every active version; where there is none yet, run the checks of the connection.
@@ -59,8 +57,8 @@ class Access:
             KmsAccessRevoked, KmsUnavailable, IntegrityError, TenantNotActive: it has no connection.
         """
         versions = self.active_versions(tenant)
-        for key, version in versions:
-            self.prove(tenant, key, version).secret.wipe()
+        for _, version in versions:
+            self.prove(tenant, version).secret.wipe()
         if not versions:
             for finding in self._kms.check_connection(require_connection(tenant), tenant.name):
                 if finding.verdict is Verdict.FAILED:

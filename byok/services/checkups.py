@@ -1,6 +1,6 @@
 """Looking after what is in use: probing tenants' access, validating active versions."""
 
-from byok.core.model import Check, Tenant, TenantState
+from byok.core.model import Check, Key, KeyVersion, Tenant, TenantState
 from byok.errors import KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
@@ -40,31 +40,24 @@ class Checkups:
         """
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
-        versions = self._access.active_versions(tenant)
         if tenant.state not in (TenantState.ACTIVE, TenantState.SUSPENDED):
             return tenant.state
-        if not versions:
-            return self._probe_connection(tenant)
-        key, version = versions[0]
+        versions = self._access.active_versions(tenant)
         try:
-            proof = self._access.prove(tenant, key, version)
+            if versions:
+                self._prove(tenant, *versions[0])
+            elif self._may_go_on(tenant):
+                self._access.prove_all(tenant)
         except KmsAccessRevoked as refusal:
             self._suspensions.revoked(tenant, refusal, actor="probe")
             return TenantState.SUSPENDED
+        return self._go_on(tenant) if self._may_go_on(tenant) else tenant.state
+
+    def _prove(self, tenant: Tenant, key: Key, version: KeyVersion) -> None:
+        proof = self._access.prove(tenant, version)
         if tenant.state is TenantState.ACTIVE and key.lease_ttl:
             self._desk.put(tenant, key, version.number, proof.secret, proof.decrypted_at)
         proof.secret.wipe()
-        return self._go_on(tenant) if self._may_go_on(tenant) else tenant.state
-
-    def _probe_connection(self, tenant: Tenant) -> TenantState:
-        if not self._may_go_on(tenant):
-            return tenant.state
-        try:
-            self._access.prove_all(tenant)
-        except KmsAccessRevoked as refusal:
-            self._suspensions.revoked(tenant, refusal, actor="probe")
-            return TenantState.SUSPENDED
-        return self._go_on(tenant)
 
     def _may_go_on(self, tenant: Tenant) -> bool:
         return tenant.suspension is not None and is_over(tenant.suspension, self._clock.now())

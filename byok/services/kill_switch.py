@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from byok.core.model import Suspension, SuspensionKind, Tenant, TenantState
-from byok.core.stops import TAKEN_FOR_DEAD, RevocationBound, StopReport, probe_period, revocation_bound
+from byok.core.stops import RevocationBound, StopReport, alive_since, probe_period, revocation_bound
 from byok.errors import IllegalTransition, KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
@@ -111,7 +111,7 @@ class KillSwitch:
             IntegrityError: it does not go on.
         """
         with self._store.transaction() as tx:
-            alive = [member for member, seen_at in tx.members.list() if seen_at >= self._alive_since()]
+            alive = tx.members.count(alive_since(self._clock.now()))
             tenant = tx.tenants.get(tenant_name)
         if not alive:
             raise NotReady("no process holds leases: there is nothing to measure", remedy="start a service")
@@ -150,9 +150,6 @@ class KillSwitch:
         if not ttls:
             raise NotReady(f"tenant {tenant.name!r} has no key: there is nothing to stop")
         return revocation_bound(max(ttls), probe_period(self._longest_probe_period, ttls), self._recheck)
-
-    def _alive_since(self) -> datetime:
-        return self._clock.now() - TAKEN_FOR_DEAD
 
     def reports(self, tenant: Tenant, limit: int = 10) -> list[StopReport]:
         """A tenant's latest stops, newest first."""

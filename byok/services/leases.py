@@ -143,7 +143,7 @@ class LeaseDesk:
                 self._held.drop(view.tenant.id)
             elif self._held.keep_view(since, names, view):
                 return view
-        raise KmsBackingOff(f"tenant {tenant_name!r} changes all the time", retry_after_seconds=1.0)
+        raise _restless(tenant_name)
 
     def _read_view(self, tenant_name: str, key_name: str, known: View | None) -> View:
         fresh_until_ticks = self._clock.ticks() + self._recheck_seconds
@@ -195,7 +195,7 @@ class LeaseDesk:
                 raise
             if lease is not None:
                 return lease
-        raise KmsBackingOff(f"tenant {tenant!r} changes all the time", retry_after_seconds=1.0)
+        raise _restless(tenant)
 
     def _fetch_by_one(self, view: View, lease_id: LeaseId, since: int) -> Lease | None:
         """One thread of this process fetches; those that waited for it find what it brought. None if a
@@ -233,3 +233,7 @@ def _active(view: View) -> int:
             remedy=f"byok key show {view.tenant.name} {view.key.name} tells how its first rotation goes",
         )
     return view.active_number
+
+
+def _restless(tenant: str) -> KmsBackingOff:
+    return KmsBackingOff(f"tenant {tenant!r} changes all the time", retry_after_seconds=1.0)

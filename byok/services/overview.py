@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from byok.core.model import OpenWork, RotationState, Tenant, TenantState, Tick
-from byok.core.stops import SHOWN_FOR, TAKEN_FOR_DEAD
+from byok.core.stops import SHOWN_FOR, alive_since
 from byok.ports import Clock, Store
 
 _SHOWN_FAILURES = 20
@@ -59,8 +59,7 @@ class Observer:
             failed = tx.rotations.list_failed(_SHOWN_FAILURES)
             ticks = tx.ticks.list()
             now = self._clock.now()
-            alive_since = now - TAKEN_FOR_DEAD
-            members = [member for member, seen_at in tx.members.list() if seen_at >= alive_since]
+            members = tx.members.count(alive_since(now))
             worst_stops = tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS)
         return Overview(
             tenants=Counter(tenant.state for tenant in tenants),
@@ -69,7 +68,7 @@ class Observer:
             rotations=rotations,
             failed=failed,
             ticks=ticks,
-            members=len(members),
+            members=members,
             worst_stops=worst_stops,
             suspended=[tenant for tenant in tenants if tenant.state is TenantState.SUSPENDED],
         )

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.model import Suspension, SuspensionKind, Tenant, TenantEvent, TenantState
-from byok.core.stops import TAKEN_FOR_DEAD, Stop
+from byok.core.stops import Stop, alive_since
 from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, StoreUnavailable, TenantNotActive
 from byok.logs import get_logger
 from byok.ports import Clock, LeaseCache, Notice, NoticeBoard, Random, Store
@@ -85,10 +85,8 @@ class Suspensions:
         with self._store.transaction() as tx:
             replaced = tx.tenants.replace_suspension(tenant, suspension)
             tx.audit.append(
-                tenant.id, suspension.since, actor, "tenant.suspension-replaced",
-                kind=suspension.kind.value, reason=suspension.reason, aws_code=suspension.aws_code,
-                request_id=suspension.request_id,
-            )  # fmt: skip
+                tenant.id, suspension.since, actor, "tenant.suspension-replaced", **_evidence(suspension)
+            )
         return replaced
 
     def suspend(self, tenant: Tenant, suspension: Suspension, actor: str) -> Stop | None:
@@ -126,14 +124,13 @@ class Suspensions:
             stop = Stop(
                 self._random.uuid(), tenant.id, suspended.generation, suspension.kind, suspension.since, now
             )
-            owing = tx.stops.add(stop, alive_since=now - TAKEN_FOR_DEAD)
+            owing = tx.stops.add(stop, alive_since(now))
             if suspension.kind is SuspensionKind.DRILL:
                 # Should its conductor die: the first probe that may end the drill.
                 tx.tenants.set_next_probes({tenant.id: now + _LONGEST_DRILL + timedelta(seconds=1)})
             tx.audit.append(
                 tenant.id, suspension.since, actor, "tenant.suspended",
-                kind=suspension.kind.value, reason=suspension.reason, aws_code=suspension.aws_code,
-                request_id=suspension.request_id, stop=str(stop.id), processes=owing,
+                **_evidence(suspension), stop=str(stop.id), processes=owing,
             )  # fmt: skip
         return stop
 
@@ -188,6 +185,16 @@ class Suspensions:
         except StoreUnavailable:
             log.warning("purge_not_noted", tenant_id=str(stop.tenant_id))
         return True
+
+
+def _evidence(suspension: Suspension) -> dict[str, str]:
+    """What the audit log keeps of a suspension."""
+    return {
+        "kind": suspension.kind.value,
+        "reason": suspension.reason,
+        "aws_code": suspension.aws_code,
+        "request_id": suspension.request_id,
+    }
 
 
 def is_over(suspension: Suspension, now: datetime) -> bool:

@@ -41,9 +41,9 @@ class MemberTable:
     def remove_unseen(self, since: datetime) -> int:
         return self._connection.execute(_members.delete().where(_members.c.seen_at < since)).rowcount
 
-    def list(self) -> Sequence[tuple[Member, datetime]]:
-        rows = self._connection.execute(sa.select(_members).order_by(_members.c.started_at))
-        return [(Member(row.id, row.kind, row.host, row.pid), row.seen_at) for row in rows]
+    def count(self, seen_since: datetime) -> int:
+        counted = sa.select(sa.func.count()).where(_members.c.seen_at >= seen_since)
+        return self._connection.execute(counted).scalar_one()
 
 
 class StopTable:

@@ -11,7 +11,7 @@ from byok.core.lifecycle import TENANT_LIFECYCLE
 from byok.core.model import Connection, Key, KmsKeyRotation, Suspension, Tenant, TenantEvent, TenantState
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
-from byok.store.rows import from_key, to_key, to_tenant
+from byok.store.rows import from_connection, from_key, from_suspension, to_key, to_tenant
 from byok.store.translate import translated_errors
 
 _tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
@@ -58,7 +58,7 @@ class TenantTable:
                 _tenants.update()
                 # Who has been verified meanwhile keeps what was checked, whatever the caller read before.
                 .where(_tenants.c.id == tenant.id, _tenants.c.state == TenantState.PENDING)
-                .values(**_arns(connection), shares_connection=shared)
+                .values(**from_connection(connection), shares_connection=shared)
             )
         if changed.rowcount == 0:
             raise LostRace(
@@ -117,7 +117,7 @@ class TenantTable:
         self._connection.execute(_tenants.update().where(_tenants.c.id == tenant_id).values(**values))
 
     def replace_suspension(self, tenant: Tenant, suspension: Suspension) -> Tenant:
-        row = self._swap(tenant, [_tenants.c.state == TenantState.SUSPENDED], _from_suspension(suspension))
+        row = self._swap(tenant, [_tenants.c.state == TenantState.SUSPENDED], from_suspension(suspension))
         if row is None:
             raise LostRace(f"tenant {tenant.name!r} is not suspended as it was any more")
         return to_tenant(row)
@@ -137,38 +137,18 @@ class TenantTable:
         self, tenant: Tenant, event: TenantEvent, at: datetime, suspension: Suspension | None = None
     ) -> Tenant:
         to = TENANT_LIFECYCLE.after(tenant.state, event)
-        values: dict[str, object] = {"state": to, **_from_suspension(suspension)}
+        values: dict[str, object] = {"state": to, **from_suspension(suspension)}
         if to is TenantState.ACTIVE:
             values["verified_at"] = at
             values["next_probe_at"] = at  # soon, and from then on periodically
         unchanged = [_tenants.c.state == tenant.state]
         if event is TenantEvent.VERIFY:
-            checked = _arns(tenant.connection)
+            checked = from_connection(tenant.connection)
             unchanged += [_tenants.c[column].is_not_distinct_from(arn) for column, arn in checked.items()]
         row = self._swap(tenant, unchanged, values)
         if row is None:
             raise _lost(tenant, event)
         return to_tenant(row)
-
-
-def _from_suspension(suspension: Suspension | None) -> dict[str, object]:
-    """The columns of a suspension, or of none."""
-    return {
-        "suspended_at": suspension and suspension.since,
-        "suspended_kind": suspension and suspension.kind,
-        "suspended_reason": suspension and suspension.reason,
-        "suspended_aws_code": suspension and suspension.aws_code,
-        "suspended_request_id": suspension and suspension.request_id,
-    }
-
-
-def _arns(connection: Connection | None) -> dict[str, str | None]:
-    """The columns that say how a tenant is reached."""
-    role = None if connection is None else connection.role_arn
-    return {
-        "kms_key_arn": None if connection is None else str(connection.kms_key_arn),
-        "role_arn": None if role is None else str(role),
-    }
 
 
 def _lost(tenant: Tenant, event: TenantEvent) -> LostRace:

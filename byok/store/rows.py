@@ -61,6 +61,26 @@ def to_tenant(row: Row[Any]) -> Tenant:
     )
 
 
+def from_suspension(suspension: Suspension | None) -> dict[str, object]:
+    """The columns of a suspension, or of none."""
+    return {
+        "suspended_at": suspension and suspension.since,
+        "suspended_kind": suspension and suspension.kind,
+        "suspended_reason": suspension and suspension.reason,
+        "suspended_aws_code": suspension and suspension.aws_code,
+        "suspended_request_id": suspension and suspension.request_id,
+    }
+
+
+def from_connection(connection: Connection | None) -> dict[str, str | None]:
+    """The columns that say how a tenant is reached."""
+    role = None if connection is None else connection.role_arn
+    return {
+        "kms_key_arn": None if connection is None else str(connection.kms_key_arn),
+        "role_arn": None if role is None else str(role),
+    }
+
+
 def to_key(row: Row[Any]) -> Key:
     """A row of ``keys``."""
     return Key(

@@ -675,22 +675,37 @@ def test_a_change_that_has_not_propagated_may_pass_later(setup: Setup) -> None:
 ANOTHER_KEY = "arn:aws:kms:eu-central-1:999999999999:key/00000000-0000-4000-8000-000000000009"
 
 
+@pytest.fixture
+def overtake(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Let something happen while the next verify waits for AWS's last answer."""
+    check = runtime.kms.check_connection
+
+    def overtake_with(act: Callable[[], object]) -> None:
+        def check_and_be_overtaken(connection: Connection, name: str) -> Sequence[Finding]:
+            found = check(connection, name)
+            monkeypatch.setattr(runtime.kms, "check_connection", check)
+            act()
+            return found
+
+        monkeypatch.setattr(runtime.kms, "check_connection", check_and_be_overtaken)
+
+    return overtake_with
+
+
 def test_what_becomes_active_is_what_was_checked(
-    setup: Setup, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, runtime: Runtime, overtake: Callable[[Callable[[], object]], None]
 ) -> None:
     """While one verify waits for AWS, another gives the tenant another KMS key, which passes nothing."""
     verify = runtime.services.onboarding.verify_tenant
-    check = runtime.kms.check_connection
-
-    def check_and_be_overtaken(connection: Connection, name: str) -> Sequence[Finding]:
-        found = check(connection, name)
-        monkeypatch.setattr(runtime.kms, "check_connection", check)
-        assert not verify("acme", actor="other", kms_key_arn=ANOTHER_KEY, mode=AccessMode.KEY_POLICY).passed
-        return found
-
-    monkeypatch.setattr(runtime.kms, "check_connection", check_and_be_overtaken)
+    others = []
+    overtake(
+        lambda: others.append(
+            verify("acme", actor="other", kms_key_arn=ANOTHER_KEY, mode=AccessMode.KEY_POLICY)
+        )
+    )
     with pytest.raises(LostRace, match="not what was checked") as lost:
         verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role)
+    assert [other.passed for other in others] == [False]
     assert lost.value.remedy is not None
     assert "byok tenant verify acme" in lost.value.remedy
     assert setup.state() is TenantState.PENDING
@@ -698,18 +713,10 @@ def test_what_becomes_active_is_what_was_checked(
 
 
 def test_another_role_alone_is_not_what_was_checked(
-    setup: Setup, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, runtime: Runtime, overtake: Callable[[Callable[[], object]], None]
 ) -> None:
     verify = runtime.services.onboarding.verify_tenant
-    check = runtime.kms.check_connection
-
-    def check_and_be_overtaken(connection: Connection, name: str) -> Sequence[Finding]:
-        found = check(connection, name)
-        monkeypatch.setattr(runtime.kms, "check_connection", check)
-        verify("acme", actor="other", kms_key_arn=setup.key, mode=AccessMode.KEY_POLICY)
-        return found
-
-    monkeypatch.setattr(runtime.kms, "check_connection", check_and_be_overtaken)
+    overtake(lambda: verify("acme", actor="other", kms_key_arn=setup.key, mode=AccessMode.KEY_POLICY))
     with pytest.raises(LostRace):
         verify("acme", actor="test", kms_key_arn=setup.key, role_arn=setup.role)
     assert setup.state() is TenantState.PENDING
