@@ -250,8 +250,11 @@ class Fleet:
                 cache.delete(mark)
 
     def settle(self) -> bool:
-        """Wait until no rotation is open and every request made by message has been recorded."""
-        return self.wait_until(lambda: self.in_flight() == 0 and not self.unrecorded(), SETTLE_SECONDS)
+        """Wait until every request made by message has been recorded and no rotation is open.
+
+        In this order: a request recorded between the two looks is an open rotation at the second.
+        """
+        return self.wait_until(lambda: not self.unrecorded() and self.in_flight() == 0, SETTLE_SECONDS)
 
     def unrecorded(self) -> list[Asked]:
         """Requests that no rotation serves."""
