@@ -243,11 +243,10 @@ class LeaseSource:
         self, view: View, number: int, secret: SecretBytes, began_ticks: float, decrypted_at: datetime
     ) -> Lease:
         share = _REFRESH_FROM + _REFRESH_SPREAD * self._random.fraction()
-        cipher = XaesKey(secret)
-        secret.wipe()
         return Lease(
             number,
-            cipher,
+            XaesKey(secret),
+            secret,
             decrypted_at,
             began_ticks,
             refresh_ticks=began_ticks + share * view.ttl_seconds,

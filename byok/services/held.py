@@ -9,7 +9,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from byok.core.model import Key, Tenant
-from byok.crypto.hazmat import XaesKey
+from byok.crypto.hazmat import SecretBytes, XaesKey, derive_key
 from byok.ports import Clock, LeaseId
 
 MAX_VIEWS = 10_000
@@ -20,7 +20,7 @@ _MAX_DROPS = 100_000  # tenants whose latest drop is remembered
 
 @dataclass(slots=True)
 class Lease:
-    """A version's cipher, usable until the KMS Decrypt behind it is older than the key's TTL.
+    """A version's secret, usable until the KMS Decrypt behind it is older than the key's TTL.
 
     ``began_ticks`` is when that Decrypt was sent, on a clock that nobody can set: a time zero of the
     lease that no cache on the way and no step of any wall clock moves forward.
@@ -28,11 +28,20 @@ class Lease:
 
     version_number: int
     cipher: XaesKey
+    secret: SecretBytes
     decrypted_at: datetime
     began_ticks: float
     refresh_ticks: float
     ends_ticks: float
     uses: "itertools.count[int]" = field(default_factory=itertools.count)
+    _derived: dict[bytes, SecretBytes] = field(default_factory=dict)
+
+    def derived(self, purpose: bytes) -> SecretBytes:
+        """A 32-byte key of its own for another ``purpose`` than fields: HKDF-SHA256, kept with the lease."""
+        key = self._derived.get(purpose)
+        if key is None:
+            key = self._derived[purpose] = derive_key(self.secret, purpose)
+        return key
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ def lease_id(tenant_id: UUID, number: int = 1) -> LeaseId:
 
 
 def lease() -> Lease:
-    return Lease(1, CIPHER, NOW, began_ticks=0.0, refresh_ticks=1.0, ends_ticks=2000.0)
+    return Lease(
+        1, CIPHER, SecretBytes(bytes(32)), NOW, began_ticks=0.0, refresh_ticks=1.0, ends_ticks=2000.0
+    )
 
 
 def view(tenant_id: UUID) -> View:
