@@ -32,6 +32,7 @@ from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
 from byok.services.kill_switch import KillSwitch
+from byok.services.lease import NoncePool
 from byok.services.leases import MAX_LEASE_USES, LeaseDesk
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
@@ -133,6 +134,7 @@ def assemble(
         store=store,
         source=source,
         held=held,
+        nonces=NoncePool(random),
         watch=watch,
         clock=clock,
         recheck=recheck,
@@ -182,7 +184,7 @@ def assemble(
             clock=clock,
         ),
         observer=Observer(store, clock),
-        vault=Vault(desk, requests, random),
+        vault=Vault(desk, requests),
     )
 
 

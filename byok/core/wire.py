@@ -34,9 +34,14 @@ class MalformedToken(ValueError):
     """Not a token. Never leaves byok: callers of decrypt see CannotDecrypt only."""
 
 
+def format_header(version_number: int) -> bytes:
+    """What a token begins with; nonce and body follow."""
+    return _HEADER.pack(TINK_PREFIX, version_number)
+
+
 def format_token(version_number: int, nonce: bytes, body: bytes) -> bytes:
     """Join the parts of a token."""
-    return _HEADER.pack(TINK_PREFIX, version_number) + nonce + body
+    return format_header(version_number) + nonce + body
 
 
 def parse_token(token: bytes) -> Token:

@@ -8,7 +8,7 @@ other algorithm. It draws no randomness: nonces are passed in, so that test vect
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Never, SupportsIndex
+from typing import Final, Never, Protocol, SupportsIndex
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -19,13 +19,24 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES: Final = 32
 GCM_IV_BYTES: Final = 12
-XAES_NONCE_BYTES: Final = 24
+XAES_SALT_BYTES: Final = 12
+XAES_NONCE_BYTES: Final = XAES_SALT_BYTES + GCM_IV_BYTES
 _BLOCK_BYTES = 16
 _CMAC_POLYNOMIAL = 0x87  # NIST SP 800-38B, R_b for 128-bit blocks
 
 
-class NotAuthentic(Exception):
-    """A tag does not fit: wrong key, nonce, associated data or ciphertext. Never leaves byok."""
+# A tag does not fit: wrong key, nonce, associated data or ciphertext. Never leaves byok.
+NotAuthentic = InvalidTag
+
+
+class MessageKey(Protocol):
+    """An AES-256-GCM key; both methods take IV (12 bytes), data and associated data."""
+
+    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
+        """Returns ciphertext and tag."""
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
+        """Opens ciphertext and tag; raises NotAuthentic."""
 
 
 class SecretBytes:
@@ -93,10 +104,7 @@ def gcm_decrypt(key: SecretBytes, iv: bytes, body: bytes, associated_data: bytes
     """
     with key.borrow() as raw:
         _require_key(raw)
-        try:
-            return AESGCM(raw).decrypt(iv, body, associated_data)
-        except InvalidTag:
-            raise NotAuthentic from None
+        return AESGCM(raw).decrypt(iv, body, associated_data)
 
 
 def derive_key(key: SecretBytes, info: bytes) -> SecretBytes:
@@ -165,7 +173,7 @@ class XaesKey:
 
     def encrypt(self, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
         """Encrypt under a 24-byte nonce that must never be used twice. Returns ciphertext and tag."""
-        return self._derive(nonce).encrypt(nonce[12:], plaintext, associated_data)
+        return self._of(nonce).encrypt(nonce[XAES_SALT_BYTES:], plaintext, associated_data)
 
     def decrypt(self, nonce: bytes, body: bytes, associated_data: bytes) -> bytes:
         """Open what `encrypt` made.
@@ -173,18 +181,20 @@ class XaesKey:
         Raises:
             NotAuthentic: the tag does not fit.
         """
-        try:
-            return self._derive(nonce).decrypt(nonce[12:], body, associated_data)
-        except InvalidTag:
-            raise NotAuthentic from None
+        return self._of(nonce).decrypt(nonce[XAES_SALT_BYTES:], body, associated_data)
 
-    def _derive(self, nonce: bytes) -> AESGCM:
-        if len(nonce) != XAES_NONCE_BYTES:
-            raise ValueError(f"a nonce has {XAES_NONCE_BYTES} bytes, not {len(nonce)}")
-        salt = nonce[:12]
+    def message_key(self, salt: bytes) -> MessageKey:
+        """The AES key of all messages whose nonce begins with this salt of 12 bytes."""
+        if len(salt) != XAES_SALT_BYTES:
+            raise ValueError(f"a salt has {XAES_SALT_BYTES} bytes, not {len(salt)}")
         blocks = b"\x00\x01X\x00" + salt + b"\x00\x02X\x00" + salt
         mixed = int.from_bytes(blocks) ^ self._subkey
         return AESGCM(self._encrypt_blocks(mixed.to_bytes(2 * _BLOCK_BYTES)))
+
+    def _of(self, nonce: bytes) -> MessageKey:
+        if len(nonce) != XAES_NONCE_BYTES:
+            raise ValueError(f"a nonce has {XAES_NONCE_BYTES} bytes, not {len(nonce)}")
+        return self.message_key(nonce[:XAES_SALT_BYTES])
 
     def _encrypt_blocks(self, blocks: bytes) -> bytes:
         encryptor = self._ecb.encryptor()

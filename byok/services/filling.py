@@ -27,7 +27,8 @@ from byok.errors import (
 )
 from byok.logs import get_logger
 from byok.ports import CacheAnswer, Clock, Failure, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
-from byok.services.held import Lease, View, lease_id
+from byok.services.held import View, lease_id
+from byok.services.lease import Lease
 from byok.services.records import Records
 from byok.services.suspension import Suspensions, require_active
 

@@ -1,47 +1,20 @@
 """What one process holds in memory: views of keys, and leases. Bounded, and dropped at a word."""
 
-import itertools
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from byok.core.model import Key, Tenant
-from byok.crypto.hazmat import SecretBytes, XaesKey, derive_key
 from byok.ports import Clock, LeaseId
+from byok.services.lease import Lane, Lease, Opening, Sealing
 
 MAX_VIEWS = 10_000
 MAX_LEASES = 10_000
 _Kept = TypeVar("_Kept")
 _MAX_DROPS = 100_000  # tenants whose latest drop is remembered
-
-
-@dataclass(slots=True)
-class Lease:
-    """A version's secret, usable until the KMS Decrypt behind it is older than the key's TTL.
-
-    ``began_ticks`` is when that Decrypt was sent, on a clock that nobody can set: a time zero of the
-    lease that no cache on the way and no step of any wall clock moves forward.
-    """
-
-    version_number: int
-    cipher: XaesKey
-    secret: SecretBytes
-    decrypted_at: datetime
-    began_ticks: float
-    refresh_ticks: float
-    ends_ticks: float
-    uses: "itertools.count[int]" = field(default_factory=itertools.count)
-    _derived: dict[bytes, SecretBytes] = field(default_factory=dict)
-
-    def derived(self, purpose: bytes) -> SecretBytes:
-        """A 32-byte key of its own for another ``purpose`` than fields: HKDF-SHA256, kept with the lease."""
-        key = self._derived.get(purpose)
-        if key is None:
-            key = self._derived[purpose] = derive_key(self.secret, purpose)
-        return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +26,11 @@ class View:
     active_number: int | None
     ttl_seconds: float
     fresh_until_ticks: float
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What it is kept under."""
+        return self.tenant.name, self.key.name
 
     def lease_id(self, number: int) -> LeaseId:
         """What a lease on a version is filed under."""
@@ -76,17 +54,20 @@ class Held:
         self._clock = clock
         self._max_leases = max_leases
         self.drops = 0
+        self.leases: dict[LeaseId, Lease] = {}
         self.forget()
 
     def forget(self) -> None:
         """Drop everything; the lock too, which a forked child may find taken."""
         self.drops += 1
+        for lease in list(self.leases.values()):
+            lease.let_go()
         self._floor = self.drops  # what was begun before this is not kept, whoever's it is
         self._lock = threading.Lock()
         self._dropped: OrderedDict[UUID, int] = OrderedDict()
         self._leases_dropped: OrderedDict[UUID, tuple[datetime, int]] = OrderedDict()
         self.views: dict[tuple[str, str], View] = {}
-        self.leases: dict[LeaseId, Lease] = {}
+        self.leases = {}
 
     def keep_view(self, since: int, names: tuple[str, str], view: View) -> bool:
         """Keep a view; False if its tenant was dropped after the ``since``-th drop."""
@@ -103,11 +84,38 @@ class Held:
         with self._lock:
             if self._is_overtaken(lease_id.tenant_id, since):
                 return False
-            self.leases.pop(lease_id, None)
+            self._remove(lease_id)
             self.leases[lease_id] = lease
             if len(self.leases) > self._max_leases:
-                del self.leases[next(iter(self.leases))]
+                self._remove(next(iter(self.leases)))
             return True
+
+    def arm(self, view: View, lease_id: LeaseId, lease: Lease) -> None:
+        """Let a lease be used without another look, if it and what was looked at are still held.
+
+        Until the view is to be read again, the lease renewed, or its time over, whichever is first.
+        """
+        until_ticks = min(view.fresh_until_ticks, lease.refresh_ticks, lease.began_ticks + view.ttl_seconds)
+        with self._lock:
+            if self.views.get(view.names) is view and self.leases.get(lease_id) is lease:
+                lease.decrypts_until_ticks = until_ticks
+                # A retired version's lease is armed, too, by whoever decrypts: never to encrypt.
+                is_active = lease.version_number == view.active_number
+                lease.encrypts_until_ticks = until_ticks if is_active else 0.0
+
+    def keep_sealing(self, lane: Lane, sealing: Sealing) -> None:
+        """Put an epoch on a lane, if its lease is armed."""
+        with self._lock:
+            if sealing.lease.encrypts_until_ticks:
+                sealing.lease.lanes.add(lane)
+                lane.sealing = sealing
+
+    def keep_opening(self, lane: Lane, prefix: bytes, opening: Opening) -> None:
+        """Put a derived key on a lane, if its lease is armed."""
+        with self._lock:
+            if opening.lease.decrypts_until_ticks:
+                opening.lease.lanes.add(lane)
+                lane.keep_opening(prefix, opening)
 
     def is_overtaken(self, tenant_id: UUID, since: int) -> bool:
         """Whether a tenant was dropped after the ``since``-th drop."""
@@ -120,13 +128,20 @@ class Held:
     def drop_lease(self, lease_id: LeaseId) -> None:
         """Drop one lease."""
         with self._lock:
-            self.leases.pop(lease_id, None)
+            self._remove(lease_id)
+
+    def _remove(self, lease_id: LeaseId) -> None:
+        lease = self.leases.pop(lease_id, None)
+        if lease is not None:
+            lease.let_go()
 
     def drop_views(self, tenant_id: UUID | None = None) -> None:
         """Look at a tenant, or at all, again before using anything of it."""
         with self._lock:
             if tenant_id is None:
                 self.views.clear()
+                for lease in self.leases.values():
+                    lease.disarm()
             else:
                 self._drop_views(tenant_id)
 
@@ -136,7 +151,7 @@ class Held:
             self._drop_views(tenant_id)
             leases = [lease_id for lease_id in self.leases if lease_id.tenant_id == tenant_id]
             for lease_id in leases:
-                del self.leases[lease_id]
+                self._remove(lease_id)
         if leases:
             self._leases_dropped[tenant_id] = self._clock.now(), len(leases)
             _forget_oldest(self._leases_dropped)
@@ -152,7 +167,7 @@ class Held:
         now = self._clock.ticks()
         with self._lock:
             for lease_id in [one for one, lease in self.leases.items() if lease.ends_ticks <= now]:
-                del self.leases[lease_id]
+                self._remove(lease_id)
 
     def _drop_views(self, tenant_id: UUID) -> None:
         self.drops += 1
@@ -163,6 +178,9 @@ class Held:
             self._floor = max(self._floor, forgotten)
         for names in [names for names, view in self.views.items() if view.tenant.id == tenant_id]:
             del self.views[names]
+        for lease_id, lease in self.leases.items():
+            if lease_id.tenant_id == tenant_id:
+                lease.disarm()
 
 
 def _forget_oldest(memory: "OrderedDict[UUID, _Kept]") -> "_Kept | None":

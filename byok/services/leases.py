@@ -23,7 +23,8 @@ from byok.errors import (
 from byok.logs import get_logger
 from byok.ports import Clock, LeaseId, Store
 from byok.services.filling import LeaseSource, TenantChanged
-from byok.services.held import Held, Lease, View
+from byok.services.held import Held, View
+from byok.services.lease import Lane, Lease, NoncePool, Opening, Sealing
 from byok.services.refreshing import Refresher
 from byok.services.suspension import require_active
 from byok.services.watch import Watch
@@ -45,6 +46,7 @@ class LeaseDesk:
         store: Store,
         source: LeaseSource,
         held: Held,
+        nonces: NoncePool,
         watch: Watch,
         clock: Clock,
         recheck: timedelta,
@@ -56,8 +58,10 @@ class LeaseDesk:
         self._held = held
         self._watch = watch
         self._clock = clock
+        self.nonces = nonces
+        self.ticks = clock.ticks
         self._recheck_seconds = recheck.total_seconds()
-        self._max_uses = max_uses
+        self.max_uses = max_uses
         self._refresher = refresher
         self.forget()
 
@@ -78,6 +82,14 @@ class LeaseDesk:
         """
         return self._lease(tenant, key, number)
 
+    def keep_sealing(self, lane: Lane, sealing: Sealing) -> None:
+        """Have an epoch on a lane; see `byok.services.lease`."""
+        self._held.keep_sealing(lane, sealing)
+
+    def keep_opening(self, lane: Lane, prefix: bytes, opening: Opening) -> None:
+        """Have a derived key on a lane."""
+        self._held.keep_opening(lane, prefix, opening)
+
     def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
         """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
         self._source.put(tenant, key, number, secret, decrypted_at)
@@ -85,6 +97,7 @@ class LeaseDesk:
     def forget(self) -> None:
         """Drop everything this process holds; the locks too, which a forked child may find taken."""
         self._held.forget()
+        self.nonces.forget()
         self._source.forget()
         self._watch.forget()
         self._refresher.forget()
@@ -108,12 +121,14 @@ class LeaseDesk:
         lease = self._held.leases.get(lease_id)
         if lease is None or ticks >= lease.began_ticks + view.ttl_seconds:
             return None
-        if next(lease.uses) >= self._max_uses:
+        lease.used = next(lease.uses)
+        if lease.used >= self.max_uses:
             self._held.drop_lease(lease_id)
             return None
         if ticks >= lease.refresh_ticks:
             lease.refresh_ticks = ticks + _RETRY_REFRESH_SECONDS  # one caller is enough
             self._refresher.submit(lease_id, lambda: self._refresh(view, lease_id, lease))
+        self._held.arm(view, lease_id, lease)
         return lease
 
     def _refresh(self, view: View, lease_id: LeaseId, lease: Lease) -> None:

@@ -3,19 +3,20 @@
 from collections.abc import Callable
 
 from byok.core.model import RotationReason
-from byok.ports import Random
 from byok.services.fields import Cipher
 from byok.services.leases import LeaseDesk
 from byok.services.requests import Requested, RotationRequests
+
+MAX_CIPHERS = 10_000  # that a vault remembers
 
 
 class Vault:
     """The door for services: ciphers, and requests for rotation. Thread-safe and fork-safe."""
 
-    def __init__(self, desk: LeaseDesk, requests: RotationRequests, random: Random) -> None:
+    def __init__(self, desk: LeaseDesk, requests: RotationRequests) -> None:
         self._desk = desk
         self._requests = requests
-        self._random = random
+        self._ciphers: dict[tuple[str, str], Cipher] = {}
         self._close: Callable[[], None] | None = None
         self.is_closed = False
 
@@ -35,8 +36,16 @@ class Vault:
             self._close()
 
     def cipher(self, tenant: str, key: str) -> Cipher:
-        """The cipher of a tenant's key. Makes no call: whether the key exists shows on first use."""
-        return Cipher(self._desk, self._random, tenant, key)
+        """The cipher of a tenant's key. Makes no call: whether the key exists shows on first use.
+
+        Asked again it is the same, so that services may ask at each use.
+        """
+        cipher = self._ciphers.get((tenant, key))
+        if cipher is None:
+            if len(self._ciphers) >= MAX_CIPHERS:
+                self._ciphers.clear()  # they are made again as they are asked for
+            cipher = self._ciphers[tenant, key] = Cipher(self._desk, tenant, key)
+        return cipher
 
     def request_rotation(
         self,

@@ -71,13 +71,11 @@ class PostgresStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._clock = DatabaseClock(engine)
+        self.ticks = self._clock.ticks
 
     def now(self) -> datetime:
         with translated_errors():
             return self._clock.now()
-
-    def ticks(self) -> float:
-        return self._clock.ticks()
 
     def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)

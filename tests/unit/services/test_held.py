@@ -9,7 +9,8 @@ from byok.core.model import Key, Tenant, TenantState
 from byok.crypto.hazmat import SecretBytes, XaesKey
 from byok.ports import LeaseId
 from byok.services import held as held_module
-from byok.services.held import Held, Lease, View
+from byok.services.held import Held, View
+from byok.services.lease import Lease
 from tests.fakes import FakeClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

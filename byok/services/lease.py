@@ -1,0 +1,131 @@
+"""A lease in memory, and the lane on which a cipher uses it without asking anybody.
+
+Encrypting a short value takes a microsecond; looking up tenant, key and lease takes several. So the desk,
+having looked, *arms* the lease: until a moment that it names, whoever has it on his lane may use it at
+once. The moment is the earliest at which anything may change by itself (the next look at PostgreSQL, the
+renewal, the deadline); what changes otherwise, such as a stop, disarms the lease first.
+"""
+
+import itertools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
+from weakref import WeakSet
+
+from byok.crypto.hazmat import GCM_IV_BYTES, XAES_SALT_BYTES, SecretBytes, XaesKey, derive_key
+from byok.ports import Random
+
+# Messages under one salt: `docs/spec/ciphertext.md` C-6 derives what this bounds.
+EPOCH_MESSAGES: Final = 2**16
+# Derived keys that a lane keeps for decryption. One serves all messages of an epoch.
+MAX_OPENERS: Final = 1024
+_DRAWN_AT_ONCE = 256  # 20 µs of work, and 15 KB of memory
+
+_GcmCall: TypeAlias = Callable[[bytes, bytes, bytes], bytes]
+_split_ivs = struct.Struct(f"{GCM_IV_BYTES}s" * _DRAWN_AT_ONCE).unpack
+
+
+@dataclass(slots=True)
+class Lease:
+    """A version's secret, usable until the KMS Decrypt behind it is older than the key's TTL.
+
+    ``began_ticks`` is when that Decrypt was sent, on a clock that nobody can set: a time zero of the
+    lease that no cache on the way and no step of any wall clock moves forward.
+    """
+
+    version_number: int
+    cipher: XaesKey
+    secret: SecretBytes
+    decrypted_at: datetime
+    began_ticks: float
+    refresh_ticks: float
+    ends_ticks: float
+    uses: "itertools.count[int]" = field(default_factory=itertools.count)
+    used: int = 0  # of `uses`, at the desk's last look
+    decrypts_until_ticks: float = 0.0
+    encrypts_until_ticks: float = 0.0
+    lanes: "WeakSet[Lane]" = field(default_factory=WeakSet)
+    _derived: dict[bytes, SecretBytes] = field(default_factory=dict)
+
+    def derived(self, purpose: bytes) -> SecretBytes:
+        """A 32-byte key of its own for another ``purpose`` than fields: HKDF-SHA256, kept with the lease."""
+        key = self._derived.get(purpose)
+        if key is None:
+            key = self._derived[purpose] = derive_key(self.secret, purpose)
+        return key
+
+    def disarm(self) -> None:
+        """Let nobody use it who has not asked the desk."""
+        self.decrypts_until_ticks = self.encrypts_until_ticks = 0.0
+
+    def let_go(self) -> None:
+        """Take it from all lanes: it has ended, was dropped, or another has its place."""
+        self.disarm()
+        for lane in list(self.lanes):
+            lane.clear()
+
+
+class Sealing(NamedTuple):
+    """An epoch: messages that share a salt, and the AES key derived from it."""
+
+    prefix: bytes  # of each token: header and salt
+    encrypt: _GcmCall
+    lease: Lease
+    ends_at_use: int
+
+
+class Opening(NamedTuple):
+    """A derived key, kept to decrypt further messages of the same epoch."""
+
+    decrypt: _GcmCall
+    lease: Lease
+
+
+class Lane:
+    """What one cipher may use at once, while its leases are armed. It is reread at each use."""
+
+    __slots__ = ("__weakref__", "openings", "sealing")
+
+    def __init__(self) -> None:
+        self.sealing: Sealing | None = None
+        self.openings: dict[bytes, Opening] = {}  # by the header and salt of a token
+
+    def clear(self) -> None:
+        """Forget all keys."""
+        self.sealing = None
+        self.openings.clear()
+
+    def keep_opening(self, prefix: bytes, opening: Opening) -> None:
+        """Keep a derived key; all make room for one too many."""
+        if len(self.openings) >= MAX_OPENERS:
+            self.openings.clear()
+        self.openings[prefix] = opening
+
+
+class NoncePool:
+    """Random salts and IVs. IVs are drawn many at a time: a system call for each costs more than AES does.
+
+    `take_iv` removes an IV as it hands it out, in one step of the interpreter: no two callers get the same.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._ivs: list[bytes] = []
+        self.take_iv: Callable[[], bytes] = self._ivs.pop  # raises IndexError when there is none left
+
+    def salt(self) -> bytes:
+        """The first half of a nonce, for an epoch."""
+        return self._random.bytes(XAES_SALT_BYTES)
+
+    def iv(self) -> bytes:
+        """The second half, of one message; fills the pool."""
+        fresh = list(_split_ivs(self._random.bytes(GCM_IV_BYTES * _DRAWN_AT_ONCE)))
+        taken: bytes = fresh.pop()
+        self._ivs.extend(fresh)
+        return taken
+
+    def forget(self) -> None:
+        """Throw away all: in a forked child they are the parent's."""
+        self._ivs.clear()
