@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     max_lease_uses: int = Field(
         1_000_000,
         ge=1,
-        description="how often a process uses a lease before it fetches it again, from Redis or KMS",
+        le=10_000_000,
+        description="how often a process uses a lease before it fetches it again, from Redis or KMS; as "
+        "many messages share a salt",
     )
     database_pool_size: int = Field(10, ge=1, description="connections to PostgreSQL, per process")
     worker_concurrency: int = Field(8, ge=1, description="threads of a worker process")

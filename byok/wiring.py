@@ -32,8 +32,8 @@ from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
 from byok.services.kill_switch import KillSwitch
-from byok.services.lease import NoncePool
-from byok.services.leases import MAX_LEASE_USES, LeaseDesk
+from byok.services.lease import MAX_LEASE_USES, NoncePool
+from byok.services.leases import LeaseDesk
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.records import Records
@@ -129,6 +129,7 @@ def assemble(
         metrics=metrics,
         clock=clock,
         random=random,
+        max_uses=max_lease_uses,
     )
     desk = LeaseDesk(
         store=store,
@@ -139,7 +140,6 @@ def assemble(
         clock=clock,
         recheck=recheck,
         refresher=Refresher(spawn),
-        max_uses=max_lease_uses,
     )
     access = Access(store, kms, records, clock)
     validator = Validator(kms, records, desk, clock, random)

@@ -8,6 +8,7 @@ itself, at a bounded rate.
 
 import threading
 from datetime import datetime, timedelta
+from itertools import repeat
 
 from byok.core.lifecycle import DECRYPTING_STATES
 from byok.core.model import Key, KeyVersion, Tenant
@@ -28,7 +29,7 @@ from byok.errors import (
 from byok.logs import get_logger
 from byok.ports import CacheAnswer, Clock, Failure, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
 from byok.services.held import View, lease_id
-from byok.services.lease import Lease
+from byok.services.lease import MAX_LEASE_USES, Lease
 from byok.services.records import Records
 from byok.services.suspension import Suspensions, require_active
 
@@ -70,6 +71,7 @@ class LeaseSource:
         metrics: Metrics,
         clock: Clock,
         random: Random,
+        max_uses: int = MAX_LEASE_USES,
     ) -> None:
         self._store = store
         self._cache = cache
@@ -79,6 +81,7 @@ class LeaseSource:
         self._metrics = metrics
         self._clock = clock
         self._random = random
+        self._max_uses = max_uses
         self.forget()
 
     def forget(self) -> None:
@@ -252,6 +255,7 @@ class LeaseSource:
             began_ticks,
             refresh_ticks=began_ticks + share * view.ttl_seconds,
             ends_ticks=began_ticks + view.ttl_seconds,
+            uses_left=repeat(None, self._max_uses),
         )
 
     def _wait_for_turn(self) -> None:

@@ -6,24 +6,26 @@ once. The moment is the earliest at which anything may change by itself (the nex
 renewal, the deadline); what changes otherwise, such as a stop, disarms the lease first.
 """
 
-import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, TypeAlias
+from itertools import repeat
+from typing import Final, TypeAlias
 from weakref import WeakSet
 
 from byok.crypto.hazmat import GCM_IV_BYTES, XAES_SALT_BYTES, SecretBytes, XaesKey, derive_key
 from byok.ports import Random
 
-# Messages under one salt: `docs/spec/ciphertext.md` C-6 derives what this bounds.
-EPOCH_MESSAGES: Final = 2**16
+# Uses of one lease; then it is fetched again, as if there were none. As many messages can share a salt:
+# `docs/spec/ciphertext.md`, C-6.
+MAX_LEASE_USES: Final = 1_000_000
 # Derived keys that a lane keeps for decryption. One serves all messages of an epoch.
 MAX_OPENERS: Final = 1024
 _DRAWN_AT_ONCE = 256  # 20 µs of work, and 15 KB of memory
 
 _GcmCall: TypeAlias = Callable[[bytes, bytes, bytes], bytes]
+_NONE_LEFT = object()
 _split_ivs = struct.Struct(f"{GCM_IV_BYTES}s" * _DRAWN_AT_ONCE).unpack
 
 
@@ -42,12 +44,15 @@ class Lease:
     began_ticks: float
     refresh_ticks: float
     ends_ticks: float
-    uses: "itertools.count[int]" = field(default_factory=itertools.count)
-    used: int = 0  # of `uses`, at the desk's last look
+    uses_left: "repeat[None]" = field(default_factory=lambda: repeat(None, MAX_LEASE_USES))
     decrypts_until_ticks: float = 0.0
     encrypts_until_ticks: float = 0.0
     lanes: "WeakSet[Lane]" = field(default_factory=WeakSet)
     _derived: dict[bytes, SecretBytes] = field(default_factory=dict)
+
+    def use(self) -> bool:
+        """Count a use; False if there is none left."""
+        return next(self.uses_left, _NONE_LEFT) is not _NONE_LEFT
 
     def derived(self, purpose: bytes) -> SecretBytes:
         """A 32-byte key of its own for another ``purpose`` than fields: HKDF-SHA256, kept with the lease."""
@@ -67,16 +72,17 @@ class Lease:
             lane.clear()
 
 
-class Sealing(NamedTuple):
-    """An epoch: messages that share a salt, and the AES key derived from it."""
+@dataclass(slots=True)  # read at each use: its attributes cost less than unpacking a tuple
+class Sealing:
+    """An epoch: messages that share a salt, and the AES key derived from it. Its lease's end is its own."""
 
     prefix: bytes  # of each token: header and salt
     encrypt: _GcmCall
     lease: Lease
-    ends_at_use: int
 
 
-class Opening(NamedTuple):
+@dataclass(slots=True)
+class Opening:
     """A derived key, kept to decrypt further messages of the same epoch."""
 
     decrypt: _GcmCall
@@ -120,11 +126,14 @@ class NoncePool:
         return self._random.bytes(XAES_SALT_BYTES)
 
     def iv(self) -> bytes:
-        """The second half, of one message; fills the pool."""
-        fresh = list(_split_ivs(self._random.bytes(GCM_IV_BYTES * _DRAWN_AT_ONCE)))
-        taken: bytes = fresh.pop()
-        self._ivs.extend(fresh)
-        return taken
+        """The second half, of one message; fills the pool when it is empty."""
+        try:
+            return self.take_iv()
+        except IndexError:
+            fresh = list(_split_ivs(self._random.bytes(GCM_IV_BYTES * _DRAWN_AT_ONCE)))
+            taken: bytes = fresh.pop()
+            self._ivs.extend(fresh)
+            return taken
 
     def forget(self) -> None:
         """Throw away all: in a forked child they are the parent's."""

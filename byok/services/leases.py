@@ -31,7 +31,6 @@ from byok.services.watch import Watch
 
 log = get_logger(__name__)
 
-MAX_LEASE_USES = 1_000_000  # then a process fetches its lease again, as if it had none
 _MAX_CHANGES = 10  # of a tenant during one fetch
 _RETRY_REFRESH_SECONDS = 1.0
 _OUTAGE_PAUSE_SECONDS = 0.5
@@ -51,7 +50,6 @@ class LeaseDesk:
         clock: Clock,
         recheck: timedelta,
         refresher: Refresher,
-        max_uses: int = MAX_LEASE_USES,
     ) -> None:
         self._store = store
         self._source = source
@@ -61,7 +59,6 @@ class LeaseDesk:
         self.nonces = nonces
         self.ticks = clock.ticks
         self._recheck_seconds = recheck.total_seconds()
-        self.max_uses = max_uses
         self._refresher = refresher
         self.forget()
 
@@ -121,8 +118,7 @@ class LeaseDesk:
         lease = self._held.leases.get(lease_id)
         if lease is None or ticks >= lease.began_ticks + view.ttl_seconds:
             return None
-        lease.used = next(lease.uses)
-        if lease.used >= self.max_uses:
+        if not lease.use():
             self._held.drop_lease(lease_id)
             return None
         if ticks >= lease.refresh_ticks:

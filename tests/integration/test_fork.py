@@ -18,14 +18,27 @@ vault = connect()
 cipher = vault.cipher("acme", "pii")
 token = cipher.encrypt(b"before", context=b"c")
 desk = wiring._connected.services.desk
-assert desk._held.leases
+for _ in range(5):
+    cipher.encrypt(b"x", context=b"c")  # on the fast path, with IVs in the pool
+assert desk._held.leases and cipher._lane.sealing and desk.nonces._ivs
+reader, writer = os.pipe()
+
+def nonces():
+    return [cipher.encrypt(b"x", context=b"c")[5:29] for _ in range(300)]
+
 pid = os.fork()
 if pid == 0:
-    held = len(desk._held.leases)
+    held, lane, ivs = len(desk._held.leases), cipher._lane.sealing, len(desk.nonces._ivs)
     opened = cipher.decrypt(token, context=b"c")
-    nonces = {cipher.encrypt(b"x", context=b"c")[5:29] for _ in range(100)}
-    os._exit(0 if (held, opened, len(nonces)) == (0, b"before", 100) else 1)
+    os.write(writer, b"".join(nonces()))
+    os._exit(0 if (held, lane, ivs, opened) == (0, None, 0, b"before") else 1)
 assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+written = os.read(reader, 300 * 24)
+childs = [written[at : at + 24] for at in range(0, len(written), 24)]
+ours = nonces()
+assert len({*childs, *ours}) == 600, "a nonce was used twice"
+assert {one[:12] for one in childs}.isdisjoint(one[:12] for one in ours), "a salt was used by both"
+assert {one[12:] for one in childs}.isdisjoint(one[12:] for one in ours), "an IV was used by both"
 assert cipher.decrypt(token, context=b"c") == b"before"
 assert cipher.decrypt(cipher.encrypt(b"after", context=b"c"), context=b"c") == b"after"
 """
