@@ -116,11 +116,18 @@ MUTANTS = (
         _LEASES,
     ),
     Mutant(
-        "fast path: a stop disarms",
+        "fast path: a lease that leaves the memory is disarmed",
         "byok/services/lease.py",
         "        self.disarm()\n        for lane",
         "        for lane",
-        f"{_IN}/test_fast_path.py::test_what_is_begun_before_a_stop_is_not_put_on_the_lane_after_it",
+        "tests/unit/services/test_held.py::test_a_lease_that_leaves_the_memory_serves_nobody_any_more",
+    ),
+    Mutant(
+        "fast path: a push disarms",
+        "byok/services/held.py",
+        "            if lease_id.tenant_id == tenant_id:\n                lease.disarm()\n",
+        "            pass\n",
+        f"{_IN}/test_fast_path.py::test_a_rotation_that_is_pushed_is_used_at_once",
     ),
     Mutant(
         "fast path: a stop clears the lanes",

@@ -90,7 +90,8 @@ def test_a_salt_serves_no_more_messages_than_a_lease_has_uses(world: World) -> N
 
 
 def test_threads_never_get_the_same_iv() -> None:
-    pool, got = NoncePool(CountingRandom()), []
+    pool = NoncePool(CountingRandom())
+    got: list[bytes] = []
     start = threading.Barrier(8)
 
     def take() -> None:
@@ -114,6 +115,12 @@ def test_who_decrypts_what_is_old_does_not_encrypt_under_it(world: World, cipher
     world.clock.advance(seconds=RECHECK.total_seconds())
     for _ in range(3):
         assert cipher.decrypt(old, context=CONTEXT) == b"ada"
+    assert parse_token(cipher.encrypt(b"ada", context=CONTEXT)).version_number == 2
+
+
+def test_a_rotation_that_is_pushed_is_used_at_once(world: World, cipher: Cipher) -> None:
+    world.services.vault.request_rotation("acme", "pii")
+    world.run_published()
     assert parse_token(cipher.encrypt(b"ada", context=CONTEXT)).version_number == 2
 
 

@@ -10,7 +10,7 @@ from byok.crypto.hazmat import SecretBytes, XaesKey
 from byok.ports import LeaseId
 from byok.services import held as held_module
 from byok.services.held import Held, View
-from byok.services.lease import Lease
+from byok.services.lease import Lane, Lease, Sealing
 from tests.fakes import FakeClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,3 +119,22 @@ def test_the_last_drop_is_remembered_with_its_time_and_count() -> None:
     held.drop(tenant_id)  # there was nothing left
     assert held.last_drop(tenant_id, since=began) == (began, 1)
     assert held.last_drop(tenant_id, since=began + timedelta(seconds=1)) is None
+
+
+def test_a_lease_that_leaves_the_memory_serves_nobody_any_more() -> None:
+    held, tenant_id = Held(FakeClock()), uuid4()
+    known = view(tenant_id)
+    held.keep_view(held.drops, known.names, known)
+    for remove in (held.drop_lease, lambda one: held.keep_lease(held.drops, one, lease())):
+        armed, lane = lease(), Lane()
+        held.keep_lease(held.drops, lease_id(tenant_id), armed)
+        held.arm(known, lease_id(tenant_id), armed)
+        assert armed.encrypts_until_ticks == 1.0
+        held.keep_sealing(lane, Sealing(b"", CIPHER.message_key(bytes(12)).encrypt, armed))
+        assert lane.sealing is not None
+        remove(lease_id(tenant_id))
+        assert (armed.encrypts_until_ticks, armed.decrypts_until_ticks) == (0.0, 0.0)
+        cleared: Sealing | None = lane.sealing
+        assert cleared is None
+        held.keep_sealing(lane, Sealing(b"", CIPHER.message_key(bytes(12)).encrypt, armed))
+        assert lane.sealing is None
