@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up test chaos mutants oracle check lint types imports format lock clean
+.PHONY: help demo up test chaos mutants bench oracle check lint types imports format lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,17 @@ chaos: .venv/.installed  ## kill, stop, restart and cut off everything, under wa
 
 mutants: .venv/.installed  ## take guards out of the code and see that a test notices (5 min)
 	@$(BIN)/python -m tests.mutants
+
+.venv/.bench: .venv/.installed
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[dev,bench]'; \
+	else \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore -c constraints.txt -e '.[dev,bench]'; \
+	fi
+	@touch $@
+
+bench: .venv/.bench  ## encrypt and decrypt fields, against plain AES-GCM and other libraries (3 min)
+	@$(BIN)/python -m benchmarks.fields
 
 oracle: .venv/.installed  ## compare the AWS simulator with a second emulator; needs Python 3.12 or newer
 	@$(BIN)/python -m tests.oracle
