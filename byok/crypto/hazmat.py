@@ -107,11 +107,11 @@ def gcm_decrypt(key: SecretBytes, iv: bytes, body: bytes, associated_data: bytes
         return AESGCM(raw).decrypt(iv, body, associated_data)
 
 
-def derive_key(key: SecretBytes, info: bytes) -> SecretBytes:
-    """HKDF-SHA256 (RFC 5869) without salt, 32 bytes long, bound to ``info``."""
+def derive_key(key: SecretBytes, info: bytes, *, salt: bytes | None = None) -> SecretBytes:
+    """HKDF-SHA256 (RFC 5869), 32 bytes long, bound to ``info`` and, if there is one, to the salt."""
     with key.borrow() as raw:
         _require_key(raw)
-        return SecretBytes(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(raw))
+        return SecretBytes(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(raw))
 
 
 def fingerprint(secret: SecretBytes) -> bytes:

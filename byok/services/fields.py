@@ -5,14 +5,20 @@ neither a lock nor a system call, and a slow part that asks the desk. The fast p
 it meets that is not plain success, the slow part does again and answers for.
 """
 
+import io
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 from byok.core.wire import HEADER_BYTES, OVERHEAD_BYTES, MalformedToken, format_header, parse_token
-from byok.crypto.hazmat import XAES_SALT_BYTES, NotAuthentic
-from byok.errors import CannotDecrypt, EmptyContext, UnknownVersion
+from byok.crypto.hazmat import XAES_SALT_BYTES, NotAuthentic, SecretBytes
+from byok.errors import UnknownVersion
+from byok.services import streams
+from byok.services.files import Sink, Source
 from byok.services.lease import Lane, Lease, Opening, Sealing
 from byok.services.leases import LeaseDesk
+from byok.services.refusals import cannot_decrypt as _cannot_decrypt
+from byok.services.refusals import require_context as _require_context
 
 _PREFIX_BYTES: Final = HEADER_BYTES + XAES_SALT_BYTES  # 17; what follows is the IV, to 29, and the body
 
@@ -95,7 +101,7 @@ class Cipher:
         return sealing.prefix + iv + sealing.encrypt(iv, plaintext, context)
 
     def _begin_epoch(self, lease: Lease) -> Sealing:
-        salt = self._nonces.salt()
+        salt = self._nonces.random.bytes(XAES_SALT_BYTES)
         sealing = Sealing(
             format_header(lease.version_number) + salt,
             lease.cipher.message_key(salt).encrypt,
@@ -135,6 +141,69 @@ class Cipher:
         active = self._desk.encrypting(self._tenant, self._key)
         return token_info(token).version_number != active.version_number
 
+    # --- large values (docs/spec/stream.md) ---------------------------------------------------------
+
+    def encrypt_stream(self, source: Source, sink: Sink, *, context: bytes) -> None:
+        """Encrypt a binary file of any length to another, within about 3 MiB of memory.
+
+        A pause, or None, of a non-blocking source is waited out. Neither file is closed. If this raises,
+        what is in ``sink`` does not open as a whole stream.
+
+        Raises:
+            As `encrypt`; OutOfBounds: longer than 4 PiB.
+        """
+        with self._sealing_writer(sink, context) as writer:
+            streams.copy(source, writer)
+
+    def decrypt_stream(self, source: Source, sink: Sink, *, context: bytes) -> None:
+        """Decrypt what `encrypt_stream` made, within about 3 MiB of memory.
+
+        Each segment of 1 MiB is authenticated before it is written, but those before a damaged or missing
+        one are in ``sink`` by then: unless this returns, don't use what is there. The tenant's access is
+        looked at before each segment.
+
+        Raises:
+            CannotDecrypt: as `decrypt`; and cut short, continued, or in another order.
+            EmptyContext, UnknownTenant, UnknownKey, AccessStopped, Unavailable.
+        """
+        streams.copy_opened(self._opening_reader(source, context), sink)
+
+    def encrypting_writer(self, sink: Sink, *, context: bytes) -> AbstractContextManager[io.RawIOBase]:
+        """A file to write plaintext to, for a ``with`` block: the stream ends with the block.
+
+        A block that an exception ends leaves a stream that does not open to its end. Closing the file
+        inside the block ends nothing; ``sink`` stays open.
+
+        Raises:
+            As `encrypt_stream`, at once or at any write.
+        """
+        return self._sealing_writer(sink, context)
+
+    def decrypting_reader(self, source: Source, *, context: bytes) -> io.RawIOBase:
+        """A file to read the plaintext of a stream from; `io.BufferedReader` makes it buffered.
+
+        What is read is authentic, and whether it is all shows at the end: whoever stops before the empty
+        read does not know. After AccessStopped or Unavailable the next read goes on where it stopped.
+        ``source`` stays open.
+
+        Raises:
+            EmptyContext; and as `decrypt_stream` at any read.
+        """
+        return self._opening_reader(source, context)
+
+    def _sealing_writer(self, sink: Sink, context: bytes) -> AbstractContextManager[streams.SealingWriter]:
+        _require_context(context)
+        number = self._desk.encrypting(self._tenant, self._key).version_number
+        header = streams.new_header(number, self._nonces.random)
+        return streams.sealing_writer(self._stream_secret, header, context, sink)
+
+    def _opening_reader(self, source: Source, context: bytes) -> streams.OpeningReader:
+        _require_context(context)
+        return streams.OpeningReader(self._stream_secret, context, source)
+
+    def _stream_secret(self, number: int) -> SecretBytes:
+        return self._desk.decrypting(self._tenant, self._key, number).derived(streams.PURPOSE)
+
 
 def token_info(token: bytes) -> TokenInfo:
     """What a token tells without any key. Nobody vouches for it: only decryption does.
@@ -147,18 +216,3 @@ def token_info(token: bytes) -> TokenInfo:
     except MalformedToken:
         raise _cannot_decrypt() from None
     return TokenInfo(parsed.version_number, len(token) - OVERHEAD_BYTES)
-
-
-def _cannot_decrypt() -> CannotDecrypt:
-    """One flat answer, so that nobody learns which check it was."""
-    return CannotDecrypt(
-        "the ciphertext does not open",
-        remedy="check tenant, key and context; the data may be damaged",
-    )
-
-
-def _require_context(context: bytes) -> None:
-    if not context:
-        raise EmptyContext(
-            "the context is empty", remedy='say where the value lives, such as context=b"users.email:42"'
-        )

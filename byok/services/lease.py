@@ -14,7 +14,7 @@ from itertools import repeat
 from typing import Final, TypeAlias
 from weakref import WeakSet
 
-from byok.crypto.hazmat import GCM_IV_BYTES, XAES_SALT_BYTES, SecretBytes, XaesKey, derive_key
+from byok.crypto.hazmat import GCM_IV_BYTES, SecretBytes, XaesKey, derive_key
 from byok.ports import Random
 
 # Uses of one lease; then it is fetched again, as if there were none. As many messages can share a salt:
@@ -111,26 +111,22 @@ class Lane:
 
 
 class NoncePool:
-    """Random salts and IVs. IVs are drawn many at a time: a system call for each costs more than AES does.
+    """Random IVs, drawn many at a time: a system call for each costs more than AES does.
 
     `take_iv` removes an IV as it hands it out, in one step of the interpreter: no two callers get the same.
     """
 
     def __init__(self, random: Random) -> None:
-        self._random = random
+        self.random = random
         self._ivs: list[bytes] = []
         self.take_iv: Callable[[], bytes] = self._ivs.pop  # raises IndexError when there is none left
 
-    def salt(self) -> bytes:
-        """The first half of a nonce, for an epoch."""
-        return self._random.bytes(XAES_SALT_BYTES)
-
     def iv(self) -> bytes:
-        """The second half, of one message; fills the pool when it is empty."""
+        """An IV; fills the pool when it is empty."""
         try:
             return self.take_iv()
         except IndexError:
-            fresh = list(_split_ivs(self._random.bytes(GCM_IV_BYTES * _DRAWN_AT_ONCE)))
+            fresh = list(_split_ivs(self.random.bytes(GCM_IV_BYTES * _DRAWN_AT_ONCE)))
             taken: bytes = fresh.pop()
             self._ivs.extend(fresh)
             return taken
