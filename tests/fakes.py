@@ -95,6 +95,7 @@ class FakeKms:
         self.keys: dict[str, FakeKmsKey] = {}
         self.calls: list[str] = []
         self.warnings: list[Finding] = []
+        self.secrets: list[bytes] = []  # of the next data keys; then random ones
         self._faults: list[ByokError] = []
         self.hooks: dict[str, Callable[[], None]] = {}
         self._requests = itertools.count(1)
@@ -118,8 +119,8 @@ class FakeKms:
 
     def generate_data_key(self, connection: Connection, context: Mapping[str, str]) -> WrappedKey:
         key = self._usable(connection, "GenerateDataKeyWithoutPlaintext")
-        iv = os.urandom(12)
-        body = hazmat.gcm_encrypt(key.material, iv, os.urandom(32), _encode(context))
+        iv, secret = os.urandom(12), self.secrets.pop(0) if self.secrets else os.urandom(32)
+        body = hazmat.gcm_encrypt(key.material, iv, secret, _encode(context))
         return WrappedKey(iv + body, self._request_id(), key.material_id)
 
     def decrypt(

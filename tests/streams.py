@@ -1,9 +1,11 @@
 """Streams without a cipher: under a given secret, and as stock Tink makes and opens them."""
 
 import io
+import itertools
 from typing import Any
 
-from byok.core.segments import StreamHeader
+from byok.core import segments
+from byok.core.segments import STREAM_HEADER_BYTES, StreamHeader
 from byok.crypto.hazmat import SecretBytes
 from byok.services.streams import OpeningReader, copy_opened, sealing_writer
 
@@ -25,6 +27,13 @@ def open_whole(secret: bytes, stream: bytes, context: bytes) -> bytes:
     sink = io.BytesIO()
     copy_opened(OpeningReader(lambda number: SecretBytes(secret), context, io.BytesIO(stream)), sink)
     return sink.getvalue()
+
+
+def parts_of(stream: bytes) -> list[bytes]:
+    """The header, then the segments."""
+    size = segments.SEGMENT_BYTES
+    ends = [STREAM_HEADER_BYTES, *range(5 + size, len(stream), size), len(stream)]
+    return [stream[begin:end] for begin, end in itertools.pairwise([0, *ends])]
 
 
 class KeptBytesIO(io.BytesIO):

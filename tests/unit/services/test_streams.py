@@ -11,12 +11,12 @@ import tracemalloc
 import pytest
 
 from byok.core import segments
-from byok.core.segments import STREAM_HEADER_BYTES, StreamHeader
+from byok.core.segments import StreamHeader
 from byok.crypto.hazmat import SecretBytes
 from byok.crypto.streaming import seal_segment
 from byok.errors import CannotDecrypt, OutOfBounds, TenantNotActive
 from byok.services.streams import OpeningReader, copy, copy_opened, sealing_writer
-from tests.streams import HEADER, SMALL_SEGMENT_BYTES, open_whole, seal
+from tests.streams import HEADER, SMALL_SEGMENT_BYTES, open_whole, parts_of, seal
 
 SECRET, CONTEXT = bytes(range(32)), b"exports/2026-11.csv"
 FIRST, OTHERS = SMALL_SEGMENT_BYTES - 56, SMALL_SEGMENT_BYTES - 16
@@ -31,16 +31,6 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stream(small_segments: None) -> bytes:
     return seal(SECRET, PLAINTEXT, CONTEXT)
-
-
-def parts_of(stream: bytes) -> list[bytes]:
-    """The header, then the segments."""
-    ends = [
-        STREAM_HEADER_BYTES,
-        *range(5 + SMALL_SEGMENT_BYTES, len(stream), SMALL_SEGMENT_BYTES),
-        len(stream),
-    ]
-    return [stream[begin:end] for begin, end in itertools.pairwise([0, *ends])]
 
 
 def assert_refused(stream: bytes, context: bytes = CONTEXT, secret: bytes = SECRET) -> None:
