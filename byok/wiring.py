@@ -32,7 +32,7 @@ from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
 from byok.services.kill_switch import KillSwitch
-from byok.services.lease import MAX_LEASE_USES, NoncePool
+from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
@@ -135,7 +135,7 @@ def assemble(
         store=store,
         source=source,
         held=held,
-        nonces=NoncePool(random),
+        ivs=IvPool(random),
         watch=watch,
         clock=clock,
         recheck=recheck,

@@ -44,8 +44,8 @@ class Cipher:
         self._lane = Lane()
         # Bound once, since looking an attribute's attribute up at each call shows in the figures.
         self._openings = self._lane.openings
-        self._nonces = desk.nonces
-        self._take_iv = desk.nonces.take_iv
+        self._ivs = desk.ivs
+        self._take_iv = desk.ivs.take_iv
         self._ticks = desk.ticks
 
     def encrypt(self, plaintext: bytes, *, context: bytes) -> bytes:
@@ -60,7 +60,7 @@ class Cipher:
                 next(sealing.lease.uses_left)
                 iv = self._take_iv()
             except IndexError:
-                iv = self._nonces.iv()
+                iv = self._ivs.iv()
             except StopIteration:
                 return self._encrypt_slowly(plaintext, context)
             return sealing.prefix + iv + sealing.encrypt(iv, plaintext, context)
@@ -97,11 +97,11 @@ class Cipher:
         sealing = self._lane.sealing
         if sealing is None or sealing.lease is not lease:
             sealing = self._begin_epoch(lease)
-        iv = self._nonces.iv()
+        iv = self._ivs.iv()
         return sealing.prefix + iv + sealing.encrypt(iv, plaintext, context)
 
     def _begin_epoch(self, lease: Lease) -> Sealing:
-        salt = self._nonces.random.bytes(XAES_SALT_BYTES)
+        salt = self._ivs.random.bytes(XAES_SALT_BYTES)
         sealing = Sealing(
             format_header(lease.version_number) + salt,
             lease.cipher.message_key(salt).encrypt,
@@ -194,7 +194,7 @@ class Cipher:
     def _sealing_writer(self, sink: Sink, context: bytes) -> AbstractContextManager[streams.SealingWriter]:
         _require_context(context)
         number = self._desk.encrypting(self._tenant, self._key).version_number
-        header = streams.new_header(number, self._nonces.random)
+        header = streams.new_header(number, self._ivs.random)
         return streams.sealing_writer(self._stream_secret, header, context, sink)
 
     def _opening_reader(self, source: Source, context: bytes) -> streams.OpeningReader:

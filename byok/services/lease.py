@@ -110,7 +110,7 @@ class Lane:
         self.openings[prefix] = opening
 
 
-class NoncePool:
+class IvPool:
     """Random IVs, drawn many at a time: a system call for each costs more than AES does.
 
     `take_iv` removes an IV as it hands it out, in one step of the interpreter: no two callers get the same.

@@ -24,7 +24,7 @@ from byok.logs import get_logger
 from byok.ports import Clock, LeaseId, Store
 from byok.services.filling import LeaseSource, TenantChanged
 from byok.services.held import Held, View
-from byok.services.lease import Lane, Lease, NoncePool, Opening, Sealing
+from byok.services.lease import IvPool, Lane, Lease, Opening, Sealing
 from byok.services.refreshing import Refresher
 from byok.services.suspension import require_active
 from byok.services.watch import Watch
@@ -45,7 +45,7 @@ class LeaseDesk:
         store: Store,
         source: LeaseSource,
         held: Held,
-        nonces: NoncePool,
+        ivs: IvPool,
         watch: Watch,
         clock: Clock,
         recheck: timedelta,
@@ -56,7 +56,7 @@ class LeaseDesk:
         self._held = held
         self._watch = watch
         self._clock = clock
-        self.nonces = nonces
+        self.ivs = ivs
         self.ticks = clock.ticks
         self._recheck_seconds = recheck.total_seconds()
         self._refresher = refresher
@@ -94,7 +94,7 @@ class LeaseDesk:
     def forget(self) -> None:
         """Drop everything this process holds; the locks too, which a forked child may find taken."""
         self._held.forget()
-        self.nonces.forget()
+        self.ivs.forget()
         self._source.forget()
         self._watch.forget()
         self._refresher.forget()

@@ -10,7 +10,7 @@ from byok.core.wire import parse_token
 from byok.errors import AccessStopped, CannotDecrypt, EmptyContext
 from byok.services import lease as lease_module
 from byok.services.fields import Cipher
-from byok.services.lease import NoncePool
+from byok.services.lease import IvPool
 from byok.wiring import Services
 from tests.fakes import CountingRandom
 from tests.world import RECHECK, TTL, World
@@ -90,7 +90,7 @@ def test_a_salt_serves_no_more_messages_than_a_lease_has_uses(world: World) -> N
 
 
 def test_threads_never_get_the_same_iv() -> None:
-    pool = NoncePool(CountingRandom())
+    pool = IvPool(CountingRandom())
     got: list[bytes] = []
     start = threading.Barrier(8)
 

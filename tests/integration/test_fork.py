@@ -20,7 +20,7 @@ token = cipher.encrypt(b"before", context=b"c")
 desk = wiring._connected.services.desk
 for _ in range(5):
     cipher.encrypt(b"x", context=b"c")  # on the fast path, with IVs in the pool
-assert desk._held.leases and cipher._lane.sealing and desk.nonces._ivs
+assert desk._held.leases and cipher._lane.sealing and desk.ivs._ivs
 reader, writer = os.pipe()
 
 def nonces():
@@ -28,7 +28,7 @@ def nonces():
 
 pid = os.fork()
 if pid == 0:
-    held, lane, ivs = len(desk._held.leases), cipher._lane.sealing, len(desk.nonces._ivs)
+    held, lane, ivs = len(desk._held.leases), cipher._lane.sealing, len(desk.ivs._ivs)
     opened = cipher.decrypt(token, context=b"c")
     os.write(writer, b"".join(nonces()))
     os._exit(0 if (held, lane, ivs, opened) == (0, None, 0, b"before") else 1)
