@@ -4,14 +4,14 @@
 
     ByokError
     ├── InvalidInput            exit 2   the caller's argument is wrong; nothing was changed
-    │   ├── InvalidName · InvalidArn · OutOfBounds · EmptyContext
+    │   ├── InvalidName · InvalidArn · OutOfBounds · EmptyContext · EmptyValue
     ├── ConfigurationError      exit 78  a setting is missing or wrong
     │   └── InvalidMasterKey · UnknownMasterKey
     ├── NotFound                exit 3
     │   ├── UnknownTenant · UnknownKey · UnknownVersion · UnknownRotation · UnknownStop
     ├── Conflict                exit 4   the state of things does not allow it
     │   ├── DuplicateTenant · DuplicateKey · KmsKeyTaken · RoleTaken · ConnectionFixed
-    │   ├── IllegalTransition · LostRace · NotReady
+    │   ├── IllegalTransition · LostRace · NotReady · NotSearchable
     ├── AccessStopped           exit 5   no plaintext for this tenant now
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
@@ -83,6 +83,12 @@ class EmptyContext(InvalidInput):
     """The context of an encryption or decryption is empty."""
 
     code = "empty-context"
+
+
+class EmptyValue(InvalidInput):
+    """There is nothing to compute a blind index of."""
+
+    code = "empty-value"
 
 
 class ConfigurationError(ByokError):
@@ -194,6 +200,12 @@ class NotReady(Conflict):
     """The key has no active version yet."""
 
     code = "not-ready"
+
+
+class NotSearchable(Conflict):
+    """The key has no blind index."""
+
+    code = "not-searchable"
 
 
 class AccessStopped(ByokError):

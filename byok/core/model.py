@@ -247,11 +247,33 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexVersions:
+    """The versions that a key's blind indexes rest on, whatever its active one is.
+
+    New indexes are under ``current``. While a rebuild is under way, ``other`` is looked for as well: at first
+    the newer version, so that every process knows it before any uses it; then the older one.
+    """
+
+    current: int
+    other: int | None = None
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """All that is to be looked for, the current one first."""
+        return (self.current,) if self.other is None else (self.current, self.other)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether a rebuild has begun and nothing is written under the newer version yet."""
+        return self.other is not None and self.other > self.current
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A tenant's named data key and its settings.
 
     ``rotation_period`` is the one in force and ``rotation_source`` who decided it; ``rotation_setting``
-    is what the vendor set for this key, if anything.
+    is what the vendor set for this key, if anything. ``index`` is None unless the key is searchable.
     """
 
     id: UUID
@@ -263,6 +285,7 @@ class Key:
     next_rotation_at: datetime | None = None
     rotation_setting: timedelta | None = None
     rotation_source: RotationSource = RotationSource.DEFAULT
+    index: IndexVersions | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,13 @@ def fingerprint(secret: SecretBytes) -> bytes:
         return hmac.digest(raw, b"byok/fingerprint/1", "sha256")
 
 
+def mac(key: SecretBytes, message: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104), 32 bytes."""
+    with key.borrow() as raw:
+        _require_key(raw)
+        return hmac.digest(raw, message, "sha256")
+
+
 def signing_public_key(seed: SecretBytes) -> bytes:
     """The Ed25519 (RFC 8032) public key, 32 bytes, of a 32-byte seed."""
     return _signing_key(seed).public_key().public_bytes_raw()
