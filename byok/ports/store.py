@@ -10,6 +10,7 @@ from byok.core.model import (
     AuditEvent,
     Check,
     Connection,
+    IndexVersions,
     Job,
     Key,
     KeyVersion,
@@ -99,7 +100,14 @@ class Keys(Protocol):
         """A tenant's keys, by name."""
 
     def update(self, key: Key) -> None:
-        """Write a key's settings and its next due time."""
+        """Write a key's settings and its next due time, not its blind index."""
+
+    def set_index(self, key: Key, index: IndexVersions) -> None:
+        """Compare and swap what a key's blind indexes rest on.
+
+        Raises:
+            LostRace: it is not what ``key`` says any more, or a version of it does not decrypt.
+        """
 
     def count_overdue(self, now: datetime) -> tuple[int, int]:
         """How many keys there are, and how many of active tenants are due by ``now``."""

@@ -8,10 +8,19 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from byok.core.lifecycle import TENANT_LIFECYCLE
-from byok.core.model import Connection, Key, KmsKeyRotation, Suspension, Tenant, TenantEvent, TenantState
+from byok.core.model import (
+    Connection,
+    IndexVersions,
+    Key,
+    KmsKeyRotation,
+    Suspension,
+    Tenant,
+    TenantEvent,
+    TenantState,
+)
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
-from byok.store.rows import from_connection, from_key, from_suspension, to_key, to_tenant
+from byok.store.rows import from_connection, from_index, from_key, from_suspension, to_key, to_tenant
 from byok.store.translate import translated_errors
 
 _tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
@@ -200,6 +209,14 @@ class KeyTable:
 
     def update(self, key: Key) -> None:
         self._connection.execute(_keys.update().where(_keys.c.id == key.id).values(from_key(key)))
+
+    def set_index(self, key: Key, index: IndexVersions) -> None:
+        unchanged = [_keys.c[column].is_not_distinct_from(n) for column, n in from_index(key.index).items()]
+        query = _keys.update().where(_keys.c.id == key.id, *unchanged).values(from_index(index))
+        with translated_errors():
+            changed = self._connection.execute(query).rowcount
+        if changed != 1:
+            raise LostRace(f"the blind index of key {key.name!r} was changed meanwhile")
 
     def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
         open_rotation = sa.exists().where(_rotations.c.key_id == _keys.c.id, schema.OPEN_ROTATION)

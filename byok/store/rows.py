@@ -9,6 +9,7 @@ from byok.core.model import (
     AuditEvent,
     Check,
     Connection,
+    IndexVersions,
     Job,
     Key,
     KeyVersion,
@@ -95,11 +96,24 @@ def to_key(row: Row[Any]) -> Key:
             None if row.rotation_setting_seconds is None else timedelta(seconds=row.rotation_setting_seconds)
         ),
         rotation_source=RotationSource(row.rotation_source),
+        index=(
+            None
+            if row.index_version_number is None
+            else IndexVersions(row.index_version_number, row.other_index_version_number)
+        ),
     )
 
 
+def from_index(index: IndexVersions | None) -> dict[str, int | None]:
+    """The columns that say what a key's blind indexes rest on."""
+    return {
+        "index_version_number": None if index is None else index.current,
+        "other_index_version_number": None if index is None else index.other,
+    }
+
+
 def from_key(key: Key) -> dict[str, object]:
-    """The row of a key."""
+    """The row of a key, without what its blind indexes rest on."""
     setting = key.rotation_setting
     return {
         "id": key.id,

@@ -107,6 +107,26 @@ keys = Table(
     Column("lease_ttl_seconds", Integer, nullable=False, comment="0: no caching"),
     Column("created_at", Timestamp, nullable=False),
     Column("next_rotation_at", Timestamp, comment="NULL until the first version is active"),
+    # What blind indexes rest on must decrypt: each refers to a version together with that.
+    Column("index_version_number", Integer, comment="new blind indexes are under it; NULL: not searchable"),
+    Column("other_index_version_number", Integer, comment="looked for as well, during a rebuild"),
+    Column("index_decrypts", Boolean, Computed("true", persisted=True)),
+    ForeignKeyConstraint(
+        ["id", "index_version_number", "index_decrypts"],
+        ["key_versions.key_id", "key_versions.number", "key_versions.decrypts"],
+        name="fk_keys_index_version",
+        use_alter=True,
+    ),
+    ForeignKeyConstraint(
+        ["id", "other_index_version_number", "index_decrypts"],
+        ["key_versions.key_id", "key_versions.number", "key_versions.decrypts"],
+        name="fk_keys_other_index_version",
+        use_alter=True,
+    ),
+    CheckConstraint(
+        "other_index_version_number IS NULL OR index_version_number IS NOT NULL", name="other_index_version"
+    ),
+    CheckConstraint("other_index_version_number <> index_version_number", name="index_versions_differ"),
     UniqueConstraint("tenant_id", "name"),
     CheckConstraint("rotation_period_seconds BETWEEN 3600 AND 315360000", name="rotation_period"),
     CheckConstraint("rotation_setting_seconds BETWEEN 3600 AND 315360000", name="rotation_setting"),
@@ -204,7 +224,13 @@ key_versions = Table(
     Column("previous_number", Integer, Computed("NULLIF(number - 1, 0)", persisted=True)),
     Column("previous_settled", Boolean, Computed("true", persisted=True)),
     Column("settled", Boolean, Computed("state <> 'pending'", persisted=True)),
+    Column(
+        "decrypts",
+        Boolean,
+        Computed("state IN ('active', 'retired', 'compromised')", persisted=True),
+    ),
     UniqueConstraint("key_id", "number", "settled"),
+    UniqueConstraint("key_id", "number", "decrypts"),
     ForeignKeyConstraint(
         ["key_id", "previous_number", "previous_settled"],
         ["key_versions.key_id", "key_versions.number", "key_versions.settled"],

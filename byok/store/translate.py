@@ -15,6 +15,7 @@ from byok.errors import (
     StoreUnavailable,
 )
 
+_REBUILD = "byok key index TENANT KEY shows which versions: those must decrypt"
 _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_tenants_name": DuplicateTenant("a tenant of this name exists", remedy="choose another name"),
     "uq_tenants_kms_key_arn": KmsKeyTaken(
@@ -28,6 +29,8 @@ _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_keys_tenant_id_name": DuplicateKey("the tenant has a key of this name", remedy="choose another name"),
     "pk_key_versions": LostRace("a version of this number exists"),
     "fk_key_versions_previous": LostRace("the version before this one is not settled"),
+    "fk_keys_index_version": LostRace("a blind index rests on this version", remedy=_REBUILD),
+    "fk_keys_other_index_version": LostRace("a blind index rests on this version", remedy=_REBUILD),
     "uq_key_versions_pending": LostRace("the key has a pending version"),
     "uq_key_versions_active": LostRace("the key has an active version"),
     "uq_key_versions_rotation_id": LostRace("the rotation has a version"),

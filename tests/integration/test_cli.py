@@ -154,6 +154,34 @@ def test_a_failed_rotation_is_shown_and_retried(
     runtime.queue._app.control.purge()
 
 
+def test_the_tour_of_a_blind_index(
+    byok: Byok, acme: Customer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def index(*options: str) -> Result:
+        return byok("key", "index", "acme", "pii", *options)
+
+    monkeypatch.setenv("BYOK_RECHECK_SECONDS", "0.1")
+    assert "byok key index acme pii --enable" in index().out
+    assert index("--enable", "--json").json() == {
+        "key": "pii",
+        "index_version": 1,
+        "other_index_version": None,
+    }
+    assert index("--enable").exit_code == 4
+    nothing_new = index("--rebuild")
+    assert (nothing_new.exit_code, "byok key rotate" in nothing_new.err) == (4, True)
+    assert index("--finish").exit_code == 4
+    assert index("--enable", "--finish").exit_code == 2
+    rotation = runtime.services.vault.request_rotation("acme", "pii").rotation
+    runtime.services.rotations.run(rotation.id)
+    assert "version 2; those under version 1 count until --finish" in index("--rebuild").out
+    shown = byok("key", "show", "acme", "pii", "--json").json()
+    assert (shown["index_version"], shown["other_index_version"]) == (2, 1)
+    assert index("--finish").exit_code == 0
+    assert "new blind indexes are under version 2\n" in index().out
+    runtime.queue._app.control.purge()
+
+
 def test_encrypt_and_decrypt_are_pipes(byok: Byok, acme: Customer, capsysbinary: object) -> None:
     sealed = byok("encrypt", "acme", "pii", "--context", "users.email:1", stdin=b"ada@example.com")
     assert sealed.exit_code == 0
@@ -185,8 +213,8 @@ def test_master_key_generate_prints_an_entry_of_the_ring(byok: Byok) -> None:
 
 
 def test_db_upgrade_is_idempotent(byok: Byok) -> None:
-    assert "0004" in byok("db", "upgrade").out
-    assert "0004" in byok("db", "upgrade").out
+    assert "0006" in byok("db", "upgrade").out
+    assert "0006" in byok("db", "upgrade").out
 
 
 BAD_INPUT: list[tuple[list[str], str, int]] = [

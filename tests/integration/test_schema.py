@@ -104,6 +104,14 @@ IMPOSSIBLE = {
     "ck_keys_rotation_source": "UPDATE keys SET rotation_source = 'somebody'",
     "ck_keys_rotation_period": "UPDATE keys SET rotation_period_seconds = 3599",
     "ck_keys_lease_ttl": "UPDATE keys SET lease_ttl_seconds = 86401",
+    "ck_keys_other_index_version": "UPDATE keys SET other_index_version_number = 1",
+    "ck_keys_index_versions_differ": (
+        "UPDATE keys SET index_version_number = 1, other_index_version_number = 1"
+    ),
+    "fk_keys_index_version": "UPDATE keys SET index_version_number = 3",
+    "fk_keys_other_index_version": (
+        "UPDATE keys SET index_version_number = 1, other_index_version_number = 3"
+    ),
     "uq_key_versions_active": (
         "UPDATE key_versions SET state = 'active', retired_at = NULL WHERE number = 1"
     ),
