@@ -31,6 +31,7 @@ from byok.services.claims import Claims
 from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
+from byok.services.indexes import Indexes
 from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
@@ -76,6 +77,7 @@ class Services:
     kill_switch: KillSwitch
     onboarding: Onboarding
     registry: Registry
+    indexes: Indexes
     follower: KmsKeyFollower
     requests: RotationRequests
     claims: Claims
@@ -170,6 +172,7 @@ def assemble(
         ),
         onboarding=Onboarding(store, kms, clock, random, refuse_excess=refuse_excess),
         registry=Registry(store, requests, clock, random, longest_rotation),
+        indexes=Indexes(store, suspensions, clock, recheck),
         follower=KmsKeyFollower(store, kms, requests, clock, longest_rotation),
         requests=requests,
         claims=claims,

@@ -172,6 +172,27 @@ MUTANTS = (
         f"{_IN}/test_fast_path.py::test_an_empty_context_is_refused_though_the_token_was_made_without",
     ),
     Mutant(
+        "search: every process looks for the new index before any writes it",
+        "byok/services/indexes.py",
+        "        self._clock.sleep(self._settle_seconds)\n        changed",
+        "        changed",
+        f"{_IN}/test_search.py::test_without_any_push_no_process_writes_what_another_does_not_look_for",
+    ),
+    Mutant(
+        "search: the foreign key to a version that decrypts",
+        "byok/store/migrations/versions/0006_blind_indexes.py",
+        "in _COLUMNS.items():",
+        "in ():",
+        f"{_IN}/test_search.py::test_the_database_destroys_no_version_that_an_index_rests_on",
+    ),
+    Mutant(
+        "search: the length of the context",
+        "byok/core/blind_index.py",
+        "return _NUMBER.pack(len(context)) + context + value",
+        "return context + value",
+        "tests/unit/core/test_blind_index.py::test_no_byte_moves_between_context_and_value",
+    ),
+    Mutant(
         "stops: the push",
         "byok/services/suspension.py",
         "        self._tell(Notice(tenant.id, stop.id))\n",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from byok.cli.indexes import index_json
 from byok.cli.output import (
     AsJson,
     TenantName,
@@ -278,6 +279,7 @@ def key_json(key: Key) -> dict[str, Any]:
         "rotation_source": key.rotation_source,
         "lease_ttl_seconds": key.lease_ttl,
         "next_rotation_at": key.next_rotation_at,
+        **index_json(key),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from byok import __version__
-from byok.cli import demo, fields, keys, operations, reports, rotations, tenants, up
+from byok.cli import demo, fields, indexes, keys, operations, reports, rotations, tenants, up
 from byok.cli.output import print_error
 from byok.errors import ByokError
 from byok.logs import configure_logging
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
+keys.app.command("index", epilog="Example: [bold]byok key index acme pii --enable[/]")(indexes.index)
 app.add_typer(rotations.app, name="rotation")
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
+from byok.core import blind_index
 from byok.core.wire import HEADER_BYTES, OVERHEAD_BYTES, MalformedToken, format_header, parse_token
 from byok.crypto.hazmat import XAES_SALT_BYTES, NotAuthentic, SecretBytes
 from byok.errors import UnknownVersion
 from byok.services import streams
+from byok.services.blind_index import compute_index, compute_indexes
 from byok.services.files import Sink, Source
 from byok.services.lease import Lane, Lease, Opening, Sealing
 from byok.services.leases import LeaseDesk
@@ -203,6 +205,37 @@ class Cipher:
 
     def _stream_secret(self, number: int) -> SecretBytes:
         return self._desk.decrypting(self._tenant, self._key, number).derived(streams.PURPOSE)
+
+    # --- search (docs/search.md) ------------------------------------------------------------------
+
+    def blind_index(self, value: bytes, *, context: bytes) -> bytes:
+        """What to store beside the token, to find the row by its value: 20 bytes, the same for equal values.
+
+        ``context`` is the column, such as ``b"users.email"``, and **never the row**: two rows are to have one
+        index. Normalise the value first (`byok.normalise`): ``Ada`` and ``ada`` have nothing in common.
+
+        Raises:
+            EmptyContext, EmptyValue, NotSearchable, UnknownTenant, UnknownKey, AccessStopped, Unavailable.
+        """
+        return compute_index(self._desk, self._tenant, self._key, value, context)
+
+    def blind_indexes(self, value: bytes, *, context: bytes) -> list[bytes]:
+        """What to look for: ``WHERE email_index IN (…)``. One index, or two while a rebuild is under way.
+
+        Raises:
+            As `blind_index`.
+        """
+        return compute_indexes(self._desk, self._tenant, self._key, value, context)
+
+    def needs_reindex(self, index: bytes) -> bool:
+        """Whether an index is under another version than new ones are: a rebuild has to compute it anew.
+
+        Raises:
+            InvalidInput: it is no blind index; NotSearchable, UnknownTenant, UnknownKey, AccessStopped,
+                Unavailable.
+        """
+        current = self._desk.index_versions(self._tenant, self._key).current
+        return blind_index.index_version(index) != current
 
 
 def token_info(token: bytes) -> TokenInfo:

@@ -11,7 +11,8 @@ import threading
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from byok.core.model import Key, Tenant
+from byok.core.blind_index import require_searchable
+from byok.core.model import IndexVersions, Key, Tenant
 from byok.crypto.hazmat import SecretBytes
 from byok.errors import (
     KmsAccessRevoked,
@@ -86,6 +87,18 @@ class LeaseDesk:
     def keep_opening(self, lane: Lane, prefix: bytes, opening: Opening) -> None:
         """Have a derived key on a lane."""
         self._held.keep_opening(lane, prefix, opening)
+
+    def index_versions(self, tenant: str, key: str) -> IndexVersions:
+        """The versions that the key's blind indexes rest on, for leases by `decrypting`.
+
+        Raises:
+            NotSearchable, UnknownTenant, UnknownKey, TenantNotActive, Unavailable.
+        """
+        view = self._held.views.get((tenant, key))
+        if view is None or view.fresh_until_ticks <= self._clock.ticks():
+            view = self._look_again(tenant, key)
+        require_active(view.tenant)
+        return require_searchable(view.tenant, view.key)
 
     def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
         """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
