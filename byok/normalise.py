@@ -16,8 +16,7 @@ _INSTALL = "pip install 'byok[search]'"
 
 def text(value: str) -> str:
     """Fold case and Unicode's compatibility variants (NFKC), and make each run of white space one space."""
-    # Unicode, D146: folding undoes composition and the other way round, hence twice.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", value).casefold()).casefold()
+    folded = unicodedata.normalize("NFKC", value).casefold()  # which can undo the normalisation: again
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 

@@ -259,6 +259,15 @@ def test_without_any_push_no_process_writes_what_another_does_not_look_for(
     assert {index_version(cipher(process).blind_index(ADA, context=EMAIL)) for process in fleet} == {2}
 
 
+def test_a_process_that_was_idle_looks_before_it_writes(searchable: World) -> None:
+    rotate(searchable)
+    idle = searchable.another_process()
+    cipher(idle).blind_index(ADA, context=EMAIL)
+    searchable.board.loses_all = True
+    searchable.services.indexes.rebuild("acme", "pii", actor="test")
+    assert index_version(cipher(idle).blind_index(ADA, context=EMAIL)) == 2
+
+
 def test_another_process_learns_of_a_rebuild_by_push_at_once(
     searchable: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -56,10 +58,18 @@ def test_what_unicode_holds_for_alike_becomes_one() -> None:
     assert normalise.text("\ufb01le") == "file"
 
 
-@given(st.text(max_size=20))
-def test_normalising_twice_changes_nothing(value: str) -> None:
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
+Greek = st.text(
+    "\u03b1\u0391\u03c9\u03c3\u03a3\u03c2\u0345\u0301\u0313\u1fb4\u1f80\u0130\u0131\u1e9e\u0327\uff21",
+    max_size=8,
+)
+
+
+@given(st.one_of(st.text(max_size=20), Greek), st.sampled_from(get_args(Form)))
+def test_normalising_twice_or_in_another_form_changes_nothing(value: str, form: Form) -> None:
     once = normalise.text(value)
     assert normalise.text(once) == once
+    assert normalise.text(unicodedata.normalize(form, value)) == once
 
 
 def test_normalising_each_character_twice_changes_nothing() -> None:
