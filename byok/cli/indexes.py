@@ -41,7 +41,7 @@ def index(
     if as_json:
         print_json({"key": found.name} | index_json(found))
         return
-    console.print(f"key [bold]{tenant}/{found.name}[/]: {_told(tenant, found)}")
+    console.print(f"key [bold]{tenant}/{found.name}[/]: {show_index(tenant, found)}")
 
 
 def index_json(key: Key) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def index_json(key: Key) -> dict[str, Any]:
     }
 
 
-def _told(tenant: str, key: Key) -> str:
+def show_index(tenant: str, key: Key) -> str:
+    """What a key's blind indexes rest on, for people."""
     found = key.index
     if found is None:
         return f"not searchable; [bold]byok key index {tenant} {key.name} --enable[/]"

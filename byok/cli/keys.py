@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from byok.cli.indexes import index_json
+from byok.cli.indexes import index_json, show_index
 from byok.cli.output import (
     AsJson,
     TenantName,
@@ -178,6 +178,8 @@ def show(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
         return
     found = details.key
     _print_settings(tenant, found)
+    if found.index is not None:
+        console.print(show_index(tenant, found))
     console.print(versions_table(details.versions))
     failed = [rotation for rotation in details.rotations if rotation.failure]
     if failed:

@@ -13,7 +13,7 @@ one, then the old one goes.
 import struct
 
 from byok.core.model import IndexVersions, Key, Tenant
-from byok.errors import IllegalTransition, InvalidInput, NotSearchable
+from byok.errors import IllegalTransition, InvalidInput, LostRace, NotSearchable
 
 INDEX_PURPOSE = b"byok/blind-index/1"
 MAC_BYTES = 16
@@ -105,10 +105,10 @@ def switched(index: IndexVersions) -> IndexVersions:
     """The second step: new indexes are under the new version, and the old one is looked for, too.
 
     Raises:
-        IllegalTransition: no rebuild was announced.
+        LostRace: somebody else took it since the announcement.
     """
     if index.other is None or not index.is_announced:
-        raise IllegalTransition("no rebuild was announced")
+        raise LostRace("somebody else goes on with this rebuild", remedy="byok key index shows how far it is")
     return IndexVersions(index.other, index.current)
 
 

@@ -46,7 +46,8 @@ class Indexes:
 
         Raises:
             UnknownTenant, UnknownKey, NotReady, NotSearchable, IllegalTransition: another rebuild is not
-                finished, or the indexes rest on the active version already.
+                finished, or the indexes rest on the active version already; LostRace: somebody else goes on
+                with this one.
         """
         self._change(
             tenant, key, actor, "index.rebuild.begun",

@@ -175,6 +175,7 @@ def test_the_tour_of_a_blind_index(
     rotation = runtime.services.vault.request_rotation("acme", "pii").rotation
     runtime.services.rotations.run(rotation.id)
     assert "version 2; those under version 1 count until --finish" in index("--rebuild").out
+    assert "new blind indexes are under version 2" in byok("key", "show", "acme", "pii").out
     shown = byok("key", "show", "acme", "pii", "--json").json()
     assert (shown["index_version"], shown["other_index_version"]) == (2, 1)
     assert index("--finish").exit_code == 0

@@ -328,6 +328,21 @@ def test_of_many_who_enable_at_once_one_does(world: World, key: None) -> None:
     assert world.audit_actions().count("index.enabled") == 1
 
 
+def test_of_two_who_rebuild_at_once_one_does(searchable: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotate(searchable)
+    pauses = itertools.count()
+
+    def sleep(_: float) -> None:
+        if next(pauses) == 0:  # while the first waits, the second does it all
+            searchable.services.indexes.rebuild("acme", "pii", actor="second")
+
+    monkeypatch.setattr(searchable.clock, "sleep", sleep)
+    with pytest.raises(LostRace):
+        searchable.services.indexes.rebuild("acme", "pii", actor="first")
+    assert index_versions(searchable) == IndexVersions(2, 1)
+    assert searchable.audit_actions().count("index.rebuild.switched") == 1
+
+
 def test_what_was_changed_meanwhile_is_not_changed_again(searchable: World) -> None:
     rotate(searchable)
     stale = searchable.show().key

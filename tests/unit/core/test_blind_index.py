@@ -25,7 +25,7 @@ from byok.core.blind_index import (
 )
 from byok.core.model import IndexVersions
 from byok.crypto.hazmat import SecretBytes, derive_key, mac
-from byok.errors import IllegalTransition, InvalidInput
+from byok.errors import IllegalTransition, InvalidInput, LostRace
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "tests/vectors/blind_index.json"
@@ -95,6 +95,12 @@ def test_a_rebuild_that_died_after_its_announcement_goes_on_to_where_it_was_goin
     assert announced(ONE, 4) == ONE
 
 
+@pytest.mark.parametrize("index", [NONE, BOTH])
+def test_who_comes_late_to_the_switch_is_told(index: IndexVersions) -> None:
+    with pytest.raises(LostRace):
+        switched(index)
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -102,8 +108,6 @@ def test_a_rebuild_that_died_after_its_announcement_goes_on_to_where_it_was_goin
         lambda: announced(NONE, 1),
         lambda: announced(BOTH, 3),
         lambda: announced(BOTH, 4),
-        lambda: switched(NONE),
-        lambda: switched(BOTH),
         lambda: finished(NONE),
         lambda: finished(ONE),
     ],
