@@ -13,10 +13,11 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from byok.services.async_vault import AsyncVault
     from byok.services.vault import Vault
     from byok.settings import Settings
 
-__all__ = ["__version__", "connect"]
+__all__ = ["__version__", "aconnect", "connect"]
 __version__ = "0.1.0"
 
 
@@ -32,3 +33,15 @@ def connect(settings: "Settings | None" = None) -> "Vault":
     from byok import wiring
 
     return wiring.connect(settings)
+
+
+def aconnect(settings: "Settings | None" = None) -> "AsyncVault":
+    """The same for asyncio services: see `byok.services.async_vault.AsyncVault`. Not awaited; connects to
+    nothing yet. Imports for half a second the first time: call it before the event loop runs.
+
+    Raises:
+        byok.errors.ConfigurationError: a setting is missing or wrong.
+    """
+    from byok import wiring
+
+    return wiring.aconnect(settings)

@@ -26,6 +26,7 @@ from byok.metrics import PrometheusMetrics
 from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, Store, TaskQueue
 from byok.queue import CeleryQueue
 from byok.services.access import Access
+from byok.services.async_vault import AsyncVault
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
 from byok.services.filling import LeaseSource
@@ -35,6 +36,7 @@ from byok.services.indexes import Indexes
 from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
+from byok.services.offloading import Offloading
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.records import Records
@@ -86,6 +88,7 @@ class Services:
     checkups: Checkups
     observer: Observer
     vault: Vault
+    async_vault: AsyncVault
 
 
 def assemble(
@@ -159,6 +162,7 @@ def assemble(
         clock=clock,
         random=random,
     )
+    vault = Vault(desk, requests)
     return Services(
         desk=desk,
         watch=watch,
@@ -187,7 +191,8 @@ def assemble(
             clock=clock,
         ),
         observer=Observer(store, clock),
-        vault=Vault(desk, requests),
+        vault=vault,
+        async_vault=AsyncVault(vault, Offloading()),
     )
 
 
@@ -317,10 +322,19 @@ def connect(settings: Settings | None = None) -> Vault:
     Raises:
         ConfigurationError: a BYOK_* variable is missing or wrong.
     """
+    return _connect(settings).services.vault
+
+
+def aconnect(settings: Settings | None = None) -> AsyncVault:
+    """The vault of this process, for asyncio; see `connect`."""
+    return _connect(settings).services.async_vault
+
+
+def _connect(settings: Settings | None) -> Runtime:
     global _connected  # one set of connections a process is the point
     if settings is not None:
-        return build(settings).services.vault
+        return build(settings)
     with _connecting:
         if _connected is None or _connected.services.vault.is_closed:
             _connected = build(load_settings())
-        return _connected.services.vault
+        return _connected

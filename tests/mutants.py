@@ -179,13 +179,6 @@ MUTANTS = (
         f"{_IN}/test_search.py::test_without_any_push_no_process_writes_what_another_does_not_look_for",
     ),
     Mutant(
-        "search: looking again before an index is computed",
-        "byok/services/leases.py",
-        "if view is None or view.fresh_until_ticks <= self._clock.ticks():",
-        "if view is None:",
-        f"{_IN}/test_search.py::test_a_process_that_was_idle_looks_before_it_writes",
-    ),
-    Mutant(
         "search: the foreign key to a version that decrypts",
         "byok/store/migrations/versions/0006_blind_indexes.py",
         "in _COLUMNS.items():",

@@ -3,10 +3,10 @@
 from byok.core.blind_index import INDEX_PURPOSE, format_index, index_message
 from byok.crypto.hazmat import mac
 from byok.errors import EmptyContext, EmptyValue
-from byok.services.leases import LeaseDesk
+from byok.services.in_hand import Desk
 
 
-def compute_index(desk: LeaseDesk, tenant: str, key: str, value: bytes, context: bytes) -> bytes:
+def compute_index(desk: Desk, tenant: str, key: str, value: bytes, context: bytes) -> bytes:
     """The index under the key's current index version.
 
     Raises:
@@ -16,7 +16,7 @@ def compute_index(desk: LeaseDesk, tenant: str, key: str, value: bytes, context:
     return _index(desk, tenant, key, desk.index_versions(tenant, key).current, message)
 
 
-def compute_indexes(desk: LeaseDesk, tenant: str, key: str, value: bytes, context: bytes) -> list[bytes]:
+def compute_indexes(desk: Desk, tenant: str, key: str, value: bytes, context: bytes) -> list[bytes]:
     """The indexes under all versions that are to be looked for, the current one first.
 
     Raises:
@@ -27,7 +27,7 @@ def compute_indexes(desk: LeaseDesk, tenant: str, key: str, value: bytes, contex
     return [_index(desk, tenant, key, number, message) for number in desk.index_versions(tenant, key).live]
 
 
-def _index(desk: LeaseDesk, tenant: str, key: str, number: int, message: bytes) -> bytes:
+def _index(desk: Desk, tenant: str, key: str, number: int, message: bytes) -> bytes:
     lease = desk.decrypting(tenant, key, number)  # counts as a use of the lease, as decrypting does
     return format_index(number, mac(lease.derived(INDEX_PURPOSE), message))
 

@@ -17,8 +17,8 @@ from byok.errors import UnknownVersion
 from byok.services import streams
 from byok.services.blind_index import compute_index, compute_indexes
 from byok.services.files import Sink, Source
+from byok.services.in_hand import Desk, LeasesInHand
 from byok.services.lease import Lane, Lease, Opening, Sealing
-from byok.services.leases import LeaseDesk
 from byok.services.refusals import cannot_decrypt as _cannot_decrypt
 from byok.services.refusals import require_context as _require_context
 
@@ -39,16 +39,23 @@ class Cipher:
     ``b"users.email:42"``. A token opens under the same context only.
     """
 
-    def __init__(self, desk: LeaseDesk, tenant: str, key: str) -> None:
+    def __init__(self, desk: Desk, tenant: str, key: str, lane: Lane | None = None) -> None:
         self._desk = desk
         self._tenant = tenant
         self._key = key
-        self._lane = Lane()
+        self._lane = Lane() if lane is None else lane
         # Bound once, since looking an attribute's attribute up at each call shows in the figures.
         self._openings = self._lane.openings
         self._ivs = desk.ivs
         self._take_iv = desk.ivs.take_iv
         self._ticks = desk.ticks
+
+    def unasking(self) -> "Cipher":
+        """The same cipher for an event loop: it never blocks, and raises `WouldAsk` where this one would ask
+        PostgreSQL, Redis or KMS. They share a lane."""
+        if isinstance(self._desk, LeasesInHand):
+            return self
+        return Cipher(LeasesInHand(self._desk), self._tenant, self._key, self._lane)
 
     def encrypt(self, plaintext: bytes, *, context: bytes) -> bytes:
         """Encrypt one value; the token is 45 bytes longer (``docs/spec/ciphertext.md``).

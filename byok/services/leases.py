@@ -94,11 +94,13 @@ class LeaseDesk:
         Raises:
             NotSearchable, UnknownTenant, UnknownKey, TenantNotActive, Unavailable.
         """
-        view = self._held.views.get((tenant, key))
-        if view is None or view.fresh_until_ticks <= self._clock.ticks():
-            view = self._look_again(tenant, key)
-        require_active(view.tenant)
-        return require_searchable(view.tenant, view.key)
+        known = self.index_versions_in_hand(tenant, key)
+        return known or _index_versions(self._look_again(tenant, key))
+
+    def index_versions_in_hand(self, tenant: str, key: str) -> IndexVersions | None:
+        """As `index_versions`, if this process needn't look again at the tenant. Does not block."""
+        view = self._fresh_view(tenant, key, self._clock.ticks())
+        return None if view is None else _index_versions(view)
 
     def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
         """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
@@ -116,15 +118,30 @@ class LeaseDesk:
 
     # --- what is in hand --------------------------------------------------------------------------
 
-    def _lease(self, tenant: str, key: str, number: int | None) -> Lease:
+    def in_hand(self, tenant: str, key: str, number: int | None = None) -> Lease | None:
+        """The lease on a version, the active one by default, if this process holds it and needn't look
+        again at the tenant. Makes no call and does not block.
+
+        Raises:
+            TenantNotActive, NotReady.
+        """
         ticks = self._clock.ticks()
+        view = self._fresh_view(tenant, key, ticks)
+        return None if view is None else self._in_hand(view, _wanted(view, number), ticks)
+
+    def _lease(self, tenant: str, key: str, number: int | None) -> Lease:
+        return self.in_hand(tenant, key, number) or self._asked_for(tenant, key, number)
+
+    def _asked_for(self, tenant: str, key: str, number: int | None) -> Lease:
+        view = self._fresh_view(tenant, key, self._clock.ticks()) or self._look_again(tenant, key)
+        ticks = self._clock.ticks()  # PostgreSQL may have taken long, and deadlines don't wait
+        return self._in_hand(view, _wanted(view, number), ticks) or self._fetched(view, number)
+
+    def _fresh_view(self, tenant: str, key: str, ticks: float) -> View | None:
         view = self._held.views.get((tenant, key))
         if view is None or view.fresh_until_ticks <= ticks:
-            view = self._look_again(tenant, key)
-            ticks = self._clock.ticks()  # PostgreSQL may have taken long, and deadlines don't wait
-        require_active(view.tenant)
-        lease_id = view.lease_id(_active(view) if number is None else number)
-        return self._in_hand(view, lease_id, ticks) or self._fetched(view, number)
+            return None
+        return view
 
     def _in_hand(self, view: View, lease_id: LeaseId, ticks: float) -> Lease | None:
         """This process's lease, if it is within the TTL that the key has now."""
@@ -207,8 +224,7 @@ class LeaseDesk:
         for _ in range(_MAX_CHANGES):
             since = self._held.drops
             view = self._held.views.get((tenant, key)) or self._look_again(tenant, key)
-            require_active(view.tenant)
-            lease_id = view.lease_id(_active(view) if number is None else number)
+            lease_id = _wanted(view, number)
             try:
                 lease = self._fetch_by_one(view, lease_id, since)
             except TenantChanged:
@@ -248,6 +264,16 @@ class LeaseDesk:
         if self._watch.join():
             # What was read before this process could be told of stops may be out of date by now.
             self._held.drop_views()
+
+
+def _index_versions(view: View) -> IndexVersions:
+    require_active(view.tenant)
+    return require_searchable(view.tenant, view.key)
+
+
+def _wanted(view: View, number: int | None) -> LeaseId:
+    require_active(view.tenant)
+    return view.lease_id(_active(view) if number is None else number)
 
 
 def _active(view: View) -> int:

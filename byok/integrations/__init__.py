@@ -1,0 +1,1 @@
+"""What ties byok to other libraries: each module needs the one it is named after."""
