@@ -5,6 +5,7 @@
     ByokError
     ├── InvalidInput            exit 2   the caller's argument is wrong; nothing was changed
     │   ├── InvalidName · InvalidArn · OutOfBounds · EmptyContext · EmptyValue
+    │   ├── NoTenant · NoRow · NotComparable
     ├── ConfigurationError      exit 78  a setting is missing or wrong
     │   └── InvalidMasterKey · UnknownMasterKey
     ├── NotFound                exit 3
@@ -89,6 +90,24 @@ class EmptyValue(InvalidInput):
     """There is nothing to compute a blind index of."""
 
     code = "empty-value"
+
+
+class NoTenant(InvalidInput):
+    """An encrypted column was used while no tenant is set."""
+
+    code = "no-tenant"
+
+
+class NoRow(InvalidInput):
+    """It is not known where a value lives: its column, or the primary key of its row."""
+
+    code = "no-row"
+
+
+class NotComparable(InvalidInput):
+    """An encrypted column stands where SQL would have to understand its value."""
+
+    code = "not-comparable"
 
 
 class ConfigurationError(ByokError):
