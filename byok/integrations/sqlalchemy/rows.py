@@ -8,8 +8,8 @@ values::
     email = row_encrypted("email_token", EncryptedString("pii", tenant=current_tenant))
 """
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, Never, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -41,12 +41,8 @@ class RowEncrypted(hybrid_property[_Value | None]):
     """What `row_encrypted` makes."""
 
     def __init__(self, token_attribute: str, kind: Encrypted[_Value]) -> None:
-        super().__init__(
-            self._read,
-            fset=self._write,
-            custom_comparator=self._compared,  # type: ignore[arg-type]  # SQLAlchemy calls it with the class
-            bulk_dml_setter=self._refuse_bulk,
-        )
+        compared: Any = self._compared  # annotated as a comparator, and called with the class for one
+        super().__init__(self._read, fset=self._write, custom_comparator=compared)
         self._token_attribute = token_attribute
         self._kind = kind
 
@@ -74,12 +70,6 @@ class RowEncrypted(hybrid_property[_Value | None]):
 
     def _compared(self, owner: type) -> "_Refusing":
         return _Refusing(f"{owner.__name__}.{self.__name__}")
-
-    def _refuse_bulk(self, owner: type, row: MutableMapping[str, Any], value: object) -> Never:
-        raise NoRow(
-            f"{owner.__name__}.{self.__name__} is encrypted for its row, and a statement knows no rows",
-            remedy=f"write objects, or tokens into {self._token_attribute}",
-        )
 
     # --- the flush --------------------------------------------------------------------------------
 
@@ -136,6 +126,14 @@ class _Refusing(Comparator[Any]):
 
     def reverse_operate(self, op: OperatorType, other: Any, **named: Any) -> Any:
         raise not_searchable(self._name)
+
+    def _bulk_dml_setter(self, key: str) -> Callable[[object], None]:
+        """Refuse rows of parameters that name the attribute: SQLAlchemy would leave it out of them."""
+
+        def refuse(row: object) -> None:
+            raise not_searchable(self._name)
+
+        return refuse
 
 
 def row_context(column: str, identity: Sequence[Any]) -> str:
