@@ -484,6 +484,49 @@ MUTANTS = (
         "if True:",
         f"{_IN}/test_following.py::test_the_tag_is_found_on_a_later_page",
     ),
+    Mutant(
+        "async: the thread that goes on when its call is cancelled",
+        "byok/services/offloading.py",
+        "await asyncio.wait([done])",
+        "await done",
+        "tests/unit/services/test_offloading.py"
+        "::test_a_cancelled_call_returns_at_once_and_its_thread_keeps_its_turn",
+    ),
+    Mutant(
+        "async: the second look when it is one's turn",
+        "byok/services/offloading.py",
+        "            if (result := unless()) is not None:\n                return result\n",
+        "",
+        "tests/unit/services/test_offloading.py::test_who_waited_takes_what_came_meanwhile",
+    ),
+    Mutant(
+        "columns: what tells cached statements apart",
+        "byok/integrations/sqlalchemy/types.py",
+        "self, key: str, tenant: TenantSource,",
+        "self, key: str, *, tenant: TenantSource,",
+        f"{_IN}/test_sqlalchemy_types.py::test_statements_are_cached_apart_where_anything_of_a_type_differs",
+    ),
+    Mutant(
+        "columns: parameters in exceptions",
+        "byok/integrations/sqlalchemy/leaks.py",
+        "        failure.sqlalchemy_exception.hide_parameters = True\n",
+        "        pass\n",
+        f"{_IN}/test_sqlalchemy_types.py::test_exceptions_show_no_plaintext",
+    ),
+    Mutant(
+        "columns: no tenant, no value",
+        "byok/integrations/values.py",
+        "        if not tenant:\n",
+        "        if tenant is None:\n",
+        f"{_IN}/test_sqlalchemy_types.py::test_without_a_tenant_nothing_is_written_or_read",
+    ),
+    Mutant(
+        "rows: a token of another row",
+        "byok/integrations/sqlalchemy/rows.py",
+        "        return row_context(prefix, identity)\n",
+        "        return row_context(prefix, ())\n",
+        f"{_IN}/test_sqlalchemy_rows.py::test_a_token_of_another_row_does_not_open",
+    ),
     *(
         Mutant(
             f"preflight: {check}",
