@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up test chaos mutants bench oracle check lint types imports format lock clean
+.PHONY: help demo up test chaos fuzz mutants bench oracle check lint types imports format lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: .venv/.installed  ## the whole test suite; starts the servers it needs
 
 chaos: .venv/.installed  ## kill, stop, restart and cut off everything, under way; a table of what was lost (5 min)
 	@$(BIN)/python -m tests.chaos
+
+fuzz: .venv/.installed  ## a million damaged tokens and streams; nothing may open but what was made
+	@$(BIN)/python -m tests.fuzz
 
 mutants: .venv/.installed  ## take guards out of the code and see that a test notices (5 min)
 	@$(BIN)/python -m tests.mutants

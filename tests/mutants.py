@@ -615,6 +615,53 @@ MUTANTS = (
             "secrets.token_urlsafe(24), Cause.EXTERNAL_ID_NOT_CHECKED\n        )\n",
         }.items()
     ),
+    *(
+        Mutant(f"streams: {what}", file, old, new, test)
+        for what, file, old, new, test in (
+            (
+                "whether a segment is the last",
+                "byok/core/segments.py",
+                "_NONCE_END.pack(number, is_last)",
+                "_NONCE_END.pack(number, False)",
+                "tests/unit/services/test_streams.py::test_a_stream_cut_anywhere_is_refused",
+            ),
+            (
+                "the tenant's access before each segment",
+                "byok/services/streams.py",
+                "            secret = self._secret_of(self._header.version_number)\n            return",
+                '            kept: dict[str, SecretBytes] = self.__dict__.setdefault("kept", {})\n'
+                "            secret = kept.get('secret') or kept.setdefault(\n"
+                "                'secret', self._secret_of(self._header.version_number)\n"
+                "            )\n            return",
+                f"{_IN}/test_running_streams.py"
+                "::test_a_suspended_tenant_has_its_running_decryption_fail_at_the_next_segment",
+            ),
+            (
+                "a reader that failed goes on failing",
+                "byok/services/streams.py",
+                "        self._is_broken = True\n        wanted =",
+                "        wanted =",
+                "tests/unit/services/test_streams.py::test_a_stream_cut_anywhere_is_refused",
+            ),
+        )
+    ),
+    *(
+        Mutant(f"fuzz: {what}", file, old, new, "tests/fuzz/test_fuzz.py")
+        for what, file, old, new in (
+            (
+                "a forged version number beyond PostgreSQL's",
+                "byok/store/versions.py",
+                "sa.literal(number, sa.BigInteger)",
+                "number",
+            ),
+            (
+                "the context of a stream",
+                "byok/crypto/streaming.py",
+                "    key = derive_key(secret, context, salt=header.salt)\n    return gcm_decrypt",
+                '    key = derive_key(secret, context.rstrip(b"\\0"), salt=header.salt)\n    return gcm_decrypt',
+            ),
+        )
+    ),
 )
 
 
