@@ -658,7 +658,8 @@ MUTANTS = (
                 "the context of a stream",
                 "byok/crypto/streaming.py",
                 "    key = derive_key(secret, context, salt=header.salt)\n    return gcm_decrypt",
-                '    key = derive_key(secret, context.rstrip(b"\\0"), salt=header.salt)\n    return gcm_decrypt',
+                '    key = derive_key(secret, context.rstrip(b"\\0"), salt=header.salt)\n'
+                "    return gcm_decrypt",
             ),
         )
     ),
