@@ -45,6 +45,11 @@ class PrometheusMetrics:
             ["source"],
             registry=self._registry,
         )
+        self._uses = Counter(
+            "byok_uses_recorded",
+            "Encryptions and decryptions that this process wrote to the usage ledger.",
+            registry=self._registry,
+        )
         self._stops = Histogram(
             "byok_stop_seconds",
             "From the moment that a stop was noticed until this process had dropped the tenant's leases.",
@@ -82,6 +87,10 @@ class PrometheusMetrics:
     def lease_taken(self, source: str) -> None:
         """See the port."""
         self._leases.labels(source).inc()
+
+    def uses_recorded(self, count: int) -> None:
+        """See the port."""
+        self._uses.inc(count)
 
     def stop_reached(self, latency: timedelta) -> None:
         """See the port."""

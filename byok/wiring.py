@@ -47,6 +47,7 @@ from byok.services.rotations import Rotations
 from byok.services.scheduling import Periods, Scheduling
 from byok.services.suspension import Suspensions
 from byok.services.threads import Spawn, spawn
+from byok.services.usage import UsageLedger
 from byok.services.validation import Validator
 from byok.services.vault import Vault
 from byok.services.watch import Watch
@@ -76,6 +77,7 @@ class Services:
 
     desk: LeaseDesk
     watch: Watch
+    usage: UsageLedger
     kill_switch: KillSwitch
     onboarding: Onboarding
     registry: Registry
@@ -114,7 +116,9 @@ def assemble(
     records = Records(kms, master_keys)
     suspensions = Suspensions(store, cache, board, clock, random)
     held = Held(clock)
+    usage = UsageLedger(store, held, metrics, clock)
     watch = Watch(
+        usage=usage,
         store=store,
         board=board,
         held=held,
@@ -166,6 +170,7 @@ def assemble(
     return Services(
         desk=desk,
         watch=watch,
+        usage=usage,
         kill_switch=KillSwitch(
             store=store,
             suspensions=suspensions,
@@ -300,6 +305,7 @@ def _forget_after_fork(runtime: Runtime) -> None:
         weakref.WeakMethod(runtime.store.dispose),
         weakref.WeakMethod(runtime.kms.forget),
         weakref.WeakMethod(services.desk.forget),
+        weakref.WeakMethod(services.usage.forget),
         weakref.WeakMethod(services.claims.forget),
     ]
 

@@ -238,6 +238,10 @@ class MemoryLeaseCache:
             self.failing[lease_id] = failure, self._clock.ticks() + pause.total_seconds()
             self.claims.pop(lease_id, None)
 
+    def drop(self, lease_id: LeaseId) -> None:
+        self.ping()
+        self.entries.pop(lease_id, None)
+
     def purge(self, tenant_id: UUID) -> int:
         self.ping()
         mine = [lease_id for lease_id in self.entries if lease_id.tenant_id == tenant_id]
@@ -332,6 +336,9 @@ class CountingMetrics:
 
     def lease_taken(self, source: str) -> None:
         self.counts["lease", source] += 1
+
+    def uses_recorded(self, count: int) -> None:
+        self.counts["uses"] += count
 
     def stop_reached(self, latency: timedelta) -> None:
         self.counts["stop"] += 1

@@ -101,6 +101,12 @@ class RedisLeaseCache:
         with self._unless_resting():
             self._fail(keys=_keys(lease_id), args=[failure.value, _milliseconds(pause), claim])
 
+    def drop(self, lease_id: LeaseId) -> None:
+        lease = _keys(lease_id)[0]
+        with translated_errors():
+            self._redis.delete(lease)
+            self._redis.srem(_members_key(lease_id.tenant_id), lease)
+
     def purge(self, tenant_id: UUID) -> int:
         members = _members_key(tenant_id)
         with translated_errors():

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from byok.core.model import (
+    Key,
     KeyVersion,
     Rotation,
     RotationEvent,
@@ -97,6 +98,11 @@ _HAS: dict[VersionState, frozenset[str]] = {
 }
 
 
+def may_decrypt(key: Key, version: KeyVersion) -> bool:
+    """Whether tokens of a version open: its state allows it, and it is not below its key's floor."""
+    return version.state in DECRYPTING_STATES and version.number >= key.decryption_floor
+
+
 def next_rotation_time(now: datetime, period: timedelta, jitter: float) -> datetime:
     """When a key that was rotated at ``now`` is due again.
 
@@ -146,6 +152,10 @@ def _check_version(version: KeyVersion) -> None:
             raise InvariantBroken(f"{what} is {version.state} without {name}")
         if name not in _HAS[version.state] and name != "validated_at" and time is not None:
             raise InvariantBroken(f"{what} is {version.state} but has {name}")
+    box = version.sealed_wrapped_key
+    destroyed = version.state is VersionState.DESTROYED
+    if any(bool(part) is destroyed for part in (box.master_key_id, box.iv, box.body)):
+        raise InvariantBroken(f"{what} is {version.state} {'with' if destroyed else 'without'} a wrapped key")
     validated = version.validated_at is not None
     if (version.fingerprint is not None) != validated or (version.canary is not None) != validated:
         raise InvariantBroken(f"{what} has a validation without its results, or results without it")

@@ -274,6 +274,7 @@ class Key:
 
     ``rotation_period`` is the one in force and ``rotation_source`` who decided it; ``rotation_setting``
     is what the vendor set for this key, if anything. ``index`` is None unless the key is searchable.
+    Versions below ``decryption_floor`` decrypt no more.
     """
 
     id: UUID
@@ -286,6 +287,8 @@ class Key:
     rotation_setting: timedelta | None = None
     rotation_source: RotationSource = RotationSource.DEFAULT
     index: IndexVersions | None = None
+    decryption_floor: int = 1
+    decryption_floor_set_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +311,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """One generation of a key: its record as stored, without any plaintext."""
+    """One generation of a key: its record as stored, without any plaintext.
+
+    ``sealed_wrapped_key`` is empty in all its parts once the version is destroyed.
+    """
 
     key_id: UUID
     number: int

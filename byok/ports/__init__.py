@@ -6,6 +6,7 @@ Adapters implement these; the fakes of the test suite pass the same contract tes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
+from byok.ports.usage import Usage
 from byok.ports.world import (
     CacheAnswer,
     Clock,
@@ -46,6 +47,7 @@ __all__ = [
     "Ticks",
     "Transaction",
     "UnwrappedKey",
+    "Usage",
     "Versions",
     "WrappedKey",
 ]

@@ -28,6 +28,7 @@ from byok.core.model import (
     VersionEvent,
 )
 from byok.ports.fleet import Members, Stops
+from byok.ports.usage import Usage
 
 
 class Tenants(Protocol):
@@ -100,7 +101,7 @@ class Keys(Protocol):
         """A tenant's keys, by name."""
 
     def update(self, key: Key) -> None:
-        """Write a key's settings and its next due time, not its blind index."""
+        """Write a key's settings and its next due time, not its blind index or decryption floor."""
 
     def set_index(self, key: Key, index: IndexVersions) -> None:
         """Compare and swap what a key's blind indexes rest on.
@@ -108,6 +109,9 @@ class Keys(Protocol):
         Raises:
             LostRace: it is not what ``key`` says any more, or a version of it does not decrypt.
         """
+
+    def set_decryption_floor(self, key: Key, floor: int, at: datetime) -> Key:
+        """Write the floor below which versions decrypt no more; the key as it is afterwards."""
 
     def count_overdue(self, now: datetime) -> tuple[int, int]:
         """How many keys there are, and how many of active tenants are due by ``now``."""
@@ -265,6 +269,10 @@ class Transaction(Protocol):
     @property
     def stops(self) -> Stops:
         """The stops."""
+
+    @property
+    def usage(self) -> Usage:
+        """The usage ledger."""
 
     @property
     def audit(self) -> AuditLog:

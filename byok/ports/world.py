@@ -101,6 +101,9 @@ class LeaseCache(Protocol):
         """End the caller's claim without a lease, and have everybody leave KMS alone for ``pause``. Does
         nothing where another has the claim by now: it may fare better."""
 
+    def drop(self, lease_id: LeaseId) -> None:
+        """Drop one lease."""
+
     def purge(self, tenant_id: UUID) -> int:
         """Drop all leases of a tenant; return how many there were."""
 
@@ -150,6 +153,9 @@ class Metrics(Protocol):
 
     def lease_taken(self, source: str) -> None:
         """This process got a lease from ``cache`` or ``kms``."""
+
+    def uses_recorded(self, count: int) -> None:
+        """This process wrote so many uses to the usage ledger."""
 
     def stop_reached(self, latency: timedelta) -> None:
         """This process dropped a tenant's leases so long after the stop was noticed."""

@@ -1,15 +1,17 @@
 """What one process holds in memory: views of keys, and leases. Bounded, and dropped at a word."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from byok.core.model import Key, Tenant
+from byok.core.usage import VersionId
 from byok.ports import Clock, LeaseId
 from byok.services.lease import Lane, Lease, Opening, Sealing
+from byok.services.tallies import Tallies
 
 MAX_VIEWS = 10_000
 MAX_LEASES = 10_000
@@ -55,6 +57,8 @@ class Held:
         self._max_leases = max_leases
         self.drops = 0
         self.leases: dict[LeaseId, Lease] = {}
+
+        self.tallies = Tallies()  # outlives what is dropped: its uses are still to be written
         self.forget()
 
     def forget(self) -> None:
@@ -74,6 +78,10 @@ class Held:
         with self._lock:
             if self._is_overtaken(view.tenant.id, since):
                 return False
+            known = self.views.get(names)
+            if known is None or known.key.decryption_floor != view.key.decryption_floor:
+                for number in range(1, view.key.decryption_floor):
+                    self.leases.pop(view.lease_id(number), None)
             self.views[names] = view
             if len(self.views) > MAX_VIEWS:
                 del self.views[next(iter(self.views))]  # the oldest
@@ -86,6 +94,7 @@ class Held:
                 return False
             self._remove(lease_id)
             self.leases[lease_id] = lease
+            self.tallies.add(lease_id, lease.uses_left)
             if len(self.leases) > self._max_leases:
                 self._remove(next(iter(self.leases)))
             return True
@@ -116,6 +125,12 @@ class Held:
             if opening.lease.decrypts_until_ticks:
                 opening.lease.lanes.add(lane)
                 lane.keep_opening(prefix, opening)
+
+    def used(self) -> "Counter[VersionId]":
+        """How often each version was used since the last call."""
+        with self._lock:
+            held = {lease_id: lease.uses_left for lease_id, lease in self.leases.items()}
+        return self.tallies.read(held)
 
     def is_overtaken(self, tenant_id: UUID, since: int) -> bool:
         """Whether a tenant was dropped after the ``since``-th drop."""

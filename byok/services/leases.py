@@ -20,6 +20,7 @@ from byok.errors import (
     KmsUnavailable,
     NotReady,
     StoreUnavailable,
+    UnknownVersion,
 )
 from byok.logs import get_logger
 from byok.ports import Clock, LeaseId, Store
@@ -101,6 +102,12 @@ class LeaseDesk:
         """As `index_versions`, if this process needn't look again at the tenant. Does not block."""
         view = self._fresh_view(tenant, key, self._clock.ticks())
         return None if view is None else _index_versions(view)
+
+    def checking(self, tenant: str, key: str, number: int) -> Lease:
+        """As `decrypting`, for a check of our own: the usage ledger does not count it."""
+        lease = self._lease(tenant, key, number)
+        self._held.tallies.excuse(lease.uses_left)
+        return lease
 
     def put(self, tenant: Tenant, key: Key, number: int, secret: SecretBytes, decrypted_at: datetime) -> None:
         """File a secret that a KMS Decrypt brought at ``decrypted_at`` in the shared cache."""
@@ -242,6 +249,8 @@ class LeaseDesk:
         stop came meanwhile: what was fetched must not be used."""
         if not view.ttl_seconds:
             lease = self._from_source(view, lease_id)
+            self._held.tallies.add(lease_id, lease.uses_left)
+            lease.use()
             return None if self._held.is_overtaken(view.tenant.id, since) else lease
         with self._lock:
             lock = self._locks.setdefault(lease_id, threading.Lock())
@@ -250,7 +259,10 @@ class LeaseDesk:
                 return in_hand
             try:
                 lease = self._from_source(view, lease_id)
-                return lease if self._held.keep_lease(since, lease_id, lease) else None
+                if not self._held.keep_lease(since, lease_id, lease):
+                    return None
+                lease.use()  # the caller's
+                return lease
             finally:
                 with self._lock:
                     self._locks.pop(lease_id, None)
@@ -273,7 +285,14 @@ def _index_versions(view: View) -> IndexVersions:
 
 def _wanted(view: View, number: int | None) -> LeaseId:
     require_active(view.tenant)
-    return view.lease_id(_active(view) if number is None else number)
+    if number is None:
+        return view.lease_id(_active(view))
+    if number < view.key.decryption_floor:
+        raise UnknownVersion(
+            f"version {number} is below the decryption floor, {view.key.decryption_floor}",
+            remedy=f"if it is still needed: byok key set-floor {view.tenant.name} {view.key.name} {number}",
+        )
+    return view.lease_id(number)
 
 
 def _active(view: View) -> int:

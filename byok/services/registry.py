@@ -1,6 +1,6 @@
 """Tenants and keys: creating keys, changing their settings, showing what there is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ from byok.core.model import (
     Tenant,
 )
 from byok.core.rotation_period import resolve_rotation_period
+from byok.core.usage import VersionUsage
 from byok.ports import Clock, Random, Store
 from byok.services.requests import Requested, RotationRequests
 from byok.services.suspension import require_active
@@ -22,12 +23,13 @@ from byok.services.suspension import require_active
 
 @dataclass(frozen=True, slots=True)
 class KeyDetails:
-    """A key with its versions and latest rotations."""
+    """A key with its versions, their usage by number, and its latest rotations."""
 
     tenant: Tenant
     key: Key
     versions: Sequence[KeyVersion]
     rotations: Sequence[Rotation]
+    usage: Mapping[int, VersionUsage]
 
 
 class Registry:
@@ -162,7 +164,13 @@ class Registry:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             key = tx.keys.get(tenant, key_name)
-            return KeyDetails(tenant, key, tx.versions.list(key.id), tx.rotations.list(key.id, limit=20))
+            return KeyDetails(
+                tenant,
+                key,
+                tx.versions.list(key.id),
+                tx.rotations.list(key.id, limit=20),
+                tx.usage.list(key.id),
+            )
 
     def audit_log(self, tenant_name: str) -> Sequence[AuditEvent]:
         """A tenant's audit events, oldest first."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from byok.core.encryption_context import version_context
-from byok.core.lifecycle import check_versions
-from byok.core.model import Check, Key, KeyVersion, Tenant, VersionState
+from byok.core.lifecycle import check_versions, may_decrypt
+from byok.core.model import Check, Key, KeyVersion, Tenant
 from byok.core.wire import associated_data, format_token, parse_token
 from byok.crypto.hazmat import XAES_NONCE_BYTES, NotAuthentic, SecretBytes, XaesKey, fingerprint
 from byok.errors import (
@@ -15,6 +15,7 @@ from byok.errors import (
     CannotDecrypt,
     KmsIntegrityError,
     Unavailable,
+    UnknownVersion,
     ValidationFailed,
 )
 from byok.ports import Clock, Kms, Random
@@ -107,14 +108,16 @@ class Validator:
     def _previous_canary(
         self, tenant: Tenant, key: Key, version: KeyVersion, versions: Sequence[KeyVersion]
     ) -> str:
-        previous = [
-            one for one in versions if one.number < version.number and one.state is not VersionState.REJECTED
-        ]
+        previous = [one for one in versions if one.number < version.number and may_decrypt(key, one)]
         if not previous or previous[-1].canary is None:
-            return "there is no earlier version"
-        lease = self._desk.decrypting(tenant.name, key.name, previous[-1].number)
+            return "there is no earlier version that decrypts"
+        number = previous[-1].number
+        try:
+            lease = self._desk.checking(tenant.name, key.name, number)
+        except UnknownVersion:  # below the floor, or destroyed, since the versions were read
+            return f"version {number} decrypts no more"
         _open_canary(lease.cipher, previous[-1], previous[-1].canary)
-        return f"version {previous[-1].number} still opens"
+        return f"version {number} still opens"
 
 
 class Rejected(ValidationFailed):

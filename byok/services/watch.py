@@ -21,6 +21,7 @@ from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Notice, NoticeBoard, Random, Store, Transaction
 from byok.services.held import Held
 from byok.services.threads import Spawn, spawn
+from byok.services.usage import UsageLedger
 
 log = get_logger(__name__)
 
@@ -43,6 +44,7 @@ class Watch:
         random: Random,
         recheck: timedelta,
         kind: str,
+        usage: UsageLedger,
         spawn: Spawn = spawn,
     ) -> None:
         self._store = store
@@ -53,6 +55,7 @@ class Watch:
         self._random = random
         self._recheck = recheck
         self._kind = kind
+        self._usage = usage
         self._spawn = spawn
         self.forget()
 
@@ -100,6 +103,7 @@ class Watch:
 
     def close(self) -> None:
         """Leave the fleet. A PostgreSQL that hangs is not waited for."""
+        self._usage.collect()
         self._held.forget()
         self._ended.set()
         self._look_now.set()
@@ -115,6 +119,7 @@ class Watch:
             return
         try:
             self.look()  # whoever ends owes nothing
+            self._usage.try_to_flush(member.id)
             with self._looking, self._store.transaction() as tx:
                 self.member = None
                 tx.members.leave(member.id)
@@ -172,6 +177,8 @@ class Watch:
             try:
                 self.look()
                 self._held.prune()
+                if self.member is not None:
+                    self._usage.flush_if_due(self.member.id)
             except StoreUnavailable as error:
                 log.warning("stops_not_looked_for", error=error.message)
             except Exception:

@@ -63,8 +63,9 @@ class StopTable:
                 committed_at=stop.committed_at,
             )
         )
-        name = _members.c.kind + " " + sa.cast(_members.c.pid, sa.Text) + "@" + _members.c.host
-        living = sa.select(sa.literal(stop.id), _members.c.id, name).where(_members.c.seen_at >= alive_since)
+        living = sa.select(sa.literal(stop.id), _members.c.id, schema.member_name).where(
+            _members.c.seen_at >= alive_since
+        )
         added = self._connection.execute(
             _owed.insert()
             .from_select(["stop_id", "member_id", "member"], living)

@@ -13,6 +13,7 @@ from byok.store.registry import KeyTable, TenantTable
 from byok.store.rotations import RotationTable
 from byok.store.ticks import TickTable
 from byok.store.translate import takes_no_writes, translated_errors
+from byok.store.usage import UsageTable
 from byok.store.versions import VersionTable
 
 # Every statement is short; what takes longer than this waits for a lock that somebody forgot.
@@ -59,6 +60,7 @@ class PostgresTransaction:
         self.ticks = TickTable(connection)
         self.members = MemberTable(connection)
         self.stops = StopTable(connection)
+        self.usage = UsageTable(connection)
         self.audit = AuditTable(connection)
 
 

@@ -218,6 +218,15 @@ class KeyTable:
         if changed != 1:
             raise LostRace(f"the blind index of key {key.name!r} was changed meanwhile")
 
+    def set_decryption_floor(self, key: Key, floor: int, at: datetime) -> Key:
+        changed = (
+            _keys.update()
+            .where(_keys.c.id == key.id)
+            .values(decryption_floor=floor, decryption_floor_set_at=at)
+            .returning(_keys)
+        )
+        return to_key(self._connection.execute(changed).one())
+
     def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
         open_rotation = sa.exists().where(_rotations.c.key_id == _keys.c.id, schema.OPEN_ROTATION)
         query = (

@@ -101,6 +101,8 @@ def to_key(row: Row[Any]) -> Key:
             if row.index_version_number is None
             else IndexVersions(row.index_version_number, row.other_index_version_number)
         ),
+        decryption_floor=row.decryption_floor,
+        decryption_floor_set_at=row.decryption_floor_set_at,
     )
 
 
@@ -113,7 +115,7 @@ def from_index(index: IndexVersions | None) -> dict[str, int | None]:
 
 
 def from_key(key: Key) -> dict[str, object]:
-    """The row of a key, without what its blind indexes rest on."""
+    """The row of a key, without its blind indexes and its decryption floor, which are set by themselves."""
     setting = key.rotation_setting
     return {
         "id": key.id,
@@ -159,9 +161,9 @@ def from_version(version: KeyVersion) -> dict[str, object]:
         "key_id": version.key_id,
         "number": version.number,
         "state": version.state,
-        "encrypted_key": version.sealed_wrapped_key.body,
-        "iv": version.sealed_wrapped_key.iv,
-        "master_key_id": version.sealed_wrapped_key.master_key_id,
+        "encrypted_key": version.sealed_wrapped_key.body or None,
+        "iv": version.sealed_wrapped_key.iv or None,
+        "master_key_id": version.sealed_wrapped_key.master_key_id or None,
         "kms_key_arn": str(version.kms_key_arn),
         "kms_request_id": version.kms_request_id,
         "kms_key_material_id": version.kms_key_material_id,

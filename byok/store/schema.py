@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
@@ -127,11 +128,23 @@ keys = Table(
         "other_index_version_number IS NULL OR index_version_number IS NOT NULL", name="other_index_version"
     ),
     CheckConstraint("other_index_version_number <> index_version_number", name="index_versions_differ"),
+    Column(
+        "decryption_floor",
+        Integer,
+        nullable=False,
+        server_default=text("1"),
+        comment="versions below it decrypt no more",
+    ),
+    Column("decryption_floor_set_at", Timestamp, comment="NULL: never"),
     UniqueConstraint("tenant_id", "name"),
     CheckConstraint("rotation_period_seconds BETWEEN 3600 AND 315360000", name="rotation_period"),
     CheckConstraint("rotation_setting_seconds BETWEEN 3600 AND 315360000", name="rotation_setting"),
     CheckConstraint("rotation_source IN ('tag', 'kms-key', 'setting', 'default')", name="rotation_source"),
     CheckConstraint("lease_ttl_seconds BETWEEN 0 AND 86400", name="lease_ttl"),
+    CheckConstraint("decryption_floor >= 1", name="decryption_floor"),
+    CheckConstraint(
+        "decryption_floor = 1 OR decryption_floor_set_at IS NOT NULL", name="decryption_floor_set_at"
+    ),
     Index("ix_keys_due", "next_rotation_at", postgresql_where=text("next_rotation_at IS NOT NULL")),
 )
 
@@ -242,7 +255,8 @@ key_versions = Table(
         "state IN ('pending', 'active', 'retired', 'compromised', 'rejected', 'destroyed')", name="state"
     ),
     CheckConstraint(
-        "state = 'destroyed' OR (encrypted_key IS NOT NULL AND iv IS NOT NULL AND master_key_id IS NOT NULL)",
+        "(state = 'destroyed') = (encrypted_key IS NULL) AND (state = 'destroyed') = (iv IS NULL)"
+        " AND (state = 'destroyed') = (master_key_id IS NULL)",
         name="record",
     ),
     CheckConstraint("iv IS NULL OR octet_length(iv) = 12", name="iv"),
@@ -271,6 +285,22 @@ key_versions = Table(
     Index("uq_key_versions_pending", "key_id", unique=True, postgresql_where=text("state = 'pending'")),
 )
 
+# How often each version was used, and when last: what every process counted, added up.
+version_usage = Table(
+    "version_usage",
+    metadata,
+    Column("key_id", UUID, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("uses", BigInteger, nullable=False, comment="encryptions and decryptions"),
+    Column("first_used_at", Timestamp, nullable=False),
+    Column("last_used_at", Timestamp, nullable=False, comment="up to one flush late, never early"),
+    ForeignKeyConstraint(
+        ["key_id", "number"], ["key_versions.key_id", "key_versions.number"], name="fk_version_usage_version"
+    ),
+    CheckConstraint("uses >= 0", name="uses"),
+    CheckConstraint("last_used_at >= first_used_at", name="order_of_times"),
+)
+
 ticks = Table(
     "ticks",
     metadata,
@@ -289,8 +319,13 @@ members = Table(
     Column("pid", Integer, nullable=False),
     Column("started_at", Timestamp, nullable=False),
     Column("seen_at", Timestamp, nullable=False),
+    Column(
+        "usage_flushed_at", Timestamp, comment="the usage ledger has all that it used before; NULL: never"
+    ),
     Index("ix_members_seen_at", "seen_at"),
 )
+# How `byok.core.stops.Member` shows itself.
+member_name = members.c.kind + " " + cast(members.c.pid, Text) + "@" + members.c.host
 
 stops = Table(
     "stops",

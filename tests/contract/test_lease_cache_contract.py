@@ -56,6 +56,19 @@ def test_what_was_put_comes_back_to_the_microsecond(cache_and_wait: tuple[LeaseC
     assert not answer.is_ours
 
 
+def test_one_lease_is_dropped_and_its_neighbours_stay(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
+    cache, _ = cache_and_wait
+    one = lease_id()
+    other = replace(one, version_number=2)
+    for each in (one, other):
+        cache.put(each, LEASE, timedelta(minutes=1), "a")
+    cache.drop(one)
+    cache.drop(one)
+    assert take(cache, one).is_ours
+    assert take(cache, other).lease == LEASE
+    assert cache.purge(one.tenant_id) == 1
+
+
 def test_an_entry_is_gone_after_its_ttl(cache_and_wait: tuple[LeaseCache, Wait]) -> None:
     cache, wait = cache_and_wait
     one = lease_id()

@@ -57,6 +57,18 @@ def test_0002_keeps_the_answer_to_every_request_and_finds_its_rows_sound(other_d
         assert sorted(map(tuple, numbers)) == [(1, None, True), (2, 1, True)]
 
 
+def test_0005_takes_versions_from_before_the_ledger_for_used_just_now(other_database: sa.Engine) -> None:
+    migrate.upgrade(other_database, "0001")
+    with other_database.begin() as connection:
+        connection.execute(sa.text(ROWS_OF_0001))
+    migrate.upgrade(other_database)
+    with other_database.connect() as connection:
+        known = connection.execute(
+            sa.text("SELECT number, uses, now() - last_used_at < interval '1 m' FROM version_usage")
+        )
+        assert sorted(map(tuple, known)) == [(1, 0, True), (2, 0, True)]
+
+
 ROWS_OF_0001 = """
 INSERT INTO tenants (id, name, state, generation, external_id, created_at)
   VALUES (md5('t')::uuid, 'acme', 'pending', 0, 'x', now());
@@ -78,6 +90,8 @@ INSERT INTO key_versions (key_id, number, state, encrypted_key, iv, master_key_i
 """
 
 _STOP = "INSERT INTO stops (id, tenant_id, generation, kind, noticed_at, committed_at)"
+
+_USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
 
 IMPOSSIBLE = {
     "ck_tenants_state": "UPDATE tenants SET state = 'happy'",
@@ -111,6 +125,12 @@ IMPOSSIBLE = {
     "fk_keys_index_version": "UPDATE keys SET index_version_number = 3",
     "fk_keys_other_index_version": (
         "UPDATE keys SET index_version_number = 1, other_index_version_number = 3"
+    ),
+    "ck_keys_decryption_floor": "UPDATE keys SET decryption_floor = 0, decryption_floor_set_at = now()",
+    "ck_keys_decryption_floor_set_at": "UPDATE keys SET decryption_floor = 2",
+    "ck_version_usage_uses": f"{_USED} SELECT key_id, 1, -1, now(), now() FROM key_versions LIMIT 1",
+    "ck_version_usage_order_of_times": (
+        f"{_USED} SELECT key_id, 1, 1, now(), now() - interval '1 s' FROM key_versions LIMIT 1"
     ),
     "uq_key_versions_active": (
         "UPDATE key_versions SET state = 'active', retired_at = NULL WHERE number = 1"

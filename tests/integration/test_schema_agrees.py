@@ -30,6 +30,7 @@ from tests.world import kms_key_arn
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TENANT, KEY = UUID(int=1), UUID(int=2)
+WHOLE, NOTHING = SealedBox("mk", bytes(12), b"x"), SealedBox("", b"", b"")
 TIMES = ("validated_at", "activated_at", "retired_at", "ended_at")
 
 
@@ -79,7 +80,7 @@ def version(number: int, state: VersionState, *, has: Sequence[str] | None = Non
         key_id=KEY,
         number=number,
         state=state,
-        sealed_wrapped_key=SealedBox("mk", bytes(12), b"x"),
+        sealed_wrapped_key=NOTHING if state is VersionState.DESTROYED else WHOLE,
         kms_key_arn=KmsKeyArn.parse(kms_key_arn()),
         kms_request_id="r",
         rotation_id=UUID(int=number),
@@ -141,6 +142,17 @@ def test_on_validations_with_half_of_their_results(connection: sa.Connection) ->
         [replace(whole, canary=None)],
         [replace(version(1, VersionState.PENDING), fingerprint=bytes(32), canary=b"c")],
     ]
+    assert disagreements(connection, cases) == []
+
+
+def test_on_every_state_with_every_part_of_a_wrapped_key(connection: sa.Connection) -> None:
+    boxes = itertools.product(("", "mk"), (b"", bytes(12)), (b"", b"x"))
+    cases = [
+        [replace(version(1, state), sealed_wrapped_key=SealedBox(*parts))]
+        for parts in boxes
+        for state in VersionState
+    ]
+    assert len(cases) == 8 * 6
     assert disagreements(connection, cases) == []
 
 

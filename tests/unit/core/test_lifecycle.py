@@ -101,13 +101,16 @@ def test_every_state_but_the_first_is_reached_and_final_states_stay(what: str) -
     }  # fmt: skip
 
 
+NOTHING = SealedBox("", b"", b"")
+
+
 def version(number: int, state: VersionState) -> KeyVersion:
     was_active = state in (V.ACTIVE, V.RETIRED, V.COMPROMISED, V.DESTROYED)
     return KeyVersion(
         key_id=UUID(int=1),
         number=number,
         state=state,
-        sealed_wrapped_key=SealedBox("mk", bytes(12), b"x"),
+        sealed_wrapped_key=NOTHING if state is V.DESTROYED else SealedBox("mk", bytes(12), b"x"),
         kms_key_arn=KmsKeyArn.parse(kms_key_arn()),
         kms_request_id="r",
         rotation_id=UUID(int=number),
