@@ -12,7 +12,7 @@
     │   ├── UnknownTenant · UnknownKey · UnknownVersion · UnknownRotation · UnknownStop
     ├── Conflict                exit 4   the state of things does not allow it
     │   ├── DuplicateTenant · DuplicateKey · KmsKeyTaken · RoleTaken · ConnectionFixed
-    │   ├── IllegalTransition · LostRace · NotReady · NotSearchable
+    │   ├── IllegalTransition · LostRace · NotReady · NotSearchable · StillInUse
     ├── AccessStopped           exit 5   no plaintext for this tenant now
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
@@ -225,6 +225,12 @@ class NotSearchable(Conflict):
     """The key has no blind index."""
 
     code = "not-searchable"
+
+
+class StillInUse(Conflict):
+    """A version can't be destroyed yet, or a floor not be lowered: something needs it, or may have it."""
+
+    code = "still-in-use"
 
 
 class AccessStopped(ByokError):

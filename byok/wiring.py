@@ -29,6 +29,7 @@ from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
+from byok.services.destruction import Destruction
 from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
@@ -88,6 +89,7 @@ class Services:
     rotations: Rotations
     scheduling: Scheduling
     checkups: Checkups
+    destruction: Destruction
     observer: Observer
     vault: Vault
     async_vault: AsyncVault
@@ -194,6 +196,9 @@ def assemble(
             validator=validator,
             suspensions=suspensions,
             clock=clock,
+        ),
+        destruction=Destruction(
+            store=store, cache=cache, suspensions=suspensions, clock=clock, recheck=recheck
         ),
         observer=Observer(store, clock),
         vault=vault,

@@ -164,7 +164,7 @@ class _Story:
         _chapter("Every version tells why, who and when")
         for name in _CUSTOMERS:
             console.print(f"  {name}/pii")
-            console.print(versions_table(self._services.registry.show_key(name, "pii").versions))
+            console.print(versions_table(self._services.registry.show_key(name, "pii")))
 
     def _keep_tenants_apart(self) -> None:
         _chapter("One tenant cannot open what another encrypted")

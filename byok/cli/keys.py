@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from byok.cli import destruction
 from byok.cli.indexes import index_json, show_index
 from byok.cli.output import (
     AsJson,
+    KeyName,
     TenantName,
     actor,
     checks_json,
@@ -25,6 +27,7 @@ from byok.cli.output import (
 from byok.cli.rotations import print_requested, rotation_json
 from byok.cli.services import open_services
 from byok.core.bounds import DEFAULT_LEASE_TTL
+from byok.core.lifecycle import DECRYPTING_STATES, may_decrypt
 from byok.core.model import (
     Key,
     KeyVersion,
@@ -33,15 +36,20 @@ from byok.core.model import (
     RotationSource,
     RotationState,
 )
+from byok.core.usage import VersionUsage
 from byok.errors import InvalidInput, Unavailable, ValidationFailed
 
 if TYPE_CHECKING:
+    from byok.services.registry import KeyDetails
     from byok.services.requests import Requested
     from byok.wiring import Services
 
-app = typer.Typer(help="Data keys: create, rotate, validate.", no_args_is_help=True)
+app = typer.Typer(help="Data keys: create, rotate, validate, destroy.", no_args_is_help=True)
+app.command("set-floor", epilog="Example: [bold]byok key set-floor acme pii 3 --wait[/]")(
+    destruction.set_floor
+)
+app.command(epilog="Example: [bold]byok key destroy acme pii 2 --unused-for 30d[/]")(destruction.destroy)
 
-Name = Annotated[str, typer.Argument(metavar="KEY", help="The key's name, such as pii.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until a worker has done it.")]
 
 _WAIT_SECONDS = 60
@@ -51,7 +59,7 @@ _REQUESTABLE = (RotationReason.FORCED, RotationReason.COMPROMISE)
 @app.command(epilog="Example: [bold]byok key create acme pii --rotate-every 90d --ttl 1h --wait[/]")
 def create(
     tenant: TenantName,
-    key: Name,
+    key: KeyName,
     rotate_every: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +88,7 @@ def create(
 @app.command(epilog="Example: [bold]byok key rotate acme pii --reason compromise --wait[/]")
 def rotate(
     tenant: TenantName,
-    key: Name,
+    key: KeyName,
     reason: Annotated[str, typer.Option(help="forced or compromise.")] = "forced",
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The same text never rotates twice.")
@@ -163,7 +171,7 @@ def keys_table(title: str, keys: Sequence[Key]) -> Table:
 
 
 @app.command()
-def show(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
+def show(tenant: TenantName, key: KeyName, as_json: AsJson = False) -> None:
     """Show a key: its versions with state, reason, who and when, and its latest rotations."""
     with open_services() as services:
         details = services.registry.show_key(tenant, key)
@@ -171,7 +179,7 @@ def show(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
         print_json(
             key_json(details.key)
             | {
-                "versions": [_version_json(version) for version in details.versions],
+                "versions": [_version_json(details, version) for version in details.versions],
                 "rotations": [rotation_json(rotation) for rotation in details.rotations],
             }
         )
@@ -180,7 +188,7 @@ def show(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
     _print_settings(tenant, found)
     if found.index is not None:
         console.print(show_index(tenant, found))
-    console.print(versions_table(details.versions))
+    console.print(versions_table(details))
     failed = [rotation for rotation in details.rotations if rotation.failure]
     if failed:
         rows = [
@@ -190,25 +198,38 @@ def show(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
         console.print(table("rotations with trouble", ("requested", "reason", "state", "why"), rows))
 
 
-def versions_table(versions: Sequence[KeyVersion]) -> Table:
-    """Versions with state, reason, who and when."""
+def versions_table(details: "KeyDetails") -> Table:
+    """Versions with state, reason, who and when, and how much they are used."""
     rows = [
         (
             str(version.number),
-            show_state(version.state),
+            _show_state(details.key, version),
             version.reason.value,
             version.requested_by,
             show_time(version.activated_at),
             show_time(version.retired_at),
             f"{sum(check.passed for check in version.checks)}/{len(version.checks)}",
+            *_show_usage(details.usage.get(version.number)),
         )
-        for version in versions
+        for version in details.versions
     ]
-    return table("versions", ("#", "state", "reason", "who", "activated", "retired", "checks"), rows)
+    columns = ("#", "state", "reason", "who", "activated", "retired", "checks", "uses", "last used")
+    return table("versions", columns, rows)
+
+
+def _show_state(key: Key, version: KeyVersion) -> str:
+    shown = show_state(version.state)
+    if version.state in DECRYPTING_STATES and not may_decrypt(key, version):
+        return f"{shown}, below the floor"
+    return shown
+
+
+def _show_usage(usage: VersionUsage | None) -> tuple[str, str]:
+    return ("0", "–") if usage is None else (str(usage.uses), show_time(usage.last_used_at))
 
 
 @app.command()
-def validate(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
+def validate(tenant: TenantName, key: KeyName, as_json: AsJson = False) -> None:
     """Run all checks on the active version now."""
     from byok.services.validation import Rejected
 
@@ -229,7 +250,7 @@ def validate(tenant: TenantName, key: Name, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: [bold]byok key set-rotation acme pii --every 30d --ttl 15m[/]")
 def set_rotation(
     tenant: TenantName,
-    key: Name,
+    key: KeyName,
     every: Annotated[str | None, typer.Option(metavar="DURATION", help="New period, 1h to 3650d.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="New cache TTL, 0 to 24h.")] = None,
     next_in: Annotated[
@@ -257,6 +278,7 @@ def _print_settings(tenant: str, key: Key) -> None:
     console.print(
         f"key [bold]{tenant}/{key.name}[/]: rotates every {_show_rotation(key)}, "
         f"cache TTL {show_duration(key.lease_ttl)}, next rotation {show_time(key.next_rotation_at)}"
+        + (f", decryption floor {key.decryption_floor}" if key.decryption_floor > 1 else "")
     )
 
 
@@ -282,10 +304,12 @@ def key_json(key: Key) -> dict[str, Any]:
         "lease_ttl_seconds": key.lease_ttl,
         "next_rotation_at": key.next_rotation_at,
         **index_json(key),
+        "decryption_floor": key.decryption_floor,
     }
 
 
-def _version_json(version: KeyVersion) -> dict[str, Any]:
+def _version_json(details: "KeyDetails", version: KeyVersion) -> dict[str, Any]:
+    usage = details.usage.get(version.number)
     return {
         "number": version.number,
         "state": version.state,
@@ -297,6 +321,11 @@ def _version_json(version: KeyVersion) -> dict[str, Any]:
         "kms_key_arn": str(version.kms_key_arn),
         "kms_request_id": version.kms_request_id,
         "kms_key_material_id": version.kms_key_material_id,
-        "master_key_id": version.sealed_wrapped_key.master_key_id,
+        "master_key_id": version.sealed_wrapped_key.master_key_id or None,
+        "ended_at": version.ended_at,
+        "decrypts": may_decrypt(details.key, version),
+        "uses": 0 if usage is None else usage.uses,
+        "first_used_at": usage and usage.first_used_at,
+        "last_used_at": usage and usage.last_used_at,
         "checks": checks_json(version.checks),
     }

@@ -22,6 +22,7 @@ console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
+KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key's name, such as pii.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _DURATION = re.compile(r"([0-9]+)([smhd]?)")
@@ -33,6 +34,7 @@ _STATE_STYLES = {
     "failed": "red",
     "rejected": "red",
     "compromised": "bold red",
+    "destroyed": "dim",
     "pending": "yellow",
     "requested": "yellow",
     "generated": "yellow",

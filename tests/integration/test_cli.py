@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -120,6 +121,7 @@ def test_the_tour_of_a_key(byok: Byok, acme: Customer, runtime: Runtime) -> None
     assert [version["state"] for version in shown["versions"]] == ["retired", "active"]
     assert shown["versions"][1]["requested_by"].startswith("cli")
     assert byok("key", "validate", "acme", "pii", "--json").json()["passed"]
+    assert "uses" in byok("key", "show", "acme", "pii").out
     changed = byok("key", "set-rotation", "acme", "pii", "--every", "30d", "--ttl", "15m", "--json").json()
     assert (changed["rotation_period_seconds"], changed["lease_ttl_seconds"]) == (2_592_000.0, 900.0)
     created = byok("key", "create", "acme", "cards", "--rotate-every", "1h", "--ttl", "0", "--json")
@@ -190,6 +192,64 @@ def test_encrypt_and_decrypt_are_pipes(byok: Byok, acme: Customer, capsysbinary:
     assert sealed.exit_code == 0
     assert sealed.out.startswith("\x01")
     assert "ada" not in sealed.out
+
+
+def rotate(runtime: Runtime) -> None:
+    runtime.services.rotations.run(runtime.services.vault.request_rotation("acme", "pii").rotation.id)
+    runtime.queue._app.control.purge()
+
+
+def test_a_version_is_put_below_the_floor_and_destroyed(
+    byok: Byok, acme: Customer, runtime: Runtime, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byok.services.usage.FLUSH_PERIOD", timedelta(seconds=1))
+    sealed = byok("encrypt", "acme", "pii", "--context", "c", stdin=b"ada").out.encode("utf-8", "replace")
+    assert sealed
+    rotate(runtime)
+    destroy = ("key", "destroy", "acme", "pii", "1")
+    refused = byok(*destroy, "--yes", "--json")
+    assert refused.exit_code == 4
+    assert "byok key set-floor acme pii 2" in json.loads(refused.err)["remedy"]
+    assert byok("key", "set-floor", "acme", "pii", "2", "--wait", "--json").json() == {
+        "key": "pii",
+        "decryption_floor": 2,
+    }
+    shown = byok("key", "show", "acme", "pii").out
+    assert "decryption floor 2" in shown
+    assert "below the floor" in shown
+    first = byok("key", "show", "acme", "pii", "--json").json()["versions"][0]
+    assert (first["state"], first["decrypts"], first["uses"]) == ("retired", False, 1)
+    assert "still-in-use" in byok(*destroy, "--yes").err
+    before = snapshot(engine)
+    mistyped = byok(*destroy, "--force", stdin=b"acme\n")
+    assert (mistyped.exit_code, "nothing was destroyed" in mistyped.err) == (2, True)
+    assert byok(*destroy, "--unused-for", "soon", "--yes").exit_code == 2
+    assert snapshot(engine) == before
+    destroyed = byok(*destroy, "--force", "--json", stdin=b"pii\n")
+    assert (destroyed.exit_code, destroyed.json()["state"], destroyed.json()["uses"]) == (0, "destroyed", 1)
+    gone = byok("key", "show", "acme", "pii", "--json").json()["versions"][0]
+    assert (gone["state"], gone["master_key_id"], gone["decrypts"]) == ("destroyed", None, False)
+    assert "destroyed" in byok("key", "show", "acme", "pii").out
+    assert byok(*destroy, "--yes").exit_code == 0, "it is destroyed: asked again, nothing happens"
+
+
+def test_set_floor_tells_who_has_not_heard_of_it(
+    byok: Byok, acme: Customer, runtime: Runtime, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from byok.cli import destruction
+
+    rotate(runtime)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO members (id, kind, host, pid, started_at, seen_at)"
+                " VALUES (gen_random_uuid(), 'service', 'h', 7, now(), now())"
+            )
+        )
+    monkeypatch.setattr(destruction, "_PATIENCE", timedelta(seconds=1))
+    waited = byok("key", "set-floor", "acme", "pii", "2", "--wait")
+    assert (waited.exit_code, "service 7@h" in waited.err) == (6, True)
+    assert runtime.services.registry.show_key("acme", "pii").key.decryption_floor == 2
 
 
 def test_status_and_doctor(byok: Byok, acme: Customer) -> None:
