@@ -527,6 +527,57 @@ MUTANTS = (
         "        return row_context(prefix, ())\n",
         f"{_IN}/test_sqlalchemy_rows.py::test_a_token_of_another_row_does_not_open",
     ),
+    Mutant(
+        "the ledger adds up",
+        "byok/store/usage.py",
+        '"uses": _usage.c.uses + added.excluded.uses',
+        '"uses": added.excluded.uses',
+        f"{_IN}/test_usage.py::test_processes_that_flush_at_once_add_up_exactly",
+    ),
+    Mutant(
+        "the last reading of a lease that is gone",
+        "byok/services/tallies.py",
+        "                if tally.is_gone:\n",
+        "                if held.get(tally.lease_id) is not tally.uses_left:\n",
+        "tests/unit/services/test_tallies.py::"
+        "test_a_use_by_a_thread_that_took_the_lease_before_it_was_let_go_is_found_at_the_next_reading",
+    ),
+    Mutant(
+        "counts are kept when PostgreSQL does not take them",
+        "byok/services/usage.py",
+        "                self._unwritten.update(taken)\n            raise",
+        "                pass\n            raise",
+        f"{_IN}/test_usage.py::test_counts_stay_while_postgresql_does_not_take_them",
+    ),
+    Mutant(
+        "the decryption floor",
+        "byok/services/leases.py",
+        "if number < view.key.decryption_floor:",
+        "if number < 1:",
+        f"{_IN}/test_destroyed_versions.py::test_the_floor_is_told_by_push_and_found_without_it",
+    ),
+    Mutant(
+        "destroying only below the floor",
+        "byok/core/destruction.py",
+        "    if number < key.decryption_floor:\n        return []\n",
+        "    if number:\n        return []\n",
+        f"{_IN}/test_destroyed_versions.py::test_what_still_decrypts_is_not_destroyed_force_or_not",
+    ),
+    Mutant(
+        "the writes that destroying waits for come after all knew of the floor",
+        "byok/services/destruction.py",
+        "key.decryption_floor_set_at + self._recheck, seen_since",
+        "key.decryption_floor_set_at, seen_since",
+        f"{_IN}/test_destroyed_versions.py::"
+        "test_a_write_from_before_everybody_knew_of_the_floor_is_not_enough",
+    ),
+    Mutant(
+        "the lock that destructions and floors take",
+        "byok/services/destruction.py",
+        "key = tx.keys.lock(tx.keys.get(tenant, key_name).id)\n            evidence",
+        "key = tx.keys.get(tenant, key_name)\n            evidence",
+        f"{_IN}/test_destroyed_versions.py::test_destroyed_twice_at_once_it_is_destroyed_once",
+    ),
     *(
         Mutant(
             f"preflight: {check}",
