@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from byok.core import blind_index
 from byok.core.wire import HEADER_BYTES, OVERHEAD_BYTES, MalformedToken, format_header, parse_token
 from byok.crypto.hazmat import XAES_SALT_BYTES, NotAuthentic, SecretBytes
-from byok.errors import UnknownVersion
+from byok.errors import CannotDecrypt, UnknownVersion
 from byok.services import streams
 from byok.services.blind_index import compute_index, compute_indexes
 from byok.services.files import Sink, Source
@@ -140,6 +140,20 @@ class Cipher:
         """
         plaintext = self.decrypt(token, context=context)
         return self.encrypt(plaintext, context=context) if self.needs_rewrap(token) else token
+
+    def rewrap_many(self, items: Iterable[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Rewrap many values, each given as (token, context): None for each that does not open.
+
+        Raises:
+            EmptyContext, UnknownTenant, UnknownKey, NotReady, AccessStopped, Unavailable.
+        """
+        return [self._rewrapped(token, context) for token, context in items]
+
+    def _rewrapped(self, token: bytes, context: bytes) -> bytes | None:
+        try:
+            return self.rewrap(token, context=context)
+        except CannotDecrypt:
+            return None
 
     def needs_rewrap(self, token: bytes) -> bool:
         """Whether a token is under another version than the active one. Opens nothing.
