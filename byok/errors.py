@@ -10,20 +10,24 @@
     │   └── InvalidMasterKey · UnknownMasterKey
     ├── NotFound                exit 3
     │   ├── UnknownTenant · UnknownKey · UnknownVersion · UnknownRotation · UnknownStop
+    │   ├── UnknownTarget · UnknownCampaign
     ├── Conflict                exit 4   the state of things does not allow it
     │   ├── DuplicateTenant · DuplicateKey · KmsKeyTaken · RoleTaken · ConnectionFixed
     │   ├── IllegalTransition · LostRace · NotReady · NotSearchable · StillInUse
+    │   ├── DuplicateTarget · TargetMismatch · CampaignOpen
     ├── AccessStopped           exit 5   no plaintext for this tenant now
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
     │   ├── KmsUnavailable ─ KmsBackingOff
     │   ├── StoreUnavailable · CacheUnavailable · QueueUnavailable · StackUnavailable
+    │   ├── ApplicationUnavailable
     ├── IntegrityError          exit 7   bytes are not what they must be
     │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
     │   └── ReportNotAuthentic
     ├── ValidationFailed        exit 8   a version or a connection did not pass its gate
     ├── KmsRequestRejected      exit 9   AWS refuses our request for good: configuration, key type, quota
     └── GaveUp                  exit 10  a rotation was begun too often without an end
+        └── CampaignFailed               it ended without having every value re-encrypted
 
 ``code`` is stable and meant for machines. ``retryable`` says whether the same call may succeed later
 without anybody changing anything. The message names what is wrong; ``remedy`` says what to do.
@@ -166,6 +170,18 @@ class UnknownStop(NotFound):
     code = "unknown-stop"
 
 
+class UnknownTarget(NotFound):
+    """No table with this id is registered for re-encryption."""
+
+    code = "unknown-target"
+
+
+class UnknownCampaign(NotFound):
+    """No campaign has this id."""
+
+    code = "unknown-campaign"
+
+
 class Conflict(ByokError):
     """The state of things does not allow what was asked."""
 
@@ -231,6 +247,24 @@ class StillInUse(Conflict):
     """A version can't be destroyed yet, or a floor not be lowered: something needs it, or may have it."""
 
     code = "still-in-use"
+
+
+class DuplicateTarget(Conflict):
+    """The key has this table as a target already."""
+
+    code = "duplicate-target"
+
+
+class TargetMismatch(Conflict):
+    """An application's table is not what its registration says, or its rows don't open."""
+
+    code = "target-mismatch"
+
+
+class CampaignOpen(Conflict):
+    """A campaign over this target is under way."""
+
+    code = "campaign-open"
 
 
 class AccessStopped(ByokError):
@@ -314,6 +348,12 @@ class QueueUnavailable(Unavailable):
     code = "queue-unavailable"
 
 
+class ApplicationUnavailable(Unavailable):
+    """The application's database, whose rows are re-encrypted, cannot be reached."""
+
+    code = "application-unavailable"
+
+
 class StackUnavailable(Unavailable):
     """The embedded stack can't start, or one of its servers stopped."""
 
@@ -390,3 +430,9 @@ class GaveUp(ByokError):
 
     code = "gave-up"
     exit_code = 10
+
+
+class CampaignFailed(GaveUp):
+    """A campaign ended without having every value re-encrypted."""
+
+    code = "campaign-failed"

@@ -23,6 +23,11 @@ class FailPoint(StrEnum):
     PROMOTING = "promoting"  # every statement of the promotion made, not committed
     PROMOTED = "promoted"  # committed; cache not warmed, message not acknowledged
     FAILING = "failing"  # every statement of the failure made, not committed
+    CAMPAIGN_RECORDED = "campaign-recorded"  # a campaign is committed, not published
+    ROWS_REPLACED = "rows-replaced"  # committed in the application's database, the cursor is not moved
+    CURSOR_MOVED = "cursor-moved"  # committed, the batch goes on
+    BATCH_ENDED = "batch-ended"  # the claim is given back, the next batch not published
+    FINISHING = "finishing"  # every statement of a campaign's end made, not committed
 
 
 _armed: dict[FailPoint, Callable[[], None]] = {}

@@ -9,6 +9,7 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from byok.core.model import RotationReason, RotationState
+from byok.core.reencryption import OPEN_STATES, CampaignState
 
 
 class PrometheusMetrics:
@@ -39,6 +40,15 @@ class PrometheusMetrics:
             "Versions whose record and KMS key don't belong together: page somebody.",
             registry=self._registry,
         )
+        self._campaigns = Counter(
+            "byok_campaigns",
+            "Campaigns of re-encryption that ended, by state.",
+            ["state"],
+            registry=self._registry,
+        )
+        self._rewritten = Counter(
+            "byok_rows_rewritten", "Rows of the application that were re-encrypted.", registry=self._registry
+        )
         self._leases = Counter(
             "byok_leases",
             "Leases that this process took, by where they came from (cache, kms).",
@@ -67,6 +77,8 @@ class PrometheusMetrics:
         for reason in RotationReason:
             for state in (RotationState.DONE, RotationState.FAILED):
                 self._rotations.labels(reason.value, state.value)
+        for ended in set(CampaignState) - OPEN_STATES:
+            self._campaigns.labels(ended.value)
 
     def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
         """See the port."""
@@ -83,6 +95,14 @@ class PrometheusMetrics:
     def integrity_alarm(self) -> None:
         """See the port."""
         self._alarms.inc()
+
+    def campaign_ended(self, state: CampaignState) -> None:
+        """See the port."""
+        self._campaigns.labels(state.value).inc()
+
+    def rows_rewritten(self, count: int) -> None:
+        """See the port."""
+        self._rewritten.inc(count)
 
     def lease_taken(self, source: str) -> None:
         """See the port."""

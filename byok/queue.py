@@ -1,7 +1,8 @@
 """Implements `byok.ports.TaskQueue` on Celery: names, queues and settings that both sides share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from celery import Celery
@@ -11,6 +12,7 @@ from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
 
 from byok.core.model import Rotation, RotationReason
+from byok.core.reencryption import Campaign
 from byok.errors import QueueUnavailable
 
 GENERATE = "byok.keys.generate"
@@ -18,6 +20,7 @@ ROTATE = "byok.keys.rotate"
 VALIDATE = "byok.keys.validate"
 PROBE = "byok.tenants.probe"
 SYNC_ROTATION = "byok.tenants.sync_rotation"
+REENCRYPT = "byok.records.reencrypt"
 DISPATCH_DUE = "byok.schedule.dispatch_due"
 SWEEP = "byok.schedule.sweep"
 PUBLISH_PROBES = "byok.schedule.publish_probes"
@@ -29,7 +32,10 @@ FORCED_QUEUE = "rotate.forced"
 SCHEDULED_QUEUE = "rotate.scheduled"
 VALIDATE_QUEUE = "validate"
 MAINTENANCE_QUEUE = "maintenance"
-QUEUES = (FORCED_QUEUE, SCHEDULED_QUEUE, VALIDATE_QUEUE, MAINTENANCE_QUEUE)
+# Behind all else, so that no sweep or probe waits for the batches of campaigns; of its own, so that workers
+# can be set aside for them.
+REENCRYPT_QUEUE = "reencrypt"
+QUEUES = (FORCED_QUEUE, SCHEDULED_QUEUE, VALIDATE_QUEUE, MAINTENANCE_QUEUE, REENCRYPT_QUEUE)
 
 _ROUTES = {
     GENERATE: FORCED_QUEUE,
@@ -37,6 +43,7 @@ _ROUTES = {
     VALIDATE: VALIDATE_QUEUE,
     PROBE: VALIDATE_QUEUE,
     SYNC_ROTATION: MAINTENANCE_QUEUE,
+    REENCRYPT: REENCRYPT_QUEUE,
     DISPATCH_DUE: MAINTENANCE_QUEUE,
     SWEEP: MAINTENANCE_QUEUE,
     PUBLISH_PROBES: MAINTENANCE_QUEUE,
@@ -48,6 +55,10 @@ _QUEUE_BY_REASON = {
     RotationReason.KMS_KEY_ROTATED: SCHEDULED_QUEUE,
     RotationReason.MIGRATION: SCHEDULED_QUEUE,
 }
+
+# Countdowns space a campaign's batches. A long one could outlive its message's visibility; who comes too
+# early waits again.
+LONGEST_COUNTDOWN_SECONDS = 30.0
 
 # Each setting with its reason; docs/celery.md tells more.
 COMMON_SETTINGS: dict[str, Any] = {
@@ -67,7 +78,7 @@ COMMON_SETTINGS: dict[str, Any] = {
     "broker_transport_options": {
         # An unacknowledged message comes back after this long. The sweeper wakes up what got lost long
         # before, so it only has to be longer than the longest task: three steps of at most four KMS
-        # calls, each of three tries of 7 s. No task has an ETA, let alone one beyond this.
+        # calls, each of three tries of 7 s. The longest countdown is 30 s, of a campaign's batch.
         "visibility_timeout": 900,
         "queue_order_strategy": "priority",
         # A half-open connection would leave a worker deaf: each is noticed after 5 s, all within 10 to 30 s
@@ -113,6 +124,11 @@ class CeleryQueue:
     def sync_rotation(self, tenant: str) -> None:
         self._send(SYNC_ROTATION, {"tenant": tenant}, MAINTENANCE_QUEUE)
 
+    def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
+        arguments: dict[str, str | int] = {"campaign_id": str(campaign.id), "batch": campaign.batch}
+        countdown_seconds = min(delay.total_seconds(), LONGEST_COUNTDOWN_SECONDS)
+        self._send(REENCRYPT, arguments, REENCRYPT_QUEUE, countdown_seconds or None)
+
     def ping(self) -> None:
         with _translated_errors(), self._app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
@@ -141,9 +157,15 @@ class CeleryQueue:
         """Close the connections."""
         self._app.close()
 
-    def _send(self, name: str, arguments: dict[str, str], queue: str) -> None:
+    def _send(
+        self,
+        name: str,
+        arguments: Mapping[str, str | int],
+        queue: str,
+        countdown_seconds: float | None = None,
+    ) -> None:
         with _translated_errors():
-            self._app.send_task(name, kwargs=arguments, queue=queue)
+            self._app.send_task(name, kwargs=dict(arguments), queue=queue, countdown=countdown_seconds)
 
 
 @contextmanager

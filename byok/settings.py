@@ -68,6 +68,11 @@ class Settings(BaseSettings):
         description="how often a process uses a lease before it fetches it again, from Redis or KMS; as "
         "many messages share a salt",
     )
+    application_database_url: SecretStr | None = Field(
+        None,
+        description="the application's PostgreSQL, whose rows `byok reencrypt` rewrites; it needs SELECT and "
+        "UPDATE on the columns that are registered, nothing more",
+    )
     database_pool_size: int = Field(10, ge=1, description="connections to PostgreSQL, per process")
     worker_concurrency: int = Field(8, ge=1, description="threads of a worker process")
     dispatch_interval_seconds: Seconds = Field(30.0, description="how often Beat looks for due keys")
@@ -101,10 +106,10 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field("json", description="how log lines look")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "application_database_url")
     @classmethod
-    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith("postgresql+psycopg://"):
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith("postgresql+psycopg://"):
             raise ValueError("must begin with postgresql+psycopg://")
         return value
 

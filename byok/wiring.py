@@ -23,10 +23,11 @@ from byok.failpoints import arm
 from byok.kms.aws import AwsKms
 from byok.kms.bulkhead import Bulkhead
 from byok.metrics import PrometheusMetrics
-from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, Store, TaskQueue
+from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, RowStore, Store, TaskQueue
 from byok.queue import CeleryQueue
 from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
+from byok.services.campaigns import CampaignRequests
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
 from byok.services.destruction import Destruction
@@ -41,18 +42,21 @@ from byok.services.offloading import Offloading
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.records import Records
+from byok.services.reencryption import Reencryption
 from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Periods, Scheduling
 from byok.services.suspension import Suspensions
+from byok.services.targets import TargetRegistry
 from byok.services.threads import Spawn, spawn
 from byok.services.usage import UsageLedger
 from byok.services.validation import Validator
 from byok.services.vault import Vault
 from byok.services.watch import Watch
 from byok.settings import Settings, load_settings
+from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore, create_engine
 
 
@@ -70,6 +74,10 @@ class SystemRandom:
         value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
         value = value & ~(0xF << 76) | 7 << 76
         return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
+
+
+_NO_APPLICATION = PostgresRows(None)
+_APPLICATION_POOL_SIZE = 4  # connections to the application's database, per process
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,9 @@ class Services:
     checkups: Checkups
     destruction: Destruction
     observer: Observer
+    targets: TargetRegistry
+    campaigns: CampaignRequests
+    reencryption: Reencryption
     vault: Vault
     async_vault: AsyncVault
 
@@ -108,6 +119,7 @@ def assemble(
     random: Random,
     recheck: timedelta,
     periods: Periods,
+    rows: RowStore = _NO_APPLICATION,
     longest_rotation: timedelta = MAX_ROTATION_PERIOD,
     refuse_excess: bool = False,
     max_lease_uses: int = MAX_LEASE_USES,
@@ -155,6 +167,7 @@ def assemble(
     access = Access(store, kms, records, clock)
     validator = Validator(kms, records, desk, clock, random)
     requests = RotationRequests(store, queue, clock, random, periods.sweep)
+    campaigns = CampaignRequests(store, queue, clock, random, periods.sweep)
     claims = Claims(store, clock, periods.sweep)
     rotations = Rotations(
         store=store,
@@ -164,6 +177,7 @@ def assemble(
         desk=desk,
         suspensions=suspensions,
         claims=claims,
+        campaigns=campaigns,
         metrics=metrics,
         clock=clock,
         random=random,
@@ -188,7 +202,9 @@ def assemble(
         requests=requests,
         claims=claims,
         rotations=rotations,
-        scheduling=Scheduling(store, requests, suspensions, queue, metrics, clock, random, periods),
+        scheduling=Scheduling(
+            store, requests, suspensions, campaigns, queue, metrics, clock, random, periods
+        ),
         checkups=Checkups(
             store=store,
             access=access,
@@ -201,6 +217,19 @@ def assemble(
             store=store, cache=cache, suspensions=suspensions, clock=clock, recheck=recheck
         ),
         observer=Observer(store, clock),
+        targets=TargetRegistry(store, rows, desk, clock, random),
+        campaigns=campaigns,
+        reencryption=Reencryption(
+            store=store,
+            rows=rows,
+            desk=desk,
+            campaigns=campaigns,
+            metrics=metrics,
+            clock=clock,
+            random=random,
+            settle=2 * recheck,  # a process looks again, and ends the calls that it was in
+            sweep_period=periods.sweep,
+        ),
         vault=vault,
         async_vault=AsyncVault(vault, Offloading()),
     )
@@ -213,6 +242,7 @@ class Runtime:
     settings: Settings
     engine: sa.Engine
     store: PostgresStore
+    rows: PostgresRows
     cache: RedisLeaseCache
     board: RedisNoticeBoard
     kms: AwsKms
@@ -229,6 +259,7 @@ class Runtime:
         self.queue.close()
         self.board.close()
         self.cache.close()
+        self.rows.close()
         self.store.close()
 
 
@@ -244,6 +275,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
     store = PostgresStore(engine)
+    rows = _application_rows(settings)
     cache = RedisLeaseCache(settings.cache_url.get_secret_value())
     board = RedisNoticeBoard(settings.cache_url.get_secret_value())
     kms = _aws_kms(store, settings)
@@ -260,6 +292,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
         random=random_source,
         recheck=timedelta(seconds=settings.recheck_seconds),
         periods=_periods(settings),
+        rows=rows,
         longest_rotation=timedelta(days=settings.max_rotation_days),
         refuse_excess=settings.refuse_excess_rights,
         max_lease_uses=settings.max_lease_uses,
@@ -267,10 +300,17 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     )
     if settings.fail_point is not None:  # refused by the settings outside of tests
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    runtime = Runtime(settings, engine, store, cache, board, kms, queue, master_keys, metrics, services)
+    runtime = Runtime(settings, engine, store, rows, cache, board, kms, queue, master_keys, metrics, services)
     services.vault.close_with(runtime.close)
     _forget_after_fork(runtime)
     return runtime
+
+
+def _application_rows(settings: Settings) -> PostgresRows:
+    url = settings.application_database_url
+    if url is None:
+        return PostgresRows(None)
+    return PostgresRows(create_engine(url.get_secret_value(), _APPLICATION_POOL_SIZE))
 
 
 def _aws_kms(clock: Clock, settings: Settings) -> AwsKms:
@@ -308,6 +348,7 @@ def _forget_after_fork(runtime: Runtime) -> None:
     services = runtime.services
     forget: list[weakref.WeakMethod[Callable[[], None]]] = [
         weakref.WeakMethod(runtime.store.dispose),
+        weakref.WeakMethod(runtime.rows.dispose),
         weakref.WeakMethod(runtime.kms.forget),
         weakref.WeakMethod(services.desk.forget),
         weakref.WeakMethod(services.usage.forget),

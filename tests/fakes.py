@@ -12,6 +12,7 @@ from uuid import UUID
 
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.model import Connection, KmsKeyRotation, Rotation, RotationReason, RotationState
+from byok.core.reencryption import Campaign, CampaignState
 from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
 from byok.crypto import hazmat
@@ -285,6 +286,7 @@ class RecordingQueue:
         self.validations: list[tuple[str, str]] = []
         self.probes: list[str] = []
         self.syncs: list[str] = []
+        self.campaigns: list[tuple[Campaign, timedelta]] = []
         self.is_down = False
         self.fail_after: int | None = None  # so many probes
 
@@ -310,6 +312,10 @@ class RecordingQueue:
         self.ping()
         self.syncs.append(tenant)
 
+    def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
+        self.ping()
+        self.campaigns.append((campaign, delay))
+
     def ping(self) -> None:
         if self.is_down:
             raise QueueUnavailable("the broker is down")
@@ -333,6 +339,12 @@ class CountingMetrics:
 
     def integrity_alarm(self) -> None:
         self.counts["integrity-alarm"] += 1
+
+    def campaign_ended(self, state: CampaignState) -> None:
+        self.counts["campaign", state.value] += 1
+
+    def rows_rewritten(self, count: int) -> None:
+        self.counts["rows-rewritten"] += count
 
     def lease_taken(self, source: str) -> None:
         self.counts["lease", source] += 1

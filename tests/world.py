@@ -9,9 +9,10 @@ from uuid import UUID
 from byok.core.model import Key, KeyVersion, Rotation, Tenant, TenantState
 from byok.crypto.hazmat import SecretBytes
 from byok.crypto.keyring import MasterKeyRing
-from byok.ports import Store
+from byok.ports import RowStore, Store
 from byok.services.registry import KeyDetails
 from byok.services.scheduling import Periods
+from byok.store.application import PostgresRows
 from byok.wiring import Services, assemble
 from tests.fakes import (
     CountingMetrics,
@@ -58,6 +59,7 @@ class World:
     random: CountingRandom = field(default_factory=CountingRandom)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     board: MemoryNoticeBoard = field(default_factory=MemoryNoticeBoard)
+    rows: RowStore = field(default_factory=lambda: PostgresRows(None))
 
     def __post_init__(self) -> None:
         self.cache = MemoryLeaseCache(self.clock)
@@ -72,6 +74,7 @@ class World:
             "recheck": RECHECK,
             "periods": PERIODS,
             "random": self.random,
+            "rows": self.rows,
             "spawn": _run_renewals_at_once,
         }
         services = assemble(

@@ -9,6 +9,8 @@ from celery import Celery, Task
 from byok.errors import ByokError
 from byok.wiring import Runtime, Services, build
 
+# The ids among the arguments, which log lines may name.
+_NAMED = ("tenant", "key", "rotation_id", "campaign_id")
 _building = threading.Lock()
 
 
@@ -35,6 +37,6 @@ class ByokTask(Task):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # Celery's signature
         """Run the task with its id and the ids it was given on every log line."""
-        names = {name: kwargs[name] for name in ("tenant", "key", "rotation_id") if name in kwargs}
+        names = {name: kwargs[name] for name in _NAMED if name in kwargs}
         with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id, **names):
             return super().__call__(*args, **kwargs)

@@ -104,6 +104,14 @@ def sync_rotation(self: ByokTask, tenant: str, **unknown: object) -> str:
     return f"{len(synced.keys)} keys, {len(synced.rotated)} rotations requested"
 
 
+@shared_task(bind=True, name=queue.REENCRYPT)
+def reencrypt(self: ByokTask, campaign_id: str, batch: int | None = None, **unknown: object) -> str:
+    """Run a campaign's next batch."""
+    _note_unknown(unknown)
+    campaign = self.services.reencryption.run(_uuid(campaign_id), batch)
+    return "nothing to do" if campaign is None else f"{campaign.state}: {campaign.phase} at {campaign.cursor}"
+
+
 @shared_task(bind=True, name=queue.DISPATCH_DUE)
 def dispatch_due(self: ByokTask) -> str:
     """Request a rotation of every key that is due."""
@@ -151,7 +159,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise InvalidInput(f"{text!r} is not the id of a rotation") from None
+        raise InvalidInput(f"{text!r} is not the id of a rotation or a campaign") from None
 
 
 def _note_unknown(unknown: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from byok import __version__
-from byok.cli import demo, fields, indexes, keys, operations, reports, rotations, tenants, up
+from byok.cli import demo, fields, indexes, keys, operations, reencrypt, reports, rotations, tenants, up
 from byok.cli.output import print_error
 from byok.errors import ByokError
 from byok.logs import configure_logging
@@ -25,6 +25,7 @@ app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
 keys.app.command("index", epilog="Example: [bold]byok key index acme pii --enable[/]")(indexes.index)
 app.add_typer(rotations.app, name="rotation")
+app.add_typer(reencrypt.app, name="reencrypt")
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(operations.master_key_app, name="master-key")

@@ -3,8 +3,10 @@
 Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
 """
 
+from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
 from byok.ports.world import (
@@ -23,7 +25,9 @@ from byok.ports.world import (
 __all__ = [
     "AuditLog",
     "CacheAnswer",
+    "Campaigns",
     "Clock",
+    "CountedPage",
     "Failing",
     "Failure",
     "Keys",
@@ -36,12 +40,16 @@ __all__ = [
     "Notice",
     "NoticeBoard",
     "Random",
+    "Replacement",
     "RotationReading",
     "Rotations",
+    "Row",
+    "RowStore",
     "SealedLease",
     "Stops",
     "Store",
     "Subscription",
+    "Targets",
     "TaskQueue",
     "Tenants",
     "Ticks",

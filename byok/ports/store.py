@@ -27,6 +27,7 @@ from byok.core.model import (
     Tick,
     VersionEvent,
 )
+from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.fleet import Members, Stops
 from byok.ports.usage import Usage
 
@@ -273,6 +274,14 @@ class Transaction(Protocol):
     @property
     def usage(self) -> Usage:
         """The usage ledger."""
+
+    @property
+    def targets(self) -> Targets:
+        """The targets of re-encryption."""
+
+    @property
+    def campaigns(self) -> Campaigns:
+        """The campaigns."""
 
     @property
     def audit(self) -> AuditLog:

@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from byok.core.model import Rotation, RotationReason, RotationState, SealedBox
+from byok.core.reencryption import Campaign, CampaignState
 
 
 class Clock(Protocol):
@@ -132,6 +133,9 @@ class TaskQueue(Protocol):
     def sync_rotation(self, tenant: str) -> None:
         """Publish a look at what the tenant's KMS key says of rotation."""
 
+    def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
+        """Publish a campaign's next batch; no worker begins it before ``delay``, or half a minute."""
+
     def ping(self) -> None:
         """Answer if the broker is there."""
 
@@ -146,10 +150,17 @@ class Metrics(Protocol):
         """An attempt failed with this error code, and another will follow."""
 
     def sweeper_found(self, finding: str, count: int) -> None:
-        """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``."""
+        """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``, or a
+        ``campaign``."""
 
     def integrity_alarm(self) -> None:
         """A version's record and the customer's KMS don't belong together: somebody must be paged."""
+
+    def campaign_ended(self, state: CampaignState) -> None:
+        """A campaign came to its end."""
+
+    def rows_rewritten(self, count: int) -> None:
+        """Rows of the application were re-encrypted."""
 
     def lease_taken(self, source: str) -> None:
         """This process got a lease from ``cache`` or ``kms``."""

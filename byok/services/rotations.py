@@ -26,6 +26,7 @@ from byok.errors import ByokError, GaveUp, KmsAccessRevoked, KmsBackingOff, Lost
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Metrics, Random, Store
+from byok.services.campaigns import CampaignRequests
 from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
@@ -53,6 +54,7 @@ class Rotations:
         desk: LeaseDesk,
         suspensions: Suspensions,
         claims: Claims,
+        campaigns: CampaignRequests,
         metrics: Metrics,
         clock: Clock,
         random: Random,
@@ -64,6 +66,7 @@ class Rotations:
         self._desk = desk
         self._suspensions = suspensions
         self._claims = claims
+        self._campaigns = campaigns
         self._metrics = metrics
         self._clock = clock
         self._random = random
@@ -128,11 +131,20 @@ class Rotations:
             rotation = self._promote(key, rotation)
             reached(FailPoint.PROMOTED)
             self._suspensions.changed(tenant)  # every process encrypts under the new version at once
+            if rotation.reason is RotationReason.COMPROMISE:
+                self._start_campaigns()
         if validated is not None:
             assert rotation.version_number is not None
             self._desk.put(tenant, key, rotation.version_number, validated.secret, validated.decrypted_at)
             validated.secret.wipe()
         return rotation
+
+    def _start_campaigns(self) -> None:
+        """Begin at once with what the sweeper would come upon."""
+        try:
+            self._campaigns.start_owed()
+        except StoreUnavailable as error:
+            log.warning("campaigns_left_to_the_sweeper", error=error.message)
 
     def _generate(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
         with self._store.transaction() as tx:

@@ -20,6 +20,7 @@ from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Random, Store, TaskQueue
+from byok.services.campaigns import CampaignRequests
 from byok.services.requests import RotationRequests
 from byok.services.suspension import Suspensions
 
@@ -53,6 +54,7 @@ class Scheduling:
         store: Store,
         requests: RotationRequests,
         suspensions: Suspensions,
+        campaigns: CampaignRequests,
         queue: TaskQueue,
         metrics: Metrics,
         clock: Clock,
@@ -62,6 +64,7 @@ class Scheduling:
         self._store = store
         self._requests = requests
         self._suspensions = suspensions
+        self._campaigns = campaigns
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
@@ -126,10 +129,15 @@ class Scheduling:
         """Find what got lost and set it going again; return how much there was.
 
         Open rotations that nobody works on: their message was lost, their worker died, or their retry is
-        due. And pending versions that no open rotation will ever finish.
+        due. Pending versions that no open rotation will ever finish. And campaigns, likewise.
         """
         self._look_after_fleet()
-        return self._republish() + self._reject_orphans()
+        return self._republish() + self._reject_orphans() + self._look_after_campaigns()
+
+    def _look_after_campaigns(self) -> int:
+        if found := self._campaigns.sweep():
+            self._metrics.sweeper_found("campaign", found)
+        return found
 
     def _look_after_fleet(self) -> None:
         """Purge what a stop could not, forget dead members, and tell how long the slowest stops took."""

@@ -7,6 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from byok.store.audit import AuditTable
+from byok.store.campaigns import CampaignTable, TargetTable
 from byok.store.clock import DatabaseClock
 from byok.store.fleet import MemberTable, StopTable
 from byok.store.registry import KeyTable, TenantTable
@@ -61,6 +62,8 @@ class PostgresTransaction:
         self.members = MemberTable(connection)
         self.stops = StopTable(connection)
         self.usage = UsageTable(connection)
+        self.targets = TargetTable(connection)
+        self.campaigns = CampaignTable(connection)
         self.audit = AuditTable(connection)
 
 

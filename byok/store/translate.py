@@ -8,6 +8,7 @@ from sqlalchemy import exc
 from byok.errors import (
     ByokError,
     DuplicateKey,
+    DuplicateTarget,
     DuplicateTenant,
     KmsKeyTaken,
     LostRace,
@@ -27,6 +28,9 @@ _BY_CONSTRAINT: dict[str, ByokError] = {
         remedy="each tenant needs a role of its own; if one customer has two tenants, say --shared",
     ),
     "uq_keys_tenant_id_name": DuplicateKey("the tenant has a key of this name", remedy="choose another name"),
+    "uq_reencryption_targets_table": DuplicateTarget(
+        "the key has this table as a target already", remedy="byok reencrypt targets shows it"
+    ),
     "pk_key_versions": LostRace("a version of this number exists"),
     "fk_key_versions_previous": LostRace("the version before this one is not settled"),
     "fk_keys_index_version": LostRace("a blind index rests on this version", remedy=_REBUILD),

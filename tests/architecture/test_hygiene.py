@@ -80,14 +80,20 @@ def test_every_lint_exception_has_a_reason() -> None:
     assert found == []
 
 
+_PACED = "self._app.send_task(name, kwargs=dict(arguments), queue=queue, countdown=countdown_seconds)"
+
+
 def test_nothing_is_scheduled_in_the_broker() -> None:
-    """Retries live in PostgreSQL: a message with an ETA could outlive its visibility timeout."""
+    """Retries live in PostgreSQL: a message with an ETA could outlive its visibility timeout.
+
+    The one countdown, which paces campaigns, is cut short in byok/queue.py (ADR 18).
+    """
     banned = re.compile(r"\bcountdown\s*=|\beta\s*=|\bself\.retry\(|autoretry_for|apply_async\(")
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for folder in ("byok", "workers")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for line in path.read_text().splitlines()
-        if banned.search(line)
+        if banned.search(line) and line.strip() != _PACED
     ]
     assert found == []

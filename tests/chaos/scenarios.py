@@ -21,7 +21,16 @@ from byok.failpoints import FailPoint
 from byok.settings import child_environment
 from tests.chaos.fleet import SWEEP_SECONDS, Fleet
 
-_IN_A_WORKER = tuple(point for point in FailPoint if point is not FailPoint.REQUEST_RECORDED)
+_OF_CAMPAIGNS = {
+    FailPoint.CAMPAIGN_RECORDED,
+    FailPoint.ROWS_REPLACED,
+    FailPoint.CURSOR_MOVED,
+    FailPoint.BATCH_ENDED,
+    FailPoint.FINISHING,
+}  # tests/acceptance/test_reencryption.py and benchmarks/reencrypt.py kill workers there
+_IN_A_WORKER = tuple(
+    point for point in FailPoint if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS
+)
 
 
 _REQUESTER = (

@@ -89,6 +89,20 @@ INSERT INTO key_versions (key_id, number, state, encrypted_key, iv, master_key_i
     now(), now(), now(), now(), NULL, 'f2', 'c', '[]');
 """
 
+_TARGET = (
+    "INSERT INTO reencryption_targets (id, key_id, schema_name, table_name, primary_key, primary_key_kind,"
+    " columns, registered_by, registered_at) SELECT md5('t')::uuid, id, 'public', 'users', 'id', 'integer',"
+    " '[{}]', 'a', now() FROM keys;"
+)
+_COUNTS = "row_count, seen, rewritten, conflicts, unreadable, pass_seen, pass_rewritten, pass_conflicts"
+_CAMPAIGN = (
+    f"{_TARGET} INSERT INTO reencryption_campaigns (id, target_id, state, phase, to_version, requested_by,"
+    f" requested_at, allow_unreadable, batch, pass_number, {_COUNTS}, pass_unreadable, unreadable_rows,"
+    " before, after, failures, wake_at)"
+    " SELECT md5('c')::uuid, id, 'running', 'rewrite', 1, 'a', now(), false,"
+    " 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '[]', '{}', '{}', 0, now() FROM reencryption_targets;"
+    " UPDATE reencryption_campaigns SET "
+)
 _STOP = "INSERT INTO stops (id, tenant_id, generation, kind, noticed_at, committed_at)"
 
 _USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
@@ -186,6 +200,38 @@ IMPOSSIBLE = {
         " RETURNING id) INSERT INTO acknowledgements (stop_id, member_id, member, leases)"
         " SELECT id, id, 'x', 1 FROM stop"
     ),
+    "uq_reencryption_targets_table": _TARGET + _TARGET.replace("md5('t')", "md5('u')"),
+    "ck_reencryption_targets_primary_key_kind": (
+        f"{_TARGET} UPDATE reencryption_targets SET primary_key_kind = 'float'"
+    ),
+    "ck_reencryption_targets_tenant_column_kind": (
+        f"{_TARGET} UPDATE reencryption_targets SET tenant_column = 'x', tenant_value = 'x',"
+        " tenant_column_kind = 'float'"
+    ),
+    "ck_reencryption_targets_tenant_column": (
+        f"{_TARGET} UPDATE reencryption_targets SET tenant_column = 'x', tenant_value = 'x'"
+    ),
+    "ck_reencryption_targets_columns": f"{_TARGET} UPDATE reencryption_targets SET columns = '[]'",
+    "uq_reencryption_campaigns_open": (
+        f"{_CAMPAIGN} batch = 1; CREATE TEMP TABLE more ON COMMIT DROP AS TABLE reencryption_campaigns;"
+        " UPDATE more SET id = md5('d')::uuid; INSERT INTO reencryption_campaigns TABLE more"
+    ),
+    "ck_reencryption_campaigns_state": f"{_CAMPAIGN} state = 'happy', wake_at = NULL, finished_at = now()",
+    "ck_reencryption_campaigns_phase": f"{_CAMPAIGN} phase = 'rest'",
+    "ck_reencryption_campaigns_pause_cause": (
+        f"{_CAMPAIGN} state = 'paused', wake_at = NULL, pause_cause = 'whim'"
+    ),
+    "ck_reencryption_campaigns_paused_with_cause": f"{_CAMPAIGN} state = 'paused', wake_at = NULL",
+    "ck_reencryption_campaigns_finished_at": f"{_CAMPAIGN} state = 'done', wake_at = NULL",
+    "ck_reencryption_campaigns_wake_at": f"{_CAMPAIGN} wake_at = NULL",
+    "ck_reencryption_campaigns_claimed_until": (
+        f"{_CAMPAIGN} state = 'done', wake_at = NULL, finished_at = now(), claimed_until = now()"
+    ),
+    "ck_reencryption_campaigns_failure": (
+        f"{_CAMPAIGN} state = 'failed', wake_at = NULL, finished_at = now()"
+    ),
+    "ck_reencryption_campaigns_rows_per_second": f"{_CAMPAIGN} rows_per_second = 0",
+    "ck_reencryption_campaigns_to_version": f"{_CAMPAIGN} to_version = 0",
     "ck_audit_events_hash": "UPDATE audit_events SET hash = 'short'",
     "ck_audit_events_sequence": "UPDATE audit_events SET sequence = 0 WHERE sequence = 1",
     "ck_audit_heads_hash": "UPDATE audit_heads SET hash = 'short'",

@@ -53,4 +53,5 @@ def test_retryable_is_said_of_outages_only() -> None:
         "StoreUnavailable",
         "CacheUnavailable",
         "QueueUnavailable",
+        "ApplicationUnavailable",
     }

@@ -33,12 +33,18 @@ TASKS = {
     "byok.keys.validate",
     "byok.tenants.probe",
     "byok.tenants.sync_rotation",
+    "byok.records.reencrypt",
     "byok.schedule.dispatch_due",
     "byok.schedule.sweep",
     "byok.schedule.publish_probes",
     "byok.schedule.publish_validations",
     "byok.schedule.publish_syncs",
 }
+
+
+def test_no_countdown_outlives_its_messages_visibility() -> None:
+    visibility_seconds = queue.COMMON_SETTINGS["broker_transport_options"]["visibility_timeout"]
+    assert visibility_seconds / 10 >= queue.LONGEST_COUNTDOWN_SECONDS
 
 
 def test_the_tasks_are_those_that_are_documented_and_each_has_a_queue(app: Celery) -> None:
@@ -50,7 +56,7 @@ def test_the_tasks_are_those_that_are_documented_and_each_has_a_queue(app: Celer
 
 def test_each_queue_has_an_exchange_and_a_key_of_its_own(app: Celery) -> None:
     queues = app.amqp.queues
-    assert list(queue.QUEUES) == ["rotate.forced", "rotate.scheduled", "validate", "maintenance"]
+    assert list(queue.QUEUES) == ["rotate.forced", "rotate.scheduled", "validate", "maintenance", "reencrypt"]
     for name in queue.QUEUES:
         assert (queues[name].exchange.name, queues[name].routing_key) == (name, name)
 
@@ -99,6 +105,7 @@ CONTRACT = {
     "byok.schedule.publish_validations": "()",
     "byok.schedule.publish_syncs": "()",
     "byok.tenants.sync_rotation": "(tenant, **unknown)",
+    "byok.records.reencrypt": "(campaign_id, batch=None, **unknown)",
 }
 
 
