@@ -60,6 +60,27 @@ MUTANTS = (
         "tests/integration/test_store.py::test_a_version_that_another_changed_is_not_changed_again",
     ),
     Mutant(
+        "campaigns: an old token is compared before it is replaced",
+        "byok/store/application.py",
+        '            *(table.tokens[place] == given.c[f"old_{place}"] for place in places),\n',
+        "",
+        f"{_IN}/test_reencryption.py::test_a_concurrent_write_is_never_lost",
+    ),
+    Mutant(
+        "campaigns: a message is for one batch",
+        "byok/store/campaigns.py",
+        "                wanted,\n",
+        "",
+        f"{_IN}/test_reencryption.py::test_a_message_that_comes_twice_or_late_does_nothing",
+    ),
+    Mutant(
+        "campaigns: the wait before the last count",
+        "byok/services/reencryption.py",
+        "return (work.campaign, pause) if pause else (self._count_after(work), _NO_PAUSE)",
+        "return self._count_after(work), _NO_PAUSE",
+        f"{_IN}/test_reencryption.py::test_no_count_is_the_last_before_every_process_has_heard_of_the_version",
+    ),
+    Mutant(
         "leases: the deadline",
         "byok/services/leases.py",
         "if lease is None or ticks >= lease.began_ticks + view.ttl_seconds:",

@@ -236,7 +236,7 @@ def _wait_for(services: "Services", work: CampaignWork) -> CampaignWork:
     """Watch a campaign to its end; one that somebody paused is not waited for."""
     began, before = time.monotonic(), work.campaign.this_pass.seen
     with Progress(*_PROGRESS, console=error_console, transient=True) as progress:
-        bar = progress.add_task(work.target.shape.name, total=None, pace="")
+        bar = progress.add_task(work.target.shape.name, total=1, pace="")
         while work.campaign.is_open and work.campaign.pause_cause is not PauseCause.REQUEST:
             campaign = work.campaign
             done = campaign.this_pass.seen if campaign.phase is Phase.REWRITE else campaign.rows
