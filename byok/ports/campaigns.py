@@ -43,6 +43,9 @@ class Campaigns(Protocol):
     def list_latest(self, limit: int) -> Sequence[CampaignWork]:
         """The latest campaigns, newest first."""
 
+    def find_proven(self, target_id: UUID) -> int | None:
+        """The highest version below which some campaign counted nothing any more; None: none came to that."""
+
     def claim(
         self, campaign_id: UUID, batch: int | None, now: datetime, duration: timedelta
     ) -> Campaign | None:

@@ -192,6 +192,28 @@ class CampaignRequests:
         with self._store.transaction() as tx:
             return tx.campaigns.get(campaign_id)
 
+    def proven_version(self, tenant_name: str, key_name: str) -> int:
+        """The version below which no registered table of a key holds a value: what the versions before it
+        protected is nowhere any more, as far as anybody registered it.
+
+        Raises:
+            UnknownTenant, UnknownKey; UnknownTarget: nothing is registered; NotReady: naming a table that
+                no campaign has finished with, or not without values that don't open.
+        """
+        with self._store.transaction() as tx:
+            key = tx.keys.get(tx.tenants.get(tenant_name), key_name)
+            targets = tx.targets.list(key.id)
+            proven = [(target, tx.campaigns.find_proven(target.id)) for target in targets]
+        if not proven:
+            raise UnknownTarget(f"key {key_name!r} of tenant {tenant_name!r} has no target")
+        for target, number in proven:
+            if number is None:
+                raise NotReady(
+                    f"no campaign has proven {target.shape.name} free of older versions",
+                    remedy=f"byok reencrypt start {tenant_name} {key_name} --target {target.id} --wait",
+                )
+        return min(number for _, number in proven if number is not None)
+
     def latest(self, limit: int) -> Sequence[CampaignWork]:
         """The latest campaigns, newest first."""
         with self._store.transaction() as tx:

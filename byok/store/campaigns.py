@@ -134,6 +134,14 @@ class CampaignTable:
     def list_latest(self, limit: int) -> Sequence[CampaignWork]:
         return self._works(sa.true(), limit=limit)
 
+    def find_proven(self, target_id: UUID) -> int | None:
+        done = (_campaigns.c.target_id == target_id, _campaigns.c.state == CampaignState.DONE)
+        rows = self._connection.execute(
+            sa.select(_campaigns).where(*done).order_by(_campaigns.c.to_version.desc())
+        )
+        clean = (campaign for campaign in map(to_campaign, rows) if not campaign.remaining)
+        return next((campaign.to_version for campaign in clean), None)
+
     def _works(self, *conditions: sa.ColumnElement[bool] | sa.TextClause, limit: int) -> list[CampaignWork]:
         names = _tenants.c.name.label("tenant_name"), _keys.c.name.label("key_name")
         rows = self._connection.execute(

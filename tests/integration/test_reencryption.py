@@ -373,6 +373,34 @@ def test_whoever_accepts_rows_that_do_not_open_gets_an_end(vendor: Vendor) -> No
     assert (event.details["unreadable"], event.details["after"]) == (3, "v0 2, v1 1, v2 72")
 
 
+def test_what_is_proven_is_what_every_table_was_counted_for(vendor: Vendor) -> None:
+    proven = vendor.world.services.campaigns.proven_version
+    with pytest.raises(NotReady, match=r"public\.users"):
+        proven("acme", "pii")
+    vendor.rotate()
+    vendor.start()
+    vendor.run_to_end()
+    assert proven("acme", "pii") == 2
+    vendor.application.run("CREATE SCHEMA crm; CREATE TABLE crm.empty (id uuid PRIMARY KEY, note bytea)")
+    vendor.register(table="crm.empty", columns=COLUMNS[1:])
+    with pytest.raises(NotReady, match=r"crm\.empty"):
+        proven("acme", "pii")
+    vendor.rotate()
+    targets = vendor.world.services.targets.list("acme", "pii")
+    vendor.start(target_id=targets[0].id)
+    vendor.run_to_end()
+    assert proven("acme", "pii") == 2  # of users only that is known
+
+
+def test_accepting_what_does_not_open_proves_nothing(vendor: Vendor) -> None:
+    damage(vendor)
+    vendor.rotate()
+    vendor.start(allow_unreadable=True)
+    vendor.run_to_end()
+    with pytest.raises(NotReady):
+        vendor.world.services.campaigns.proven_version("acme", "pii")
+
+
 # --- stops, outages, and being told ---------------------------------------------------------------
 
 
