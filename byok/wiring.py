@@ -25,6 +25,7 @@ from byok.kms.bulkhead import Bulkhead
 from byok.metrics import PrometheusMetrics
 from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, RowStore, Store, TaskQueue
 from byok.queue import CeleryQueue
+from byok.services import pins
 from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
 from byok.services.campaigns import CampaignRequests
@@ -214,7 +215,12 @@ def assemble(
             clock=clock,
         ),
         destruction=Destruction(
-            store=store, cache=cache, suspensions=suspensions, clock=clock, recheck=recheck
+            store=store,
+            cache=cache,
+            suspensions=suspensions,
+            clock=clock,
+            recheck=recheck,
+            pins=(pins.blind_indexes, pins.registered_tables),
         ),
         observer=Observer(store, clock),
         targets=TargetRegistry(store, rows, desk, clock, random),

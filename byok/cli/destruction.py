@@ -95,12 +95,55 @@ def destroy(
     console.print(f"version {version} of [bold]{tenant}/{key}[/] is destroyed; {_show_usage(evidence)}")
 
 
+def destroy_old(
+    tenant: TenantName,
+    key: KeyName,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Destroy the versions that campaigns have proven to be in no registered table any more.
+
+    Raises the decryption floor first, and waits until every process goes by it.
+    """
+    with open_services() as services:
+        number = services.campaigns.proven_version(tenant, key)
+        if not yes:
+            question = (
+                f"No registered table of {tenant}/{key} holds a value under a version below {number}; what is"
+                " not registered is lost with them. Type the key's name to go on"
+            )
+            _ask(question, key)
+        with console.status("waiting for processes …") as status:
+            destroyed = services.destruction.destroy_older(
+                tenant,
+                key,
+                number,
+                actor=actor(),
+                patience=_PATIENCE,
+                seen=lambda waiting: status.update(f"waiting for {len(waiting)} processes …"),
+            )
+    if as_json:
+        print_json({"key": key, "decryption_floor": number, "destroyed": destroyed})
+        return
+    if not destroyed:
+        console.print(f"[bold]{tenant}/{key}[/] has no version below {number} left")
+        return
+    numbers = ", ".join(map(str, destroyed))
+    console.print(
+        f"destroyed of [bold]{tenant}/{key}[/]: version {numbers}; the decryption floor is {number}"
+    )
+
+
 def _confirm(evidence: Evidence) -> None:
     key, number = evidence.key.name, evidence.version.number
     question = (
         f"Version {number} of {evidence.tenant}/{key}: {_show_usage(evidence)}. Destroyed, it can't be"
         " brought back. Type the key's name to go on"
     )
+    _ask(question, key)
+
+
+def _ask(question: str, key: str) -> None:
     if typer.prompt(question, err=True) != key:
         raise InvalidInput("this is not the key's name: nothing was destroyed")
 

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from byok import __version__
-from byok.cli import demo, fields, indexes, keys, operations, reencrypt, reports, rotations, tenants, up
+from byok.cli import (
+    demo,
+    destruction,
+    fields,
+    indexes,
+    keys,
+    operations,
+    reencrypt,
+    reports,
+    rotations,
+    tenants,
+    up,
+)
 from byok.cli.output import print_error
 from byok.errors import ByokError
 from byok.logs import configure_logging
@@ -26,6 +38,9 @@ app.add_typer(keys.app, name="key")
 keys.app.command("index", epilog="Example: [bold]byok key index acme pii --enable[/]")(indexes.index)
 app.add_typer(rotations.app, name="rotation")
 app.add_typer(reencrypt.app, name="reencrypt")
+reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destroy-old acme pii[/]")(
+    destruction.destroy_old
+)
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(operations.master_key_app, name="master-key")

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 
 from byok.core.model import RotationReason
 from byok.services.fields import Cipher
+from byok.services.files import Sink, Source
 from byok.services.in_hand import WouldAsk
 from byok.services.offloading import Offloading
 from byok.services.requests import Requested
@@ -45,9 +46,37 @@ class AsyncCipher:
         """As `Cipher.rewrap`."""
         return await self._call(lambda cipher: cipher.rewrap(token, context=context))
 
+    async def rewrap_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """As `Cipher.rewrap_many`."""
+        return await self._call(lambda cipher: cipher.rewrap_many(items))
+
     async def needs_rewrap(self, token: bytes) -> bool:
         """As `Cipher.needs_rewrap`."""
         return await self._call(lambda cipher: cipher.needs_rewrap(token))
+
+    async def encrypt_stream(self, source: Source, sink: Sink, *, context: bytes) -> None:
+        """As `Cipher.encrypt_stream`, in a thread: the files may block."""
+        await self._offloading.run(
+            self._group, lambda: self._cipher.encrypt_stream(source, sink, context=context)
+        )
+
+    async def decrypt_stream(self, source: Source, sink: Sink, *, context: bytes) -> None:
+        """As `Cipher.decrypt_stream`, in a thread: the files may block."""
+        await self._offloading.run(
+            self._group, lambda: self._cipher.decrypt_stream(source, sink, context=context)
+        )
+
+    async def blind_index(self, value: bytes, *, context: bytes) -> bytes:
+        """As `Cipher.blind_index`."""
+        return await self._call(lambda cipher: cipher.blind_index(value, context=context))
+
+    async def blind_indexes(self, value: bytes, *, context: bytes) -> list[bytes]:
+        """As `Cipher.blind_indexes`."""
+        return await self._call(lambda cipher: cipher.blind_indexes(value, context=context))
+
+    async def needs_reindex(self, index: bytes) -> bool:
+        """As `Cipher.needs_reindex`."""
+        return await self._call(lambda cipher: cipher.needs_reindex(index))
 
     async def _call(self, act: Callable[[Cipher], _Result]) -> _Result:
         try:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from byok.core.blind_index import pinned_versions
 from byok.core.destruction import Evidence, objections, revivable
-from byok.core.lifecycle import VERSION_LIFECYCLE
+from byok.core.lifecycle import DECRYPTING_STATES, VERSION_LIFECYCLE
 from byok.core.model import Key, KeyVersion, Tenant, VersionEvent, VersionState
 from byok.core.stops import alive_since
 from byok.errors import CacheUnavailable, NotReady, OutOfBounds, StillInUse
@@ -46,7 +47,8 @@ class Destruction:
 
         Raises:
             UnknownTenant, UnknownKey, NotReady; OutOfBounds: below 1, or above the active version;
-            StillInUse: it would be lowered to a version just destroyed.
+            StillInUse: it would be lowered to a version just destroyed, or raised above one that blind
+            indexes rest on.
         """
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
@@ -55,6 +57,7 @@ class Destruction:
                 return key
             now = self._clock.now()
             _check_floor(tenant, key, floor, tx.versions.find_active(key.id))
+            _check_pins(tenant, key, floor)
             if (revived := revivable(tx.versions.list(key.id), floor, now)) is not None:
                 raise StillInUse(
                     f"version {revived.number} was destroyed within a day: a process may hold its secret",
@@ -137,6 +140,41 @@ class Destruction:
         self._forget(tenant, key, number)
         return evidence
 
+    def destroy_older(
+        self,
+        tenant_name: str,
+        key_name: str,
+        number: int,
+        *,
+        actor: str,
+        patience: timedelta,
+        seen: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> Sequence[int]:
+        """Raise the floor to version ``number``, wait for every process, and destroy all versions below it.
+
+        Returns their numbers. How lately they were used does not count: once every process goes by the
+        floor, nobody can use them.
+
+        Raises:
+            As `set_floor` and `destroy`; StillInUse: a process was not heard of within ``patience``. The
+            floor stays raised then.
+        """
+        key = self.set_floor(tenant_name, key_name, number, actor=actor)
+        if waiting := self.wait_for_floor(key, patience, seen):
+            raise StillInUse(
+                f"the floor is set, but not heard of from {', '.join(waiting)}",
+                remedy="dead, frozen or cut off: look at their hosts, and do this again",
+            )
+        with self._store.transaction() as tx:
+            old = [
+                version.number
+                for version in tx.versions.list(key.id)
+                if version.number < number and version.state in DECRYPTING_STATES
+            ]
+        for one in old:
+            self.destroy(tenant_name, key_name, one, actor=actor, unused_for=timedelta(0))
+        return old
+
     def _examine(self, tx: Transaction, tenant: Tenant, key: Key, number: int) -> Evidence:
         version = tx.versions.get(key.id, number)
         return Evidence(
@@ -172,6 +210,14 @@ def _check_floor(tenant: Tenant, key: Key, floor: int, active: KeyVersion | None
         raise OutOfBounds(
             f"a decryption floor of {floor} is out of bounds",
             remedy=f"choose between 1 (all decrypt) and the active version, {active.number}",
+        )
+
+
+def _check_pins(tenant: Tenant, key: Key, floor: int) -> None:
+    if below := [number for number in pinned_versions(key) if number < floor]:
+        raise StillInUse(
+            f"the blind indexes of key {key.name!r} rest on version {min(below)}",
+            remedy=f"rebuild them first: byok key index {tenant.name} {key.name} --rebuild",
         )
 
 

@@ -6,19 +6,20 @@ it meets that is not plain success, the slow part does again and answers for.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 from byok.core import blind_index
-from byok.core.wire import HEADER_BYTES, OVERHEAD_BYTES, MalformedToken, format_header, parse_token
+from byok.core.wire import HEADER_BYTES, OVERHEAD_BYTES, MalformedToken, parse_token
 from byok.crypto.hazmat import XAES_SALT_BYTES, NotAuthentic, SecretBytes
-from byok.errors import CannotDecrypt, UnknownVersion
+from byok.errors import UnknownVersion
 from byok.services import streams
 from byok.services.blind_index import compute_index, compute_indexes
 from byok.services.files import Sink, Source
 from byok.services.in_hand import Desk, LeasesInHand
-from byok.services.lease import Lane, Lease, Opening, Sealing
+from byok.services.lease import Lane, Opening
+from byok.services.page import Page
 from byok.services.refusals import cannot_decrypt as _cannot_decrypt
 from byok.services.refusals import require_context as _require_context
 
@@ -92,7 +93,7 @@ class Cipher:
             pass  # the slow part says why
         return self._decrypt_slowly(token, context)
 
-    def encrypt_many(self, items: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    def encrypt_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         """Encrypt many values, each given as (plaintext, context).
 
         Raises:
@@ -105,19 +106,10 @@ class Cipher:
         lease = self._desk.encrypting(self._tenant, self._key)
         sealing = self._lane.sealing
         if sealing is None or sealing.lease is not lease:
-            sealing = self._begin_epoch(lease)
+            sealing = lease.epoch(self._ivs.random)
+            self._desk.keep_sealing(self._lane, sealing)
         iv = self._ivs.iv()
         return sealing.prefix + iv + sealing.encrypt(iv, plaintext, context)
-
-    def _begin_epoch(self, lease: Lease) -> Sealing:
-        salt = self._ivs.random.bytes(XAES_SALT_BYTES)
-        sealing = Sealing(
-            format_header(lease.version_number) + salt,
-            lease.cipher.message_key(salt).encrypt,
-            lease,
-        )
-        self._desk.keep_sealing(self._lane, sealing)
-        return sealing
 
     def _decrypt_slowly(self, token: bytes, context: bytes) -> bytes:
         _require_context(context)
@@ -141,19 +133,17 @@ class Cipher:
         plaintext = self.decrypt(token, context=context)
         return self.encrypt(plaintext, context=context) if self.needs_rewrap(token) else token
 
-    def rewrap_many(self, items: Iterable[tuple[bytes, bytes]]) -> list[bytes | None]:
-        """Rewrap many values, each given as (token, context): None for each that does not open.
+    def rewrap_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Rewrap a page of values, each given as (token, context), all to the same version: None for each
+        that does not open. One lease a version serves them all, taken at the beginning and counted as one use.
 
         Raises:
             EmptyContext, UnknownTenant, UnknownKey, NotReady, AccessStopped, Unavailable.
         """
-        return [self._rewrapped(token, context) for token, context in items]
-
-    def _rewrapped(self, token: bytes, context: bytes) -> bytes | None:
-        try:
-            return self.rewrap(token, context=context)
-        except CannotDecrypt:
-            return None
+        for _, context in items:
+            _require_context(context)
+        page = Page(self._desk, self._tenant, self._key)
+        return [page.rewrap(token, context) for token, context in items]
 
     def needs_rewrap(self, token: bytes) -> bool:
         """Whether a token is under another version than the active one. Opens nothing.

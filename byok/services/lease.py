@@ -14,7 +14,8 @@ from itertools import repeat
 from typing import Final, TypeAlias
 from weakref import WeakSet
 
-from byok.crypto.hazmat import GCM_IV_BYTES, SecretBytes, XaesKey, derive_key
+from byok.core.wire import format_header
+from byok.crypto.hazmat import GCM_IV_BYTES, XAES_SALT_BYTES, SecretBytes, XaesKey, derive_key
 from byok.ports import Random
 
 # Uses of one lease; then it is fetched again, as if there were none. As many messages can share a salt:
@@ -49,6 +50,7 @@ class Lease:
     encrypts_until_ticks: float = 0.0
     lanes: "WeakSet[Lane]" = field(default_factory=WeakSet)
     _derived: dict[bytes, SecretBytes] = field(default_factory=dict)
+    _epoch: "Sealing | None" = None
 
     def use(self) -> bool:
         """Count a use; False if there is none left."""
@@ -61,6 +63,15 @@ class Lease:
             key = self._derived[purpose] = derive_key(self.secret, purpose)
         return key
 
+    def epoch(self, random: Random) -> "Sealing":
+        """The salt of all messages under this lease, and the key derived from it."""
+        epoch = self._epoch
+        if epoch is None:
+            salt = random.bytes(XAES_SALT_BYTES)
+            prefix, key = format_header(self.version_number) + salt, self.cipher.message_key(salt)
+            epoch = self._epoch = Sealing(prefix, key.encrypt, self)
+        return epoch
+
     def disarm(self) -> None:
         """Let nobody use it who has not asked the desk."""
         self.decrypts_until_ticks = self.encrypts_until_ticks = 0.0
@@ -68,6 +79,7 @@ class Lease:
     def let_go(self) -> None:
         """Take it from all lanes: it has ended, was dropped, or another has its place."""
         self.disarm()
+        self._epoch = None
         for lane in list(self.lanes):
             lane.clear()
 

@@ -129,6 +129,10 @@ keys = Table(
         "other_index_version_number IS NULL OR index_version_number IS NOT NULL", name="other_index_version"
     ),
     CheckConstraint("other_index_version_number <> index_version_number", name="index_versions_differ"),
+    CheckConstraint(
+        "decryption_floor <= LEAST(index_version_number, other_index_version_number)",
+        name="index_above_floor",
+    ),
     Column(
         "decryption_floor",
         Integer,

@@ -27,7 +27,7 @@ _OF_CAMPAIGNS = {
     FailPoint.CURSOR_MOVED,
     FailPoint.BATCH_ENDED,
     FailPoint.FINISHING,
-}  # tests/acceptance/test_reencryption.py and benchmarks/reencrypt.py kill workers there
+}  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
 _IN_A_WORKER = tuple(
     point for point in FailPoint if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import io
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -74,6 +75,29 @@ async def rewraps(api: Api, token: bytes) -> object:
     return fresh == token, again == fresh
 
 
+async def rewraps_many(api: Api, token: bytes) -> object:
+    fresh = await api.call("acme", "pii", "rewrap_many", [(token, CONTEXT), (b"ada", CONTEXT)])
+    return len(fresh[0]), fresh[1]
+
+
+async def searches(api: Api, token: bytes) -> object:
+    index = await api.call("acme", "pii", "blind_index", VALUE, context=b"users.email")
+    stale = await api.call("acme", "pii", "needs_reindex", index)
+    return index, stale, await api.call("acme", "pii", "blind_indexes", VALUE, context=b"users.email")
+
+
+async def does_not_search_without_an_index(api: Api, token: bytes) -> object:
+    return await api.call("acme", "uncached", "blind_index", VALUE, context=b"users.email")
+
+
+async def encrypts_a_stream_and_decrypts_it(api: Api, token: bytes) -> object:
+    made, opened = io.BytesIO(), io.BytesIO()
+    await api.call("acme", "pii", "encrypt_stream", io.BytesIO(VALUE * 100), made, context=CONTEXT)
+    made.seek(0)
+    await api.call("acme", "pii", "decrypt_stream", made, opened, context=CONTEXT)
+    return opened.getvalue()
+
+
 async def tells_what_needs_rewrapping(api: Api, token: bytes) -> object:
     return await api.call("acme", "pii", "needs_rewrap", token)
 
@@ -121,6 +145,10 @@ CASES: list[Callable[[Api, bytes], Awaitable[object]]] = [
     encrypts_many,
     encrypts_none,
     rewraps,
+    rewraps_many,
+    searches,
+    does_not_search_without_an_index,
+    encrypts_a_stream_and_decrypts_it,
     tells_what_needs_rewrapping,
     refuses_another_context,
     refuses_an_empty_context,
@@ -152,6 +180,7 @@ def rotated(world: World) -> tuple[World, bytes]:
     token = world.services.vault.cipher("acme", "pii").encrypt(VALUE, context=CONTEXT)
     world.services.vault.request_rotation("acme", "pii")
     world.run_published()
+    world.services.indexes.enable("acme", "pii", actor="test")
     world.add_key(key="uncached", ttl=timedelta(0))
     world.services.registry.create_key("acme", "unborn", rotation_period=PERIOD, lease_ttl=TTL, actor="test")
     return world, token
@@ -193,7 +222,7 @@ def test_both_answer_alike_cold_and_warm(
 
 def test_the_twin_has_every_call_with_the_same_arguments() -> None:
     for sync, twin, own in (
-        (Cipher, AsyncCipher, {"unasking"}),
+        (Cipher, AsyncCipher, {"unasking", "encrypting_writer", "decrypting_reader"}),  # files that block
         (Vault, AsyncVault, {"close_with"}),
     ):
         wanted = {name for name in vars(sync) if not name.startswith("_")} - own - {"is_closed"}

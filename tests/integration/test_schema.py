@@ -140,6 +140,9 @@ IMPOSSIBLE = {
     "fk_keys_other_index_version": (
         "UPDATE keys SET index_version_number = 1, other_index_version_number = 3"
     ),
+    "ck_keys_index_above_floor": (
+        "UPDATE keys SET index_version_number = 1, decryption_floor = 2, decryption_floor_set_at = now()"
+    ),
     "ck_keys_decryption_floor": "UPDATE keys SET decryption_floor = 0, decryption_floor_set_at = now()",
     "ck_keys_decryption_floor_set_at": "UPDATE keys SET decryption_floor = 2",
     "ck_version_usage_uses": f"{_USED} SELECT key_id, 1, -1, now(), now() FROM key_versions LIMIT 1",

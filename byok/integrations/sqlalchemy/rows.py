@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.sql.operators import OperatorType
 
 from byok.errors import NoRow
-from byok.integrations.sqlalchemy.types import Encrypted, column_context, not_searchable
+from byok.integrations.sqlalchemy.types import Encrypted, column_context, not_comparable
 
 _Value = TypeVar("_Value")
 
@@ -119,19 +119,19 @@ class _Refusing(Comparator[Any]):
         self._name = name
 
     def __clause_element__(self) -> Any:
-        raise not_searchable(self._name)
+        raise not_comparable(self._name)
 
     def operate(self, op: OperatorType, *other: Any, **named: Any) -> Any:
-        raise not_searchable(self._name)
+        raise not_comparable(self._name)
 
     def reverse_operate(self, op: OperatorType, other: Any, **named: Any) -> Any:
-        raise not_searchable(self._name)
+        raise not_comparable(self._name)
 
     def _bulk_dml_setter(self, key: str) -> Callable[[object], None]:
         """Refuse rows of parameters that name the attribute: SQLAlchemy would leave it out of them."""
 
         def refuse(row: object) -> None:
-            raise not_searchable(self._name)
+            raise not_comparable(self._name)
 
         return refuse
 

@@ -27,10 +27,10 @@ class _NullOnly(TypeDecorator.Comparator[Any]):
         null = len(other) == 1 and (other[0] is None or isinstance(other[0], sa.Null))
         if null and op in (operators.eq, operators.ne, operators.is_, operators.is_not):
             return super().operate(op, *other, **named)
-        raise not_searchable(str(self.expr))
+        raise not_comparable(str(self.expr))
 
     def reverse_operate(self, op: operators.OperatorType, other: Any, **named: Any) -> Never:
-        raise not_searchable(str(self.expr))
+        raise not_comparable(str(self.expr))
 
 
 class Encrypted(TypeDecorator[_Value]):
@@ -136,11 +136,11 @@ def column_context(table: str, column: str) -> str:
     return f"{table}.{column}"
 
 
-def not_searchable(column: str) -> NotComparable:
+def not_comparable(column: str) -> NotComparable:
     """The error for whoever asks the database about an encrypted value."""
     return NotComparable(
         f"{column} is encrypted: the database can only tell whether it is NULL",
-        remedy="search by a blind index of its own column; see Cipher.blind_index",
+        remedy="search by a blind index in a column of its own: docs/search.md",
     )
 
 

@@ -58,6 +58,10 @@ def upgrade() -> None:
     for name, condition in (
         ("other_index_version", "other_index_version_number IS NULL OR index_version_number IS NOT NULL"),
         ("index_versions_differ", "other_index_version_number <> index_version_number"),
+        (
+            "index_above_floor",
+            "decryption_floor <= LEAST(index_version_number, other_index_version_number)",
+        ),
     ):
         op.create_check_constraint(op.f(f"ck_keys_{name}"), "keys", condition)
 
