@@ -135,7 +135,7 @@ class Cipher:
 
     def rewrap_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
         """Rewrap a page of values, each given as (token, context), all to the same version: None for each
-        that does not open. One lease a version serves them all, taken at the beginning and counted as one use.
+        that does not open. One lease a version serves them all, taken at the beginning: a use each.
 
         Raises:
             EmptyContext, UnknownTenant, UnknownKey, NotReady, AccessStopped, Unavailable.

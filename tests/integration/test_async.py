@@ -296,12 +296,12 @@ def cold(stack: Stack, runtime: Runtime) -> Runtime:
 def test_the_loop_goes_on_while_kms_hangs_and_a_thousand_misses_make_one_request(
     cold: Runtime, simulator: SimulatorControl
 ) -> None:
-    simulator.hang(1.0, operation="Decrypt")
+    simulator.hang(2.5, operation="Decrypt")
     cipher = cold.services.async_vault.cipher("acme", "pii")
 
     async def main() -> None:
         calls = asyncio.gather(*(cipher.encrypt(VALUE, context=CONTEXT) for _ in range(1000)))
-        assert await longest_stall_seconds(calls) < 0.5
+        assert await longest_stall_seconds(calls) < 1.5
         assert len(set(calls.result())) == 1000
 
     asyncio.run(main())
