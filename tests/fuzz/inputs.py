@@ -138,6 +138,7 @@ def inputs_of(case: Case, made: Sequence[Made], ciphers: int) -> Iterator[Input]
     contexts = (base.context, base.context + b"\x00", base.context[:-1] or b"x", *CONTEXTS)
     context = contexts[case.context % len(contexts)]
     cipher = (base.cipher + case.cipher) % ciphers
-    befores = list(case.before(base.data, other)) or [base.data]
+    # With another header, all of them would be refused for that alone.
+    befores = [one for one in case.before(base.data, other) if one[:5] == base.data[:5]] or [base.data]
     for data in case.family(befores[case.before_place % len(befores)], other):
         yield Input(cipher, data, context, case.read_size)

@@ -89,6 +89,13 @@ def test_segments_that_are_left_out_or_doubled_are_refused(stream: bytes) -> Non
         assert_refused(header + b"".join(parts[: place + 1] + parts[place:]))
 
 
+def test_a_segment_that_does_not_open_is_not_skipped(stream: bytes) -> None:
+    header, *parts = parts_of(stream)
+    junk = os.urandom(SMALL_SEGMENT_BYTES)
+    for place in range(1, 5):
+        assert_refused(b"".join([header, *parts[:place], junk, *parts[place:]]))
+
+
 def test_segments_of_another_stream_are_refused(stream: bytes) -> None:
     for header in (
         StreamHeader(7, os.urandom(32), HEADER.nonce_prefix),
