@@ -132,10 +132,14 @@ def cases(made: int) -> st.SearchStrategy[Case]:
 
 
 def inputs_of(case: Case, made: Sequence[Made], ciphers: int) -> Iterator[Input]:
-    """The inputs of a case. The valid one comes first, so that what is kept of it is warm."""
+    """The inputs of a case. The valid one comes first, so that what is kept of it is warm; then it is tried
+    in every wrong place, and then damaged."""
     base, other = made[case.base], made[case.other].data
-    yield Input(base.cipher, base.data, base.context, case.read_size)
     contexts = (base.context, base.context + b"\x00", base.context[:-1] or b"x", *CONTEXTS)
+    for context in contexts:
+        yield Input(base.cipher, base.data, context, case.read_size)
+    for shift in range(1, ciphers):
+        yield Input((base.cipher + shift) % ciphers, base.data, base.context, case.read_size)
     context = contexts[case.context % len(contexts)]
     cipher = (base.cipher + case.cipher) % ciphers
     # With another header, all of them would be refused for that alone.
