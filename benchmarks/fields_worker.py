@@ -13,14 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
 from benchmarks.kms_requests_worker import CachingCmm, Hierarchical, Tenant
 
 CONTEXT = b"users.email:00000000000000000042"  # 32 bytes
-SLICE_SECONDS = 0.012  # of one measurement; as long as the interpreter lets a thread run, twice over
+SLICE_SECONDS = 0.012  # of one measurement
 BATCH = 1000
 
 Loop = Callable[[int, bytes], None]  # so many operations on a value or a token
@@ -236,7 +235,9 @@ def seconds(loop: Loop, count: int, value: bytes, threads: int) -> float:
 
 
 def calibrated(loop: Loop, value: bytes, least: int = 1) -> int:
-    """How many operations fill a slice."""
+    """How many operations fill a slice, once what is fetched at first is there."""
+    for _ in range(3):
+        loop(least, value)
     count = least
     while (took := seconds(loop, count, value, 1)) < SLICE_SECONDS / 4:
         count *= 4
@@ -253,15 +254,6 @@ def interleaved(loops: dict[str, tuple[Loop, bytes, int, int]], rounds: int) -> 
             loop, value, count, threads = loops[name]
             taken[name].append(seconds(loop, count, value, threads) / (count * threads))
     return taken
-
-
-@contextmanager
-def small_switches() -> Iterator[None]:
-    """Let threads take turns often, so that a slice holds many of them."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.001)
-    yield
-    sys.setswitchinterval(before)
 
 
 def figures(own: list[float], floor: list[float]) -> dict[str, float]:
@@ -296,10 +288,11 @@ def _in_threads(systems: dict[str, Any], order: dict[str, Any]) -> Iterator[dict
             given = value if direction == "encrypt" else system.sample(value)
             loop: Loop = getattr(system, direction)
             count = calibrated(loop, given)
-            with small_switches():
-                taken = interleaved(
-                    {"one": (loop, given, 4 * count, 1), "four": (loop, given, count, 4)}, order["rounds"]
-                )
+            # Long enough for the interpreter to let each thread run several times (5 ms each).
+            taken = interleaved(
+                {"one": (loop, given, 8 * count, 1), "four": (loop, given, 2 * count, 4)},
+                order["rounds"] // 2,
+            )
             one_four = [one / four for one, four in zip(taken["one"], taken["four"], strict=True)]
             yield {"system": name, "do": f"{direction}, 4 threads", "speed": statistics.median(one_four)}
 
