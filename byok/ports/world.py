@@ -60,6 +60,7 @@ class Failure(StrEnum):
 
     OUTAGE = "outage"  # KMS could not be reached
     REFUSED = "refused"  # or the version may not be used: whoever comes next looks for itself
+    UNKNOWN = "unknown"  # no version of this number decrypts
     BROKEN = "broken"  # record and KMS key don't belong together: the version is in quarantine
 
 

@@ -99,7 +99,22 @@ class Cipher:
         Raises:
             As `encrypt`; then none of the tokens is returned.
         """
-        return [self.encrypt(plaintext, context=context) for plaintext, context in items]
+        tokens = []
+        sealing, ticks, take_iv = self._lane.sealing, self._ticks, self._take_iv
+        for plaintext, context in items:
+            # The fast part of `encrypt`, without what a call costs.
+            if sealing is not None and context and ticks() < sealing.lease.encrypts_until_ticks:
+                try:
+                    next(sealing.lease.uses_left)
+                    iv = take_iv()
+                except (IndexError, StopIteration):
+                    pass
+                else:
+                    tokens.append(sealing.prefix + iv + sealing.encrypt(iv, plaintext, context))
+                    continue
+            tokens.append(self.encrypt(plaintext, context=context))
+            sealing = self._lane.sealing
+        return tokens
 
     def _encrypt_slowly(self, plaintext: bytes, context: bytes) -> bytes:
         _require_context(context)

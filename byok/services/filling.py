@@ -44,6 +44,7 @@ _MAX_CLOCK_SKEW = timedelta(seconds=5)
 _CLAIM = timedelta(seconds=3)
 _WAIT_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 0.1
+_NO_PAUSE = timedelta(milliseconds=1)
 _FAILURE_PAUSE = timedelta(seconds=1)  # up to twice that, so that processes don't come back together
 # A version whose record KMS can't make sense of won't mend by itself, and each try pages somebody.
 _QUARANTINE = timedelta(seconds=10)
@@ -172,6 +173,8 @@ class LeaseSource:
             return
         if answer.failing.failure is Failure.REFUSED:
             raise TenantChanged
+        if answer.failing.failure is Failure.UNKNOWN:
+            raise UnknownVersion("another process found no version of this number that decrypts")
         if answer.failing.failure is Failure.BROKEN:
             raise KmsIntegrityError(
                 "this version is in quarantine: its record and the customer's KMS don't belong together",
@@ -206,8 +209,13 @@ class LeaseSource:
             )
             self._tell_failure(filed_under, _QUARANTINE, Failure.BROKEN, claim)
             raise
+        except UnknownVersion:
+            # Anybody can forge a number: it must neither upset those who hold views of this tenant, nor be
+            # remembered until a version gets it.
+            self._tell_failure(filed_under, _NO_PAUSE, Failure.UNKNOWN, claim)
+            raise
         except (ByokError, TenantChanged):
-            self._tell_failure(filed_under, timedelta(milliseconds=1), Failure.REFUSED, claim)
+            self._tell_failure(filed_under, _NO_PAUSE, Failure.REFUSED, claim)
             raise
 
     def _tell_failure(self, filed_under: LeaseId, pause: timedelta, failure: Failure, claim: str) -> None:

@@ -396,3 +396,15 @@ def test_unknown_names_and_unready_keys_say_so(world: World) -> None:
     )
     with pytest.raises(NotReady):
         world.services.vault.cipher("acme", "pii").encrypt(b"x", context=CONTEXT)
+
+
+def test_a_forged_version_number_upsets_nobody(world: World, token: bytes) -> None:
+    """Many try the same number at once: each is told that it does not open, and all views stay."""
+    process = world.services
+    cipher(process).decrypt(token, context=CONTEXT)
+    view = process.desk._held.views["acme", "pii"]
+    forged = token[:1] + (99).to_bytes(4) + token[5:]
+    for other in (process, process, world.another_process()):  # within the mark that the first leaves
+        with pytest.raises(CannotDecrypt):
+            cipher(other).decrypt(forged, context=CONTEXT)
+    assert process.desk._held.views["acme", "pii"] is view
