@@ -81,7 +81,7 @@ class Held:
             known = self.views.get(names)
             if known is None or known.key.decryption_floor != view.key.decryption_floor:
                 for number in range(1, view.key.decryption_floor):
-                    self.leases.pop(view.lease_id(number), None)
+                    self._remove(view.lease_id(number))
             self.views[names] = view
             if len(self.views) > MAX_VIEWS:
                 del self.views[next(iter(self.views))]  # the oldest

@@ -126,6 +126,16 @@ def test_secrets_below_the_floor_leave_the_memory(world: World, token: bytes) ->
     assert [one.version_number for one in process.desk._held.leases] == [3]
 
 
+def test_keys_below_the_floor_leave_the_lanes_of_ciphers(world: World, token: bytes) -> None:
+    cipher = world.services.vault.cipher("acme", "pii")
+    for _ in range(2):
+        cipher.decrypt(token, context=CONTEXT)
+    assert cipher._lane.openings
+    set_floor(world, 2)
+    cipher.encrypt(b"x", context=CONTEXT)  # looks again
+    assert not cipher._lane.openings
+
+
 def test_the_inner_answer_says_why_and_how_to_undo_it(world: World, token: bytes) -> None:
     set_floor(world, 2)
     with pytest.raises(UnknownVersion, match="below the decryption floor, 2") as caught:
