@@ -122,10 +122,17 @@ def test_the_last_drop_is_remembered_with_its_time_and_count() -> None:
 
 
 def test_a_lease_that_leaves_the_memory_serves_nobody_any_more() -> None:
-    held, tenant_id = Held(FakeClock()), uuid4()
+    held, tenant_id = Held(FakeClock(), max_leases=1), uuid4()
     known = view(tenant_id)
     held.keep_view(held.drops, known.names, known)
-    for remove in (held.drop_lease, lambda one: held.keep_lease(held.drops, one, lease())):
+
+    def renew(one: LeaseId) -> None:
+        held.keep_lease(held.drops, one, lease())
+
+    def evict(_: LeaseId) -> None:
+        held.keep_lease(held.drops, lease_id(uuid4()), lease())
+
+    for remove in (held.drop_lease, renew, evict):
         armed, lane = lease(), Lane()
         held.keep_lease(held.drops, lease_id(tenant_id), armed)
         held.arm(known, lease_id(tenant_id), armed)
