@@ -175,8 +175,8 @@ class Watch:
             if ended.is_set():
                 break
             try:
+                self._held.prune()  # first: deadlines don't wait for PostgreSQL
                 self.look()
-                self._held.prune()
                 if self.member is not None:
                     self._usage.flush_if_due(self.member.id)
             except StoreUnavailable as error:

@@ -305,6 +305,23 @@ def test_a_process_that_could_not_enrol_does_so_when_postgresql_is_back(
         assert tx.members.count(EVER) == 1
 
 
+def test_leases_end_in_memory_while_postgresql_is_down(
+    world: World, fleet: list[Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, held = fleet[0].watch, fleet[0].desk._held
+    assert held.leases
+
+    def fail_and_end() -> int:
+        watch._ended.set()
+        raise StoreUnavailable("down")
+
+    monkeypatch.setattr(watch, "look", fail_and_end)
+    world.clock.advance(days=1)
+    watch._look_now.set()
+    watch._look_for_ever(watch._ended)
+    assert not held.leases
+
+
 def test_a_vault_that_is_used_after_its_close_joins_anew(world: World, fleet: list[Services]) -> None:
     fleet[0].watch.close()
     assert use(fleet[0]) == "served"
