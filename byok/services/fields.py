@@ -106,10 +106,13 @@ class Cipher:
             if sealing is not None and context and ticks() < sealing.lease.encrypts_until_ticks:
                 try:
                     next(sealing.lease.uses_left)
-                    iv = take_iv()
-                except (IndexError, StopIteration):
+                except StopIteration:
                     pass
                 else:
+                    try:
+                        iv = take_iv()
+                    except IndexError:
+                        iv = self._ivs.iv()
                     tokens.append(sealing.prefix + iv + sealing.encrypt(iv, plaintext, context))
                     continue
             tokens.append(self.encrypt(plaintext, context=context))

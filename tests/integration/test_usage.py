@@ -67,6 +67,13 @@ def test_encryptions_and_decryptions_count_alike_the_first_included(world: World
     assert world.metrics.counts["uses"] == 5
 
 
+def test_each_of_many_counts_once_however_many_ivs_that_takes(world: World) -> None:
+    use(world.services, 3)
+    flush(world.services)
+    world.services.vault.cipher("acme", "pii").encrypt_many([(b"x", CONTEXT)] * 2000)
+    assert flush(world.services) == 2000
+
+
 def test_uses_of_a_key_without_caching_count_too(world: World) -> None:
     world.add_key(key="cards", ttl=timedelta(0))
     use(world.services, 3, "cards")
