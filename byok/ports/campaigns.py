@@ -44,7 +44,8 @@ class Campaigns(Protocol):
         """The latest campaigns, newest first."""
 
     def find_proven(self, target_id: UUID) -> int | None:
-        """The highest version below which some campaign counted nothing any more; None: none came to that."""
+        """The version below which the last clean campaign counted nothing any more; None: none came to that,
+        or a later one did count something below."""
 
     def claim(
         self, campaign_id: UUID, batch: int | None, now: datetime, duration: timedelta

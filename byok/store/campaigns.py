@@ -19,6 +19,9 @@ from byok.core.reencryption import (
     CampaignWork,
     PauseCause,
     Target,
+    VersionCounts,
+    add_counts,
+    count_below,
 )
 from byok.errors import CampaignOpen, LostRace, UnknownCampaign, UnknownTarget
 from byok.store import schema
@@ -135,12 +138,18 @@ class CampaignTable:
         return self._works(sa.true(), limit=limit)
 
     def find_proven(self, target_id: UUID) -> int | None:
-        done = (_campaigns.c.target_id == target_id, _campaigns.c.state == CampaignState.DONE)
         rows = self._connection.execute(
-            sa.select(_campaigns).where(*done).order_by(_campaigns.c.to_version.desc())
+            sa.select(_campaigns)
+            .where(_campaigns.c.target_id == target_id)
+            .order_by(_campaigns.c.requested_at.desc(), _campaigns.c.id.desc())
         )
-        clean = (campaign for campaign in map(to_campaign, rows) if not campaign.remaining)
-        return next((campaign.to_version for campaign in clean), None)
+        counted_since: VersionCounts = {}
+        for campaign in map(to_campaign, rows):
+            if campaign.state is CampaignState.DONE and not campaign.remaining:
+                is_refuted = count_below(counted_since, campaign.to_version) > 0
+                return None if is_refuted else campaign.to_version
+            counted_since = add_counts(counted_since, add_counts(campaign.before, campaign.after))
+        return None
 
     def _works(self, *conditions: sa.ColumnElement[bool] | sa.TextClause, limit: int) -> list[CampaignWork]:
         names = _tenants.c.name.label("tenant_name"), _keys.c.name.label("key_name")

@@ -401,6 +401,23 @@ def test_accepting_what_does_not_open_proves_nothing(vendor: Vendor) -> None:
         vendor.world.services.campaigns.proven_version("acme", "pii")
 
 
+def test_what_a_later_campaign_has_counted_refutes_an_earlier_proof(vendor: Vendor) -> None:
+    stray = vendor.cipher.encrypt(b"late", context=b"of another column")
+    vendor.rotate()
+    vendor.start()
+    vendor.run_to_end()
+    vendor.application.write(7, stray)  # as by a restored backup
+    vendor.start()
+    assert vendor.run_to_end().state is CampaignState.FAILED
+    proven = vendor.world.services.campaigns.proven_version
+    with pytest.raises(NotReady):
+        proven("acme", "pii")
+    vendor.application.write(7, vendor.cipher.encrypt(b"mended", context=context(7)))
+    vendor.start()
+    vendor.run_to_end()
+    assert proven("acme", "pii") == 2
+
+
 # --- stops, outages, and being told ---------------------------------------------------------------
 
 
