@@ -19,7 +19,7 @@ from byok.services.blind_index import compute_index, compute_indexes
 from byok.services.files import Sink, Source
 from byok.services.in_hand import Desk, LeasesInHand
 from byok.services.lease import Lane, Opening
-from byok.services.page import Page
+from byok.services.page import MAX_PAGE_VALUES, Page
 from byok.services.refusals import cannot_decrypt as _cannot_decrypt
 from byok.services.refusals import require_context as _require_context
 
@@ -152,16 +152,19 @@ class Cipher:
         return self.encrypt(plaintext, context=context) if self.needs_rewrap(token) else token
 
     def rewrap_many(self, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
-        """Rewrap a page of values, each given as (token, context), all to the same version: None for each
-        that does not open. One lease a version serves them all, taken at the beginning: a use each.
+        """Rewrap many values, each given as (token, context), to the version that is active: None for each
+        that does not open. One lease a version serves 500 of them; before the next, the desk is asked anew.
 
         Raises:
             EmptyContext, UnknownTenant, UnknownKey, NotReady, AccessStopped, Unavailable.
         """
         for _, context in items:
             _require_context(context)
-        page = Page(self._desk, self._tenant, self._key)
-        return [page.rewrap(token, context) for token, context in items]
+        rewrapped: list[bytes | None] = []
+        for start in range(0, len(items), MAX_PAGE_VALUES):
+            page = Page(self._desk, self._tenant, self._key)
+            rewrapped += [page.rewrap(*item) for item in items[start : start + MAX_PAGE_VALUES]]
+        return rewrapped
 
     def needs_rewrap(self, token: bytes) -> bool:
         """Whether a token is under another version than the active one. Opens nothing.

@@ -1,11 +1,12 @@
-"""Rewrapping many values with one lease a version, as long as a page of them takes."""
+"""Rewrapping many values with one lease a version, as long as a page of them takes: milliseconds."""
 
 from byok.core.wire import HEADER_BYTES, MalformedToken, parse_token
 from byok.crypto.hazmat import XAES_SALT_BYTES, MessageKey, NotAuthentic
 from byok.errors import UnknownVersion
 from byok.services.in_hand import Desk
-from byok.services.lease import Lease
+from byok.services.lease import Lease, Sealing
 
+MAX_PAGE_VALUES = 500  # whether the tenant may go on is looked at before each page
 _PREFIX_BYTES = HEADER_BYTES + XAES_SALT_BYTES
 
 
@@ -38,8 +39,14 @@ class Page:
             return None
         if number == self._sealing.lease.version_number:
             return token
-        iv = self._ivs.iv()
-        return self._sealing.prefix + iv + self._sealing.encrypt(iv, plaintext, context)
+        sealing, iv = self._spend(), self._ivs.iv()
+        return sealing.prefix + iv + sealing.encrypt(iv, plaintext, context)
+
+    def _spend(self) -> Sealing:
+        """An epoch with a message left: each counts, so that none has more than its lease has uses."""
+        if not self._sealing.lease.use():
+            self._sealing = self._desk.encrypting(self._tenant, self._key).epoch(self._ivs.random)
+        return self._sealing
 
     def _lease(self, number: int) -> Lease | None:
         if number not in self._leases:

@@ -11,6 +11,7 @@ from byok.errors import AccessStopped, CannotDecrypt, EmptyContext
 from byok.services import lease as lease_module
 from byok.services.fields import Cipher
 from byok.services.lease import IvPool
+from byok.services.page import MAX_PAGE_VALUES, Page
 from byok.wiring import Services
 from tests.fakes import CountingRandom
 from tests.world import RECHECK, TTL, World
@@ -87,6 +88,42 @@ def test_a_salt_serves_no_more_messages_than_a_lease_has_uses(world: World) -> N
     cipher = warm(world.another_process(max_lease_uses=50))
     salts = [salt(cipher.encrypt(b"x", context=CONTEXT)) for _ in range(500)]
     assert max(salts.count(one) for one in salts) <= 50
+
+
+def rotate(world: World) -> None:
+    world.services.vault.request_rotation("acme", "pii")
+    world.run_published()
+
+
+def test_rewrapping_many_keeps_to_that_bound(world: World) -> None:
+    world.add_tenant()
+    world.add_key()
+    cipher = warm(world.another_process(max_lease_uses=50))
+    token = cipher.encrypt(b"ada", context=CONTEXT)
+    rotate(world)
+    fresh = cipher.rewrap_many([(token, CONTEXT)] * 200)
+    salts = [salt(one) for one in fresh if one is not None]
+    assert len(salts) == 200
+    assert max(salts.count(one) for one in salts) <= 50
+
+
+def test_a_stop_reaches_whoever_rewraps_many(
+    world: World, cipher: Cipher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = cipher.encrypt(b"ada", context=CONTEXT)
+    rotate(world)
+    done = []
+
+    def rewrap(page: Page, *item: bytes) -> bytes:
+        done.append(item)
+        if len(done) == 3:
+            world.services.kill_switch.suspend("acme", reason="now", actor="test")
+        return b""
+
+    monkeypatch.setattr(Page, "rewrap", rewrap)
+    with pytest.raises(AccessStopped):
+        cipher.rewrap_many([(token, CONTEXT)] * 5000)
+    assert len(done) == MAX_PAGE_VALUES
 
 
 def test_threads_never_get_the_same_iv() -> None:
