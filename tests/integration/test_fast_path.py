@@ -211,6 +211,23 @@ def test_a_lease_is_not_armed_by_who_looked_before_a_stop(
         cipher.encrypt(b"x", context=CONTEXT)
 
 
+def test_a_lease_is_not_armed_by_who_looked_before_a_rotation(
+    world: World, cipher: Cipher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = world.services.desk._held
+    arm = held.arm
+
+    def rotate_first(*arguments: object) -> None:
+        monkeypatch.setattr(held, "arm", arm)
+        rotate(world)
+        arm(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(held, "arm", rotate_first)
+    world.clock.advance(seconds=RECHECK.total_seconds())
+    cipher.encrypt(b"x", context=CONTEXT)  # what was looked up before the rotation is used once
+    assert parse_token(cipher.encrypt(b"x", context=CONTEXT)).version_number == 2
+
+
 def test_a_lease_is_armed_to_the_next_look_its_renewal_or_its_end(world: World) -> None:
     world.add_tenant()
     world.add_key(ttl=timedelta(seconds=12))
