@@ -56,22 +56,27 @@ class Held:
         self._clock = clock
         self._max_leases = max_leases
         self.drops = 0
+        self.views: dict[tuple[str, str], View] = {}
         self.leases: dict[LeaseId, Lease] = {}
-
+        self._dropped: OrderedDict[UUID, int] = OrderedDict()
         self.tallies = Tallies()  # outlives what is dropped: its uses are still to be written
         self.forget()
 
     def forget(self) -> None:
         """Drop everything; the lock too, which a forked child may find taken."""
-        self.drops += 1
-        for lease in list(self.leases.values()):
-            lease.let_go()
-        self._floor = self.drops  # what was begun before this is not kept, whoever's it is
         self._lock = threading.Lock()
-        self._dropped: OrderedDict[UUID, int] = OrderedDict()
         self._leases_dropped: OrderedDict[UUID, tuple[datetime, int]] = OrderedDict()
-        self.views: dict[tuple[str, str], View] = {}
-        self.leases = {}
+        self.drop_all()
+
+    def drop_all(self) -> None:
+        """Drop everything, while other threads go on."""
+        with self._lock:
+            self.drops += 1
+            self._floor = self.drops  # what was begun before this is not kept, whoever's it is
+            self._dropped.clear()
+            self.views.clear()
+            for lease_id in list(self.leases):
+                self._remove(lease_id)
 
     def keep_view(self, since: int, names: tuple[str, str], view: View) -> bool:
         """Keep a view; False if its tenant was dropped after the ``since``-th drop."""
@@ -146,9 +151,10 @@ class Held:
             self._remove(lease_id)
 
     def _remove(self, lease_id: LeaseId) -> None:
-        lease = self.leases.pop(lease_id, None)
+        lease = self.leases.get(lease_id)
         if lease is not None:
-            lease.let_go()
+            lease.let_go()  # first: a child forked in between has to find it
+            del self.leases[lease_id]
 
     def drop_views(self, tenant_id: UUID | None = None) -> None:
         """Look at a tenant, or at all, again before using anything of it."""

@@ -104,7 +104,7 @@ class Watch:
     def close(self) -> None:
         """Leave the fleet. A PostgreSQL that hangs is not waited for."""
         self._usage.collect()
-        self._held.forget()
+        self._held.drop_all()
         self._ended.set()
         self._look_now.set()
         if self._has_threads:

@@ -1,5 +1,6 @@
 """What a process holds: bounded, dropped at a word, and nothing from before a drop is kept after it."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -119,6 +120,25 @@ def test_the_last_drop_is_remembered_with_its_time_and_count() -> None:
     held.drop(tenant_id)  # there was nothing left
     assert held.last_drop(tenant_id, since=began) == (began, 1)
     assert held.last_drop(tenant_id, since=began + timedelta(seconds=1)) is None
+
+
+def test_nobody_arms_a_lease_while_everything_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, tenant_id, armed = Held(FakeClock()), uuid4(), lease()
+    known = view(tenant_id)
+    held.keep_view(held.drops, known.names, known)
+    held.keep_lease(held.drops, lease_id(tenant_id), armed)
+    arming = threading.Thread(target=held.arm, args=(known, lease_id(tenant_id), armed))
+    let_go = Lease.let_go
+
+    def let_go_and_meet_another_thread(one: Lease) -> None:
+        let_go(one)
+        arming.start()
+        arming.join(0.1)
+
+    monkeypatch.setattr(Lease, "let_go", let_go_and_meet_another_thread)
+    held.drop_all()
+    arming.join()
+    assert (armed.encrypts_until_ticks, armed.decrypts_until_ticks) == (0.0, 0.0)
 
 
 def test_a_lease_that_leaves_the_memory_serves_nobody_any_more() -> None:
