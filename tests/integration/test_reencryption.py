@@ -1,6 +1,6 @@
 """Campaigns over a real application database: every row goes over, no write of the application is lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -21,6 +21,7 @@ from byok.errors import (
     LostRace,
     NotReady,
     OutOfBounds,
+    StillInUse,
     TargetMismatch,
     UnknownCampaign,
     UnknownTarget,
@@ -709,3 +710,44 @@ def test_a_campaign_of_another_batch_is_not_advanced(vendor: Vendor) -> None:
         assert claimed is not None
     with pytest.raises(LostRace), vendor.world.store.transaction() as tx:
         tx.campaigns.advance(campaign, vendor.world.clock.now())
+
+
+# --- destroying what campaigns have proven gone ---------------------------------------------------
+
+
+def flush(world: World) -> None:
+    assert world.services.watch.member is not None
+    world.services.usage.flush(world.services.watch.member.id)
+
+
+def destroy_older(vendor: Vendor, number: int, *, flushes: bool = True) -> Sequence[int]:
+    def wait(_: Sequence[str]) -> None:
+        vendor.world.clock.advance(seconds=RECHECK.total_seconds() + 1)
+        if flushes:
+            flush(vendor.world)
+
+    return vendor.world.services.destruction.destroy_older(
+        "acme", "pii", number, actor="test", patience=timedelta(seconds=30), seen=wait
+    )
+
+
+def test_only_what_campaigns_have_proven_gone_is_destroyed(vendor: Vendor) -> None:
+    vendor.rotate()
+    vendor.start()
+    vendor.run_to_end()
+    vendor.rotate()
+    with pytest.raises(StillInUse, match=r"version 2 is pinned: no campaign has proven that public\.users"):
+        destroy_older(vendor, 3)  # proven is 2: only what was before it is gone
+    assert vendor.world.states() == ["destroyed", "retired", "active"]
+
+
+def test_nothing_is_destroyed_while_a_process_may_not_know_of_the_floor(vendor: Vendor) -> None:
+    vendor.rotate()
+    vendor.start()
+    vendor.run_to_end()
+    with pytest.raises(StillInUse, match="not heard of from"):
+        destroy_older(vendor, 2, flushes=False)
+    assert vendor.world.states() == ["retired", "active"]
+    assert list(destroy_older(vendor, 2)) == [1]
+    assert vendor.application.versions() == {2}
+    assert len(vendor.application.values(vendor.cipher)) == 50
