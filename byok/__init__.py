@@ -12,6 +12,8 @@
 
 from typing import TYPE_CHECKING
 
+from byok import forks as forks  # before anybody else registers what is to run in a forked child
+
 if TYPE_CHECKING:
     from byok.services.async_vault import AsyncVault
     from byok.services.vault import Vault

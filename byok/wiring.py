@@ -6,8 +6,6 @@ import secrets
 import signal
 import threading
 import time
-import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -20,6 +18,7 @@ from byok.core.bounds import MAX_ROTATION_PERIOD
 from byok.core.model import RoleArn
 from byok.crypto.keyring import MasterKeyRing
 from byok.failpoints import arm
+from byok.forks import forget_after_fork
 from byok.kms.aws import AwsKms
 from byok.kms.bulkhead import Bulkhead
 from byok.metrics import PrometheusMetrics
@@ -40,6 +39,7 @@ from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
 from byok.services.offloading import Offloading
+from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.records import Records
@@ -99,6 +99,7 @@ class Services:
     scheduling: Scheduling
     checkups: Checkups
     destruction: Destruction
+    old_versions: OldVersions
     observer: Observer
     targets: TargetRegistry
     campaigns: CampaignRequests
@@ -183,6 +184,14 @@ def assemble(
         clock=clock,
         random=random,
     )
+    destruction = Destruction(
+        store=store,
+        cache=cache,
+        suspensions=suspensions,
+        clock=clock,
+        recheck=recheck,
+        pins=(pins.blind_indexes, pins.registered_tables),
+    )
     vault = Vault(desk, requests)
     return Services(
         desk=desk,
@@ -214,13 +223,14 @@ def assemble(
             suspensions=suspensions,
             clock=clock,
         ),
-        destruction=Destruction(
+        destruction=destruction,
+        old_versions=OldVersions(
             store=store,
-            cache=cache,
-            suspensions=suspensions,
+            rows=rows,
+            campaigns=campaigns,
+            destruction=destruction,
             clock=clock,
             recheck=recheck,
-            pins=(pins.blind_indexes, pins.registered_tables),
         ),
         observer=Observer(store, clock),
         targets=TargetRegistry(store, rows, desk, clock, random),
@@ -352,21 +362,16 @@ def _forget_after_fork(runtime: Runtime) -> None:
     what nobody has any more is not kept for a fork that never comes.
     """
     services = runtime.services
-    forget: list[weakref.WeakMethod[Callable[[], None]]] = [
-        weakref.WeakMethod(runtime.store.dispose),
-        weakref.WeakMethod(runtime.rows.dispose),
-        weakref.WeakMethod(runtime.kms.forget),
-        weakref.WeakMethod(services.desk.forget),
-        weakref.WeakMethod(services.usage.forget),
-        weakref.WeakMethod(services.claims.forget),
-    ]
-
-    def in_child() -> None:
-        for reference in forget:
-            if (alive := reference()) is not None:
-                alive()
-
-    os.register_at_fork(after_in_child=in_child)
+    forget_after_fork(
+        (
+            services.desk.forget,  # first: secrets, and what makes nonces
+            services.usage.forget,
+            services.claims.forget,
+            runtime.kms.forget,
+            runtime.store.dispose,
+            runtime.rows.dispose,
+        )
+    )
 
 
 _connected: Runtime | None = None

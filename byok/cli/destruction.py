@@ -103,7 +103,8 @@ def destroy_old(
 ) -> None:
     """Destroy the versions that campaigns have proven to be in no registered table any more.
 
-    Raises the decryption floor first, and waits until every process goes by it.
+    Raises the decryption floor first. What a process may hold from before ends within the key's TTL: until
+    then this refuses, and says when to call it again. Then it counts the tables once more, and destroys.
     """
     with open_services() as services:
         number = services.campaigns.proven_version(tenant, key)
@@ -114,14 +115,14 @@ def destroy_old(
             )
             _ask(question, key)
         with console.status("waiting for processes …") as status:
-            destroyed = services.destruction.destroy_older(
+            floor, destroyed = services.old_versions.destroy(
                 tenant,
                 key,
-                number,
                 actor=actor(),
                 patience=_PATIENCE,
                 seen=lambda waiting: status.update(f"waiting for {len(waiting)} processes …"),
             )
+        number = floor.decryption_floor
     if as_json:
         print_json({"key": key, "decryption_floor": number, "destroyed": destroyed})
         return

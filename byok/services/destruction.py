@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from byok.core.blind_index import pinned_versions
 from byok.core.destruction import Evidence, objections, revivable
-from byok.core.lifecycle import DECRYPTING_STATES, VERSION_LIFECYCLE
+from byok.core.lifecycle import VERSION_LIFECYCLE
 from byok.core.model import Key, KeyVersion, Tenant, VersionEvent, VersionState
 from byok.core.stops import alive_since
 from byok.errors import CacheUnavailable, NotReady, OutOfBounds, StillInUse
@@ -139,41 +139,6 @@ class Destruction:
         )
         self._forget(tenant, key, number)
         return evidence
-
-    def destroy_older(
-        self,
-        tenant_name: str,
-        key_name: str,
-        number: int,
-        *,
-        actor: str,
-        patience: timedelta,
-        seen: Callable[[Sequence[str]], None] = lambda _: None,
-    ) -> Sequence[int]:
-        """Raise the floor to version ``number``, wait for every process, and destroy all versions below it.
-
-        Returns their numbers. How lately they were used does not count: once every process goes by the
-        floor, nobody can use them.
-
-        Raises:
-            As `set_floor` and `destroy`; StillInUse: a process was not heard of within ``patience``. The
-            floor stays raised then.
-        """
-        key = self.set_floor(tenant_name, key_name, number, actor=actor)
-        if waiting := self.wait_for_floor(key, patience, seen):
-            raise StillInUse(
-                f"the floor is set, but not heard of from {', '.join(waiting)}",
-                remedy="dead, frozen or cut off: look at their hosts, and do this again",
-            )
-        with self._store.transaction() as tx:
-            old = [
-                version.number
-                for version in tx.versions.list(key.id)
-                if version.number < number and version.state in DECRYPTING_STATES
-            ]
-        for one in old:
-            self.destroy(tenant_name, key_name, one, actor=actor, unused_for=timedelta(0))
-        return old
 
     def _examine(self, tx: Transaction, tenant: Tenant, key: Key, number: int) -> Evidence:
         version = tx.versions.get(key.id, number)

@@ -167,13 +167,13 @@ class Cipher:
         return rewrapped
 
     def needs_rewrap(self, token: bytes) -> bool:
-        """Whether a token is under another version than the active one. Opens nothing.
+        """Whether a token is under an older version than the active one. Opens nothing.
 
         Raises:
             CannotDecrypt: it is no token; and as `encrypt`.
         """
         active = self._desk.encrypting(self._tenant, self._key)
-        return token_info(token).version_number != active.version_number
+        return token_info(token).version_number < active.version_number
 
     # --- large values (docs/spec/stream.md) ---------------------------------------------------------
 

@@ -15,6 +15,7 @@ from byok.services.tallies import Tallies
 
 MAX_VIEWS = 10_000
 MAX_LEASES = 10_000
+MAX_OPENINGS = 16_384  # derived keys on all lanes, of 2.7 KB each; then all begin anew
 _Kept = TypeVar("_Kept")
 _MAX_DROPS = 100_000  # tenants whose latest drop is remembered
 
@@ -58,6 +59,7 @@ class Held:
         self.drops = 0
         self.views: dict[tuple[str, str], View] = {}
         self.leases: dict[LeaseId, Lease] = {}
+        self._openings = 0
         self._dropped: OrderedDict[UUID, int] = OrderedDict()
         self.tallies = Tallies()  # outlives what is dropped: its uses are still to be written
         self.forget()
@@ -130,6 +132,15 @@ class Held:
             if opening.lease.decrypts_until_ticks:
                 opening.lease.lanes.add(lane)
                 lane.keep_opening(prefix, opening)
+                self._openings += 1
+                if self._openings >= MAX_OPENINGS:
+                    self._clear_openings()
+
+    def _clear_openings(self) -> None:
+        for lease in self.leases.values():
+            for lane in list(lease.lanes):
+                lane.openings.clear()
+        self._openings = 0
 
     def used(self) -> "Counter[VersionId]":
         """How often each version was used since the last call."""

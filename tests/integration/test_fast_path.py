@@ -8,6 +8,7 @@ import pytest
 
 from byok.core.wire import parse_token
 from byok.errors import AccessStopped, CannotDecrypt, EmptyContext
+from byok.services import held as held_module
 from byok.services import lease as lease_module
 from byok.services.fields import Cipher
 from byok.services.lease import IvPool
@@ -290,3 +291,19 @@ def test_an_empty_context_is_refused_though_the_token_was_made_without(cipher: C
     token = sealing.prefix + bytes(12) + sealing.encrypt(bytes(12), b"x", b"")
     with pytest.raises(EmptyContext):
         cipher.decrypt(token, context=b"")
+
+
+def test_derived_keys_of_all_ciphers_are_bounded_together(
+    world: World, cipher: Cipher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_module, "MAX_OPENINGS", 8)
+    world.add_key(key="cards")
+    ciphers = [world.services.vault.cipher("acme", key) for key in ("pii", "cards")]
+    for one in ciphers * 2:
+        tokens = [
+            world.another_process().vault.cipher("acme", one._key).encrypt(b"x", context=CONTEXT)
+            for _ in range(6)
+        ]
+        for token in tokens:
+            one.decrypt(token, context=CONTEXT)
+            assert sum(len(each._lane.openings) for each in ciphers) <= 8

@@ -79,6 +79,33 @@ if sys.argv[1] == "vault":
     assert not desk._held.leases and os.getpid() not in members()
 """
 
+EARLY_HOOK = """
+import os, sys
+import byok
+
+seen = []
+
+def hook():
+    if seen:
+        seen.append(cipher.encrypt(b"in the hook", context=b"c")[5:29])
+
+os.register_at_fork(after_in_child=hook)  # before there is any vault
+
+cipher = byok.connect().cipher("acme", "pii")
+seen.append(b"armed")
+for _ in range(5):
+    cipher.encrypt(b"x", context=b"c")
+reader, writer = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.write(writer, seen[1])
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+theirs = os.read(reader, 24)
+ours = {cipher.encrypt(b"x", context=b"c")[5:29] for _ in range(300)}
+assert theirs not in ours and theirs[:12] not in {one[:12] for one in ours}
+"""
+
 CLOSED = """
 from byok import connect
 
@@ -124,3 +151,9 @@ def test_parent_and_child_both_work_after_a_fork(stack: Stack, runtime: Runtime)
     join(stack, runtime, "acme")
     add_key(runtime, "acme")
     run(stack, SCRIPT)
+
+
+def test_a_hook_that_encrypts_in_the_child_has_no_nonce_of_the_parent(stack: Stack, runtime: Runtime) -> None:
+    join(stack, runtime, "acme")
+    add_key(runtime, "acme")
+    run(stack, EARLY_HOOK)

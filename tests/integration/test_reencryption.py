@@ -34,7 +34,7 @@ from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore
 from tests.applications import Application, application, context
 from tests.integration.acts import Killed, die, pass_time, request
-from tests.world import RECHECK, World
+from tests.world import RECHECK, TTL, World
 
 COLUMNS = (TargetColumn.parse("email=users.email:{id}"), TargetColumn.parse("note=users.note:{id}"))
 
@@ -720,15 +720,56 @@ def flush(world: World) -> None:
     world.services.usage.flush(world.services.watch.member.id)
 
 
-def destroy_older(vendor: Vendor, number: int, *, flushes: bool = True) -> Sequence[int]:
+def destroy_old(vendor: Vendor, *, flushes: bool = True) -> Sequence[int]:
     def wait(_: Sequence[str]) -> None:
         vendor.world.clock.advance(seconds=RECHECK.total_seconds() + 1)
         if flushes:
             flush(vendor.world)
 
-    return vendor.world.services.destruction.destroy_older(
-        "acme", "pii", number, actor="test", patience=timedelta(seconds=30), seen=wait
+    _, destroyed = vendor.world.services.old_versions.destroy(
+        "acme", "pii", actor="test", patience=timedelta(seconds=30), seen=wait
     )
+    return destroyed
+
+
+def let_leases_end(vendor: Vendor) -> None:
+    """What was leased before the floor was raised is over."""
+    vendor.world.clock.advance(seconds=(RECHECK + TTL).total_seconds())
+    flush(vendor.world)
+
+
+def test_old_versions_are_destroyed_once_nobody_can_hold_a_lease_on_them(vendor: Vendor) -> None:
+    vendor.rotate()
+    vendor.start()
+    vendor.run_to_end()
+    with pytest.raises(StillInUse, match="may hold a lease from before until"):
+        destroy_old(vendor)
+    assert vendor.world.show().key.decryption_floor == 2
+    assert vendor.world.states() == ["retired", "active"]
+    let_leases_end(vendor)
+    assert list(destroy_old(vendor)) == [1]
+    assert vendor.world.states() == ["destroyed", "active"]
+    assert vendor.application.versions() == {2}
+    assert len(vendor.application.values(vendor.cipher)) == 50
+    assert list(destroy_old(vendor)) == [], "called again it finds nothing left"
+
+
+def test_what_a_cut_off_process_wrote_after_the_campaign_is_not_lost(vendor: Vendor) -> None:
+    """It hears of nothing, and PostgreSQL takes it for dead; but its lease is good, its rows are there."""
+    token = vendor.cipher.encrypt(b"late@example.com", context=b"users.email:1")
+    vendor.rotate()
+    vendor.start()
+    vendor.run_to_end()
+    with pytest.raises(StillInUse):
+        destroy_old(vendor)
+    with vendor.application.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE users SET email = :token WHERE id = 1"), {"token": token})
+    let_leases_end(vendor)
+    with pytest.raises(StillInUse, match=r"public\.users holds 1 values under versions below 2 after all"):
+        destroy_old(vendor)
+    assert vendor.world.states() == ["retired", "active"]
+    vendor.world.services.destruction.set_floor("acme", "pii", 1, actor="test")
+    assert vendor.cipher.decrypt(token, context=b"users.email:1") == b"late@example.com"
 
 
 def test_only_what_campaigns_have_proven_gone_is_destroyed(vendor: Vendor) -> None:
@@ -736,9 +777,16 @@ def test_only_what_campaigns_have_proven_gone_is_destroyed(vendor: Vendor) -> No
     vendor.start()
     vendor.run_to_end()
     vendor.rotate()
-    with pytest.raises(StillInUse, match=r"version 2 is pinned: no campaign has proven that public\.users"):
-        destroy_older(vendor, 3)  # proven is 2: only what was before it is gone
+    with pytest.raises(StillInUse):
+        destroy_old(vendor)
+    let_leases_end(vendor)
+    assert list(destroy_old(vendor)) == [1]
     assert vendor.world.states() == ["destroyed", "retired", "active"]
+    vendor.world.services.destruction.set_floor("acme", "pii", 3, actor="test")
+    with pytest.raises(StillInUse, match=r"version 2 is pinned: no campaign has proven that public\.users"):
+        vendor.world.services.destruction.destroy(
+            "acme", "pii", 2, actor="test", unused_for=timedelta(0), force=True
+        )
 
 
 def test_nothing_is_destroyed_while_a_process_may_not_know_of_the_floor(vendor: Vendor) -> None:
@@ -746,8 +794,5 @@ def test_nothing_is_destroyed_while_a_process_may_not_know_of_the_floor(vendor: 
     vendor.start()
     vendor.run_to_end()
     with pytest.raises(StillInUse, match="not heard of from"):
-        destroy_older(vendor, 2, flushes=False)
+        destroy_old(vendor, flushes=False)
     assert vendor.world.states() == ["retired", "active"]
-    assert list(destroy_older(vendor, 2)) == [1]
-    assert vendor.application.versions() == {2}
-    assert len(vendor.application.values(vendor.cipher)) == 50
