@@ -205,6 +205,12 @@ def load_stack_settings() -> StackSettings:
     return StackSettings()  # type: ignore[call-arg]  # the fields come from the environment
 
 
+def inherited_environment() -> dict[str, str]:
+    """What the processes of the embedded stack take from ours: where the application's rows are."""
+    name = "BYOK_APPLICATION_DATABASE_URL"
+    return {name: os.environ[name]} if name in os.environ else {}
+
+
 def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
     """The environment for a child process: ours without any ``BYOK_*``, and ``additions``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BYOK_")}

@@ -54,7 +54,8 @@ def _start(stack: Stack, name: str, arguments: Sequence[str], environment: Mappi
             {
                 **environment,
                 "PYTHONUNBUFFERED": "1",
-                "PYTHONWARNINGS": "ignore::celery.platforms.SecurityWarning",
+                # By its text: Celery's own category can't be imported yet when this is parsed.
+                "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
             }
         ),
         # If the stores vanish first, a worker retries its acknowledgements for many seconds.

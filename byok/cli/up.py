@@ -21,14 +21,15 @@ def up() -> None:
     from byok.cli import processes
     from byok.embedded.stack import Stack
     from byok.embedded.supervisor import stop_signals
-    from byok.settings import load_stack_settings
+    from byok.settings import inherited_environment, load_stack_settings
 
     console.print("[yellow]development stack: its KMS is a simulator and its keys protect nothing[/]")
     with stop_signals(), Stack(load_stack_settings().home, on_step=_step) as stack:
         _migrate(stack.environment)
-        worker = processes.start_worker(stack, stack.environment)
-        beat = processes.start_beat(stack, stack.environment)
-        flower, flower_url = processes.start_flower(stack, stack.environment)
+        environment = stack.environment | inherited_environment()
+        worker = processes.start_worker(stack, environment)
+        beat = processes.start_beat(stack, environment)
+        flower, flower_url = processes.start_flower(stack, environment)
         processes.wait_for_worker(stack, worker)
         processes.wait_for_flower(stack, flower)
         _step("worker, Beat and Flower")

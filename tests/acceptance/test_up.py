@@ -24,8 +24,9 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def start(home: Path) -> Watched:
-    watched = Watched(COMMAND, str(home), child_environment({"BYOK_HOME": str(home), "COLUMNS": "200"}))
+def start(home: Path, **more: str) -> Watched:
+    environment = {"BYOK_HOME": str(home), "COLUMNS": "200", **more}
+    watched = Watched(COMMAND, str(home), child_environment(environment))
     watched.wait_for_line("byok is up")
     return watched
 
@@ -63,6 +64,21 @@ def test_another_terminal_uses_the_stack_and_data_survive_a_restart(up: Watched,
     again.process.wait(30)
     again.assert_nothing_left(within_seconds=5)
     again.close()
+
+
+def test_the_worker_is_told_of_the_applications_database(home: Path) -> None:
+    url = "postgresql+psycopg://nobody@127.0.0.1:9/crm"
+    watched = start(home, BYOK_APPLICATION_DATABASE_URL=url)
+    told = [
+        child.environ().get("BYOK_APPLICATION_DATABASE_URL")
+        for child in watched.descendants.values()
+        if child.is_running() and "worker" in child.cmdline()
+    ]
+    watched.process.send_signal(signal.SIGTERM)
+    watched.process.wait(30)
+    watched.close()
+    assert told
+    assert set(told) == {url}
 
 
 def test_flower_asks_for_a_password(up: Watched, home: Path) -> None:
