@@ -54,7 +54,8 @@ def cli_page() -> str:
         "stopped, 6 something can't be reached, 7 integrity, 8 validation failed, 9 AWS refuses for good,"
     ]
     lines += [
-        "78 a setting is wrong, 130 interrupted. An error is one line: what is wrong, its stable code in"
+        "10 gave up, or a campaign failed,",
+        "78 a setting is wrong, 130 interrupted. An error is one line: what is wrong, its stable code in",
     ]
     lines += ["brackets, and what to do; with `--json` the same as an object on standard error.", ""]
     command = typer.main.get_command(app)

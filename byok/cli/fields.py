@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from byok.cli.files import Peekable, reading, writing
-from byok.cli.output import TenantName
+from byok.cli.output import KeyName, TenantName
 from byok.cli.services import open_services
 from byok.core.segments import STREAM_PREFIX
 
-Key = Annotated[str, typer.Argument(metavar="KEY", help="The key's name.")]
 Context = Annotated[
     str, typer.Option("--context", metavar="TEXT", help="Where the value lives, such as users.email:42.")
 ]
@@ -27,7 +26,7 @@ Output = Annotated[
 
 def encrypt(
     tenant: TenantName,
-    key: Key,
+    key: KeyName,
     context: Context,
     stream: Annotated[
         bool, typer.Option("--stream", help="Make a stream: any length, in bounded memory.")
@@ -35,10 +34,7 @@ def encrypt(
     input_: Input = None,
     output: Output = None,
 ) -> None:
-    """Encrypt standard input; the token, or stream, goes to standard output as raw bytes.
-
-    Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]
-    """
+    """Encrypt standard input; the token, or stream, goes to standard output as raw bytes."""
     with reading(input_) as source, open_services() as services, writing(output) as sink:
         cipher = services.vault.cipher(tenant, key)
         if stream:
@@ -48,14 +44,12 @@ def encrypt(
 
 
 def decrypt(
-    tenant: TenantName, key: Key, context: Context, input_: Input = None, output: Output = None
+    tenant: TenantName, key: KeyName, context: Context, input_: Input = None, output: Output = None
 ) -> None:
     """Decrypt a token or a stream from standard input; its first byte tells which it is.
 
     Of a stream that is cut short or damaged, the part before that is on standard output by the time it
     shows: heed the exit status, or use --output, which leaves no such file.
-
-    Example: [bold]byok decrypt acme pii --context users.email:42 < token[/]
     """
     with reading(input_) as file, open_services() as services, writing(output) as sink:
         cipher, source = services.vault.cipher(tenant, key), Peekable(file)

@@ -4,17 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from byok.cli.output import AsJson, TenantName, actor, console, print_json
+from byok.cli.output import AsJson, KeyName, TenantName, actor, console, print_json
 from byok.cli.services import open_services
 from byok.core.model import Key
 from byok.errors import InvalidInput
 
-Name = Annotated[str, typer.Argument(metavar="KEY", help="The key's name, such as pii.")]
-
 
 def index(
     tenant: TenantName,
-    key: Name,
+    key: KeyName,
     enable: Annotated[bool, typer.Option("--enable", help="Make the key searchable.")] = False,
     rebuild: Annotated[
         bool,

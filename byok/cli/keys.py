@@ -204,28 +204,30 @@ def versions_table(details: "KeyDetails") -> Table:
         (
             str(version.number),
             _show_state(details.key, version),
-            version.reason.value,
-            version.requested_by,
+            f"{version.reason.value}\n{version.requested_by}",
             show_time(version.activated_at),
             show_time(version.retired_at),
             f"{sum(check.passed for check in version.checks)}/{len(version.checks)}",
-            *_show_usage(details.usage.get(version.number)),
+            _show_usage(details.usage.get(version.number)),
         )
         for version in details.versions
     ]
-    columns = ("#", "state", "reason", "who", "activated", "retired", "checks", "uses", "last used")
-    return table("versions", columns, rows)
+    # Two lines a version, three on 80 columns.
+    columns = ("#", "state", "reason, who", "activated", "retired", "checks", "uses, last used")
+    made = table("versions", columns, rows)
+    made.columns[1].no_wrap = True
+    return made
 
 
 def _show_state(key: Key, version: KeyVersion) -> str:
     shown = show_state(version.state)
     if version.state in DECRYPTING_STATES and not may_decrypt(key, version):
-        return f"{shown}, below the floor"
+        return f"{shown}\nbelow floor"
     return shown
 
 
-def _show_usage(usage: VersionUsage | None) -> tuple[str, str]:
-    return ("0", "–") if usage is None else (str(usage.uses), show_time(usage.last_used_at))
+def _show_usage(usage: VersionUsage | None) -> str:
+    return "0" if usage is None else f"{usage.uses}\n{show_time(usage.last_used_at)}"
 
 
 @app.command()

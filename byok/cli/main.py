@@ -45,8 +45,10 @@ app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(operations.master_key_app, name="master-key")
 app.add_typer(operations.audit_app, name="audit")
-app.command()(fields.encrypt)
-app.command()(fields.decrypt)
+app.command(
+    epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"
+)(fields.encrypt)
+app.command(epilog="Example: [bold]byok decrypt acme pii --context users.email:42 < token[/]")(fields.decrypt)
 app.command()(operations.status)
 app.command()(operations.doctor)
 app.command()(demo.demo)
