@@ -51,7 +51,10 @@ def objections(evidence: Evidence, unused_for: timedelta) -> list[Objection]:
     return [
         *_above_floor(evidence),
         *(
-            Objection(f"version {evidence.version.number} is pinned: {pin}", "take the pin away first")
+            Objection(
+                f"version {evidence.version.number} is pinned: {pin}",
+                "rebuild the blind indexes (byok key index), or re-encrypt the table (byok reencrypt start)",
+            )
             for pin in evidence.pins
         ),
         *_recently_used(evidence, unused_for),
@@ -77,8 +80,8 @@ def _recently_used(evidence: Evidence, wanted: timedelta) -> list[Objection]:
         return []
     return [
         Objection(
-            f"version {usage.number} was used {_seconds(idle)} ago ({usage.last_used_at:%Y-%m-%d %H:%M:%SZ}),"
-            f" {usage.uses} times in all: it is to be unused for {_seconds(wanted)}",
+            f"version {usage.number} was used {_show(idle)} ago ({usage.last_used_at:%Y-%m-%d %H:%M:%SZ}),"
+            f" {usage.uses} times in all: it is to be unused for {_show(wanted)}",
             "re-encrypt what it protects, and wait; if nothing needs it for certain: --force",
             may_be_forced=True,
         )
@@ -110,5 +113,10 @@ def revivable(versions: Sequence[KeyVersion], floor: int, now: datetime) -> KeyV
     return None
 
 
-def _seconds(duration: timedelta) -> str:
-    return f"{duration.total_seconds():.0f} s"
+def _show(duration: timedelta) -> str:
+    """In a unit that a person can judge by."""
+    seconds = int(duration.total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600)):
+        if seconds >= 2 * size or seconds == size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

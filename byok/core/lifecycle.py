@@ -41,7 +41,7 @@ class StateMachine(Generic[_State, _Event]):
         """
         following = self.transitions.get((state, event))
         if following is None:
-            raise IllegalTransition(f"a {self._what} that is {state} can't {event}")
+            raise IllegalTransition(f"a {self._what} that is {state} has no step {event.value!r}")
         return following
 
 

@@ -77,10 +77,7 @@ class CampaignRequests:
             key = tx.keys.get(tenant, key_name)
             targets = [one for one in tx.targets.list(key.id) if target_id in (None, one.id)]
             if not targets:
-                raise UnknownTarget(
-                    f"key {key_name!r} of tenant {tenant_name!r} has no such target",
-                    remedy=f"byok reencrypt targets {tenant_name} {key_name}; byok reencrypt register",
-                )
+                raise _no_target(tenant_name, key_name, target_id)
             started = [
                 self._record(tx, target, requested_by, rows_per_second, allow_unreadable)
                 for target in targets
@@ -205,7 +202,7 @@ class CampaignRequests:
             targets = tx.targets.list(key.id)
             proven = [(target, tx.campaigns.find_proven(target.id)) for target in targets]
         if not proven:
-            raise UnknownTarget(f"key {key_name!r} of tenant {tenant_name!r} has no target")
+            raise _no_target(tenant_name, key_name)
         for target, number in proven:
             if number is None:
                 raise NotReady(
@@ -254,6 +251,18 @@ class CampaignRequests:
             log.warning("campaign_not_published", campaign=str(campaign.id), error=error.message)
             return False
         return True
+
+
+def _no_target(tenant_name: str, key_name: str, target_id: UUID | None = None) -> UnknownTarget:
+    if target_id is None:
+        return UnknownTarget(
+            f"key {key_name!r} of tenant {tenant_name!r} has no table registered",
+            remedy=f"byok reencrypt register {tenant_name} {key_name} --help",
+        )
+    return UnknownTarget(
+        f"key {key_name!r} of tenant {tenant_name!r} has no target {target_id}",
+        remedy=f"byok reencrypt targets {tenant_name} {key_name} shows them",
+    )
 
 
 def show_counts(counts: VersionCounts) -> str:

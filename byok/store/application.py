@@ -94,8 +94,9 @@ class PostgresRows:
         """A transaction in the application's database."""
         if self._engine is None:
             raise ConfigurationError(
-                "BYOK_APPLICATION_DATABASE_URL: is not set",
-                remedy="set it to the database whose rows are to be re-encrypted; see docs/reencryption.md",
+                "BYOK_APPLICATION_DATABASE_URL: is not set in this process",
+                remedy="set it, for workers and the command line, to the database whose rows are to be "
+                "re-encrypted; see docs/reencryption.md",
             )
         try:
             with self._engine.begin() as connection:

@@ -42,14 +42,17 @@ def inspect_table(
         ) from None
     for wanted in (primary_key, *(column.name for column in columns), *(tenant or ())[:1]):
         if wanted not in types:
-            raise TargetMismatch(f"table {name} has no column {wanted!r}")
+            raise TargetMismatch(
+                f"table {name} has no column {wanted!r}",
+                remedy="--primary-key, --column and --where name columns of the table",
+            )
     for column in columns:
         if not isinstance(types[column.name]["type"], BYTEA):
             raise TargetMismatch(
                 f"column {column.name!r} of {name} is {types[column.name]['type']}, not bytea",
                 remedy="tokens are bytes: store them in a bytea column",
             )
-    _require_unique(inspector, table, schema, primary_key, nullable=types[primary_key]["nullable"])
+    _require_unique(inspector, name, table, schema, primary_key, nullable=types[primary_key]["nullable"])
     _require_update(connection, table, schema, columns)
     return TableShape(
         schema=schema or "public",
@@ -83,7 +86,7 @@ def _kind(table: str, column: str, found: object) -> ColumnKind:
 
 
 def _require_unique(
-    inspector: sa.Inspector, table: str, schema: str | None, column: str, *, nullable: bool
+    inspector: sa.Inspector, name: str, table: str, schema: str | None, column: str, *, nullable: bool
 ) -> None:
     if inspector.get_pk_constraint(table, schema)["constrained_columns"] == [column]:
         return
@@ -94,7 +97,7 @@ def _require_unique(
     ]
     if nullable or [column] not in whole:
         raise TargetMismatch(
-            f"column {column!r} of {table} is not unique by itself, or may be NULL",
+            f"column {column!r} of {name} is not unique by itself, or may be NULL",
             remedy="name the primary key, or a column that is NOT NULL and has a unique index of its own",
         )
 

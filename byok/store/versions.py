@@ -40,7 +40,9 @@ class VersionTable:
             sa.select(_versions).where(_versions.c.key_id == key_id, _versions.c.number == wanted)
         ).one_or_none()
         if row is None:
-            raise UnknownVersion(f"the key has no version {number}")
+            raise UnknownVersion(
+                f"the key has no version {number}", remedy="byok key show TENANT KEY lists them"
+            )
         return to_version(row)
 
     def list(self, key_id: UUID) -> Sequence[KeyVersion]:

@@ -30,11 +30,14 @@ def test_by_default_a_version_is_unused_for_as_long_as_any_lease_lasts() -> None
     assert objections(used(DAY), DEFAULT_UNUSED_FOR) == []
     (objection,) = objections(used(DAY - SECOND), DEFAULT_UNUSED_FOR)
     assert objection.may_be_forced
-    assert "86399 s ago (2026-01-09 00:00:01Z), 17 times" in objection.why
+    assert "used 23 h ago (2026-01-09 00:00:01Z), 17 times" in objection.why
 
 
 def test_the_wanted_rest_decides() -> None:
     assert objections(used(SECOND), timedelta(0)) == []
+    (objection,) = objections(used(90 * SECOND), DAY)
+    assert "used 90 s ago" in objection.why
+    assert "unused for 1 d" in objection.why
     assert objections(used(8 * DAY), 30 * DAY)
 
 
