@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "fast path: a lease that leaves the memory is disarmed",
         "byok/services/lease.py",
-        "        self.disarm()\n        for lane",
-        "        for lane",
+        "        self.disarm()\n        self._epoch",
+        "        self._epoch",
         "tests/unit/services/test_held.py::test_a_lease_that_leaves_the_memory_serves_nobody_any_more",
     ),
     Mutant(
@@ -181,9 +181,30 @@ MUTANTS = (
     Mutant(
         "fast path: epochs don't cross a fork",
         "byok/services/held.py",
-        "        for lease in list(self.leases.values()):\n            lease.let_go()\n",
-        "",
+        "            for lease_id in list(self.leases):\n                self._remove(lease_id)\n",
+        "            self.leases.clear()\n",
         f"{_IN}/test_fork.py::test_parent_and_child_both_work_after_a_fork",
+    ),
+    Mutant(
+        "old versions: who may hold a lease from before the floor",
+        "byok/services/old_versions.py",
+        "        self._require_no_lease(key)\n",
+        "",
+        f"{_IN}/test_reencryption.py::test_old_versions_are_destroyed_once_nobody_can_hold_a_lease_on_them",
+    ),
+    Mutant(
+        "old versions: the tables are counted again",
+        "byok/services/old_versions.py",
+        "            self._require_nothing_older(target, number)\n",
+        "            pass\n",
+        f"{_IN}/test_reencryption.py::test_what_a_cut_off_process_wrote_after_the_campaign_is_not_lost",
+    ),
+    Mutant(
+        "fast path: our hook after a fork is the first",
+        "byok/__init__.py",
+        "from byok import forks as forks  # before",
+        "# before",
+        f"{_IN}/test_fork.py::test_a_hook_that_encrypts_in_the_child_has_no_nonce_of_the_parent",
     ),
     Mutant(
         "fast path: an empty context",
@@ -280,15 +301,15 @@ MUTANTS = (
     Mutant(
         "the sweeper",
         "byok/services/scheduling.py",
-        "        return self._republish() + self._reject_orphans()\n",
-        "        return 0\n",
+        "self._republish() + self._reject_orphans() + self._look_after_campaigns()",
+        "0",
         f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
         "the sweeper, seen by real processes",
         "byok/services/scheduling.py",
-        "        return self._republish() + self._reject_orphans()\n",
-        "        return 0\n",
+        "self._republish() + self._reject_orphans() + self._look_after_campaigns()",
+        "0",
         "tests/chaos/test_chaos.py::test_nothing_is_lost_and_nothing_doubled[SIGKILL of a requester]",
     ),
     Mutant(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 import pytest
+import sqlalchemy as sa
 
 from byok.core.reencryption import CampaignState
 from byok.embedded.stack import Stack
@@ -110,6 +111,30 @@ def test_whoever_waits_gets_the_end(
     shown = byok("reencrypt", "status", str(campaign.id))
     assert "email of 4" in shown.out
     assert "secret value" not in shown.out
+
+
+def test_old_versions_are_destroyed_when_their_leases_have_ended(
+    byok: Byok, acme: Customer, runtime: Runtime, target: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BYOK_RECHECK_SECONDS", "0.1")
+    byok(*REGISTER, *EMAIL, "--where", "tenant=acme")
+    assert byok("reencrypt", "destroy-old", "acme", "pii", "--yes").exit_code == 4, "nothing is proven yet"
+    requested = runtime.services.vault.request_rotation("acme", "pii")
+    runtime.services.rotations.run(requested.rotation.id)
+    byok("reencrypt", "start", "acme", "pii")
+    run_to_end(runtime)
+    runtime.services.watch.close()  # what it used is written, and nobody is waited for
+    early = byok("reencrypt", "destroy-old", "acme", "pii", "--yes")
+    assert early.exit_code == 4
+    assert "may hold a lease from before until" in " ".join(early.err.split())
+    assert byok("key", "show", "acme", "pii", "--json").json()["decryption_floor"] == 2
+    with runtime.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE keys SET decryption_floor_set_at = decryption_floor_set_at - interval '2 h'")
+        )
+    destroyed = byok("reencrypt", "destroy-old", "acme", "pii", "--yes", "--json")
+    assert destroyed.json() == {"key": "pii", "decryption_floor": 2, "destroyed": [1]}
+    assert "no version below 2 left" in byok("reencrypt", "destroy-old", "acme", "pii", "--yes").out
 
 
 @pytest.mark.parametrize(
