@@ -13,6 +13,15 @@ DEFAULT_UNUSED_FOR = MAX_LEASE_TTL
 
 
 @dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a version is not to be destroyed, and what would change that."""
+
+    why: str
+    remedy: str
+    may_be_forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known of a version at ``at``.
 
@@ -25,7 +34,7 @@ class Evidence:
     version: KeyVersion
     usage: VersionUsage | None
     unflushed: Sequence[str]
-    pins: Sequence[str]
+    pins: Sequence[Objection]
     at: datetime
 
     @property
@@ -34,29 +43,14 @@ class Evidence:
         return None if self.usage is None else self.at - self.usage.last_used_at
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Why a version is not to be destroyed, and what would change that."""
-
-    why: str
-    remedy: str
-    may_be_forced: bool = False
-
-
 def objections(evidence: Evidence, unused_for: timedelta) -> list[Objection]:
     """The reasons not to destroy a version, the weightiest first; none where it has been unused for so long.
 
     Whether its state allows it is the lifecycle's business.
     """
     return [
+        *evidence.pins,  # before the floor, which can't be raised above some of them
         *_above_floor(evidence),
-        *(
-            Objection(
-                f"version {evidence.version.number} is pinned: {pin}",
-                "rebuild the blind indexes (byok key index), or re-encrypt the table (byok reencrypt start)",
-            )
-            for pin in evidence.pins
-        ),
         *_recently_used(evidence, unused_for),
         *_unflushed(evidence),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from byok.core.blind_index import pinned_versions
-from byok.core.destruction import Evidence, objections, revivable
+from byok.core.destruction import Evidence, Objection, objections, revivable
 from byok.core.lifecycle import VERSION_LIFECYCLE
 from byok.core.model import Key, KeyVersion, Tenant, VersionEvent, VersionState
 from byok.core.stops import alive_since
@@ -18,8 +18,8 @@ log = get_logger(__name__)
 
 _LOOK_SECONDS = 0.2
 
-# Says what needs a version beyond reading fields, such as an index or a campaign; empty: nothing.
-Pin = Callable[[Transaction, Key, KeyVersion], Sequence[str]]
+# Says what needs a version beyond reading fields, such as an index or a table; empty: nothing.
+Pin = Callable[[Transaction, Tenant, Key, KeyVersion], Sequence[Objection]]
 
 
 class Destruction:
@@ -148,7 +148,7 @@ class Destruction:
             version=version,
             usage=tx.usage.list(key.id).get(number),
             unflushed=self._unflushed(tx, key),
-            pins=[why for pin in self._pins for why in pin(tx, key, version)],
+            pins=[found for pin in self._pins for found in pin(tx, tenant, key, version)],
             at=self._clock.now(),
         )
 

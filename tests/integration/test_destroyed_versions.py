@@ -9,13 +9,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from byok.core.destruction import DEFAULT_UNUSED_FOR, Evidence
+from byok.core.destruction import DEFAULT_UNUSED_FOR, Evidence, Objection
 from byok.core.lifecycle import check_versions
 from byok.core.model import (
     Key,
     KeyVersion,
     RotationReason,
     RotationState,
+    Tenant,
     TenantState,
     VersionEvent,
     VersionState,
@@ -317,15 +318,15 @@ def test_a_write_from_before_everybody_knew_of_the_floor_is_not_enough(world: Wo
 def test_a_pinned_version_is_not_destroyed_even_by_force(world: World, token: bytes) -> None:
     settle(world)
 
-    def pin(tx: Transaction, key: Key, version: KeyVersion) -> list[str]:
-        return [f"the index of {key.name} was made with version {version.number}"]
+    def pin(tx: Transaction, tenant: Tenant, key: Key, version: KeyVersion) -> list[Objection]:
+        return [Objection(f"{tenant.name} keeps version {version.number} of {key.name}", "ask it")]
 
     services = world.services.destruction
     pinned = Destruction(
         store=world.store, cache=world.cache, suspensions=services._suspensions, clock=world.clock,
         recheck=RECHECK, pins=[pin],
     )  # fmt: skip
-    with pytest.raises(StillInUse, match="version 1 is pinned: the index of pii was made with version 1"):
+    with pytest.raises(StillInUse, match="acme keeps version 1 of pii"):
         pinned.destroy("acme", "pii", 1, actor="test", unused_for=DAY, force=True)
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from byok.core.destruction import DEFAULT_UNUSED_FOR, Evidence, objections, revivable
+from byok.core.destruction import DEFAULT_UNUSED_FOR, Evidence, Objection, objections, revivable
 from byok.core.model import Key, VersionState
 from byok.core.usage import VersionUsage
 from tests.unit.core.test_lifecycle import version
@@ -45,7 +45,7 @@ def test_the_wanted_rest_decides() -> None:
     ("evidence", "word", "may_be_forced"),
     [
         (replace(FREE, key=replace(KEY, decryption_floor=1)), "floor is 1", False),
-        (replace(FREE, pins=["the index emails"]), "the index emails", False),
+        (replace(FREE, pins=[Objection("the index emails", "rebuild it")]), "the index emails", False),
         (replace(FREE, unflushed=["worker 7@h"]), "worker 7@h", True),
     ],
 )
@@ -53,6 +53,11 @@ def test_each_reason_names_itself(evidence: Evidence, word: str, may_be_forced: 
     (objection,) = objections(evidence, DEFAULT_UNUSED_FOR)
     assert word in objection.why
     assert objection.may_be_forced is may_be_forced
+
+
+def test_what_pins_a_version_comes_before_the_floor_that_it_holds_down() -> None:
+    pinned = replace(FREE, key=replace(KEY, decryption_floor=1), pins=[Objection("an index", "rebuild it")])
+    assert objections(pinned, DEFAULT_UNUSED_FOR)[0].remedy == "rebuild it"
 
 
 def test_a_floor_can_revive_what_was_destroyed_within_a_day() -> None:
