@@ -43,6 +43,15 @@ def kms_key_arn(number: int = 1) -> str:
     return f"arn:aws:kms:eu-central-1:{222222222000 + number}:key/00000000-0000-4000-8000-{number:012d}"
 
 
+def flush(*processes: Services) -> int:
+    """Have processes write what they used; how much that was."""
+    written = 0
+    for process in processes:
+        assert process.watch.member is not None
+        written += process.usage.flush(process.watch.member.id)
+    return written
+
+
 def _run_renewals_at_once(name: str, target: Callable[[], None]) -> None:
     if name == "byok-refresh":
         target()

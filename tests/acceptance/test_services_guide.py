@@ -1,14 +1,12 @@
 """The guide for services does what it says: its examples, one after the other, in one process."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from byok.embedded.stack import Stack
-from byok.settings import child_environment
 from byok.wiring import Runtime
 from tests.customers import add_key, join
+from tests.scripts import run_script
 
 GUIDE = Path(__file__).parents[2] / "docs" / "services.md"
 
@@ -40,12 +38,4 @@ def test_every_example_runs(stack: Stack, runtime: Runtime) -> None:
     add_key(runtime, "acme")
     examples = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(examples) == 5
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join([BEFORE, *examples, AFTER])],
-        env=child_environment(stack.environment),
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    run_script(stack, "-W", "error", "-c", "\n".join([BEFORE, *examples, AFTER]))

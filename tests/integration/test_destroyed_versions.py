@@ -36,7 +36,7 @@ from byok.ports import Transaction
 from byok.services.destruction import Destruction
 from byok.services.held import lease_id
 from byok.wiring import Services
-from tests.world import RECHECK, World
+from tests.world import RECHECK, World, flush
 
 CONTEXT = b"users.email:1"
 DAY = timedelta(days=1)
@@ -69,12 +69,6 @@ def opens(services: Services, token: bytes) -> bool:
 
 def set_floor(world: World, floor: int) -> Key:
     return world.services.destruction.set_floor("acme", "pii", floor, actor="cli:eve")
-
-
-def flush(*processes: Services) -> None:
-    for process in processes:
-        assert process.watch.member is not None
-        process.usage.flush(process.watch.member.id)
 
 
 def destroy(

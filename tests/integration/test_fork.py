@@ -1,14 +1,11 @@
 """A forked child shares nothing secret with its parent and works on connections of its own."""
 
-import subprocess
-import sys
-
 import pytest
 
 from byok.embedded.stack import Stack
-from byok.settings import child_environment
 from byok.wiring import Runtime
 from tests.customers import add_key, join
+from tests.scripts import run_script
 
 SCRIPT = """
 import os, sys
@@ -119,17 +116,6 @@ second.cipher("acme", "pii").encrypt(b"x", context=b"c")
 """
 
 
-def run(stack: Stack, script: str, *arguments: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=child_environment(stack.environment),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr.decode()
-
-
 @pytest.mark.parametrize("left", ["vault", "cipher"])
 def test_a_vault_of_settings_of_its_own_forks_and_closes_too(
     stack: Stack, runtime: Runtime, left: str
@@ -138,22 +124,22 @@ def test_a_vault_of_settings_of_its_own_forks_and_closes_too(
     join(stack, runtime, "acme")
     add_key(runtime, "acme")
     runtime.services.watch.close()
-    run(stack, EXPLICIT, left)
+    run_script(stack, "-c", EXPLICIT, left, timeout_seconds=60)
 
 
 def test_who_connects_after_the_shared_vault_was_closed_gets_another(stack: Stack, runtime: Runtime) -> None:
     join(stack, runtime, "acme")
     add_key(runtime, "acme")
-    run(stack, CLOSED)
+    run_script(stack, "-c", CLOSED, timeout_seconds=60)
 
 
 def test_parent_and_child_both_work_after_a_fork(stack: Stack, runtime: Runtime) -> None:
     join(stack, runtime, "acme")
     add_key(runtime, "acme")
-    run(stack, SCRIPT)
+    run_script(stack, "-c", SCRIPT, timeout_seconds=60)
 
 
 def test_a_hook_that_encrypts_in_the_child_has_no_nonce_of_the_parent(stack: Stack, runtime: Runtime) -> None:
     join(stack, runtime, "acme")
     add_key(runtime, "acme")
-    run(stack, EARLY_HOOK)
+    run_script(stack, "-c", EARLY_HOOK, timeout_seconds=60)

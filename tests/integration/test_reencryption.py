@@ -34,7 +34,7 @@ from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore
 from tests.applications import Application, application, context
 from tests.integration.acts import Killed, die, pass_time, request
-from tests.world import RECHECK, TTL, World
+from tests.world import RECHECK, TTL, World, flush
 
 COLUMNS = (TargetColumn.parse("email=users.email:{id}"), TargetColumn.parse("note=users.note:{id}"))
 
@@ -715,16 +715,11 @@ def test_a_campaign_of_another_batch_is_not_advanced(vendor: Vendor) -> None:
 # --- destroying what campaigns have proven gone ---------------------------------------------------
 
 
-def flush(world: World) -> None:
-    assert world.services.watch.member is not None
-    world.services.usage.flush(world.services.watch.member.id)
-
-
 def destroy_old(vendor: Vendor, *, flushes: bool = True) -> Sequence[int]:
     def wait(_: Sequence[str]) -> None:
         vendor.world.clock.advance(seconds=RECHECK.total_seconds() + 1)
         if flushes:
-            flush(vendor.world)
+            flush(vendor.world.services)
 
     _, destroyed = vendor.world.services.old_versions.destroy(
         "acme", "pii", actor="test", patience=timedelta(seconds=30), seen=wait
@@ -735,7 +730,7 @@ def destroy_old(vendor: Vendor, *, flushes: bool = True) -> Sequence[int]:
 def let_leases_end(vendor: Vendor) -> None:
     """What was leased before the floor was raised is over."""
     vendor.world.clock.advance(seconds=(RECHECK + TTL).total_seconds())
-    flush(vendor.world)
+    flush(vendor.world.services)
 
 
 def test_old_versions_are_destroyed_once_nobody_can_hold_a_lease_on_them(vendor: Vendor) -> None:

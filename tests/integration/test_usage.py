@@ -20,7 +20,7 @@ from byok.settings import child_environment
 from byok.store.postgres import PostgresStore
 from byok.wiring import Runtime, Services
 from tests.customers import add_key, join
-from tests.world import TTL, World
+from tests.world import TTL, World, flush
 
 CONTEXT = b"users.email:1"
 
@@ -39,11 +39,6 @@ def use(services: Services, times: int = 1, key: str = "pii") -> bytes:
     for _ in range(times):
         token = cipher.encrypt(b"ada", context=CONTEXT)
     return token
-
-
-def flush(services: Services) -> int:
-    assert services.watch.member is not None
-    return services.usage.flush(services.watch.member.id)
 
 
 def ledger(world: World, key: str = "pii") -> dict[int, int]:
