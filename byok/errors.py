@@ -436,3 +436,11 @@ class CampaignFailed(GaveUp):
     """A campaign ended without having every value re-encrypted."""
 
     code = "campaign-failed"
+
+
+def failure_text(error: Exception) -> str:
+    """What is kept of an error with the work that it ended: of a bug its kind alone, since its text may hold
+    anything."""
+    if isinstance(error, ByokError):
+        return f"{error.code}: {error.message}"
+    return f"unexpected: {type(error).__name__}"

@@ -322,7 +322,7 @@ MUTANTS = (
     Mutant(
         "the claim",
         "byok/store/rotations.py",
-        ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed)",
+        ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed(_rotations, now, duration))",
         ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION)",
         f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),

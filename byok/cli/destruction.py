@@ -1,6 +1,7 @@
 """``byok key set-floor`` and ``destroy``: the end of old versions, undoable first, then for good."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,12 +51,15 @@ def set_floor(
     )
 
 
-def _wait(services: "Services", key: "Key") -> None:
+@contextmanager
+def _counting_processes() -> Iterator[Callable[[Sequence[str]], None]]:
+    """A status line; what it yields is to be called with those that are waited for."""
     with console.status("waiting for processes …") as status:
+        yield lambda waiting: status.update(f"waiting for {len(waiting)} processes …")
 
-        def seen(waiting: Sequence[str]) -> None:
-            status.update(f"waiting for {len(waiting)} processes …")
 
+def _wait(services: "Services", key: "Key") -> None:
+    with _counting_processes() as seen:
         waiting = services.destruction.wait_for_floor(key, _PATIENCE, seen)
     if waiting:
         raise Unavailable(
@@ -114,13 +118,13 @@ def destroy_old(
                 " not registered is lost with them. Type the key's name to go on"
             )
             _ask(question, key)
-        with console.status("waiting for processes …") as status:
+        with _counting_processes() as seen:
             floor, destroyed = services.old_versions.destroy(
                 tenant,
                 key,
                 actor=actor(),
                 patience=_PATIENCE,
-                seen=lambda waiting: status.update(f"waiting for {len(waiting)} processes …"),
+                seen=seen,
             )
         number = floor.decryption_floor
     if as_json:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -43,6 +44,18 @@ _STATE_STYLES = {
     "generated": "yellow",
     "validated": "yellow",
 }
+
+
+def parse_id(text: str, what: str, remedy: str) -> UUID:
+    """Parse the id of a ``what``; ``remedy`` tells where ids are shown.
+
+    Raises:
+        InvalidInput: it is no UUID.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput(f"{text!r} is not the id of a {what}", remedy=remedy) from None
 
 
 def parse_duration(text: str) -> timedelta:

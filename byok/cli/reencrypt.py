@@ -1,7 +1,6 @@
 """``byok reencrypt``: register tables, start and steer campaigns."""
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
@@ -16,7 +15,7 @@ from byok.cli.campaigns import (
     wait_for,
     work_json,
 )
-from byok.cli.output import AsJson, KeyName, TenantName, actor, console, print_json
+from byok.cli.output import AsJson, KeyName, TenantName, actor, console, parse_id, print_json
 from byok.cli.services import open_services
 from byok.core.reencryption import TargetColumn
 from byok.errors import InvalidInput
@@ -30,6 +29,7 @@ TargetId = Annotated[str, typer.Argument(metavar="TARGET", help="The target's id
 AllowUnreadable = Annotated[
     bool, typer.Option("--allow-unreadable", help="Go on although some values don't open; they are listed.")
 ]
+_LISTED = "byok reencrypt status shows campaigns, byok reencrypt targets TENANT KEY targets"
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end, with a progress bar.")]
 
 
@@ -101,7 +101,7 @@ def targets(tenant: TenantName, key: KeyName, as_json: AsJson = False) -> None:
 def unregister(target: TargetId, as_json: AsJson = False) -> None:
     """Forget a target; its campaigns stay as evidence."""
     with open_services() as services:
-        forgotten = services.targets.unregister(_parse(target, "target"), actor=actor())
+        forgotten = services.targets.unregister(parse_id(target, "target", _LISTED), actor=actor())
     if as_json:
         print_json(target_json(forgotten))
         return
@@ -128,7 +128,7 @@ def start(
             tenant,
             key,
             requested_by=actor(),
-            target_id=None if target is None else _parse(target, "target"),
+            target_id=None if target is None else parse_id(target, "target", _LISTED),
             rows_per_second=rows_per_second,
             allow_unreadable=allow_unreadable,
         )
@@ -160,7 +160,7 @@ def status(
         if campaign is None:
             works = list(services.campaigns.latest(limit))
         else:
-            works = [services.campaigns.get(_parse(campaign, "campaign"))]
+            works = [services.campaigns.get(parse_id(campaign, "campaign", _LISTED))]
         if watch:
             works = [wait_for(services, work) for work in works]
     if as_json:
@@ -176,7 +176,7 @@ def status(
 def pause(campaign: CampaignId, as_json: AsJson = False) -> None:
     """Stop a campaign after the page it is at."""
     with open_services() as services:
-        work = services.campaigns.pause(_parse(campaign, "campaign"), actor=actor())
+        work = services.campaigns.pause(parse_id(campaign, "campaign", _LISTED), actor=actor())
     print_state(work, as_json=as_json)
 
 
@@ -184,7 +184,7 @@ def pause(campaign: CampaignId, as_json: AsJson = False) -> None:
 def resume(campaign: CampaignId, as_json: AsJson = False) -> None:
     """Let a paused campaign go on where it was."""
     with open_services() as services:
-        work = services.campaigns.resume(_parse(campaign, "campaign"), actor=actor())
+        work = services.campaigns.resume(parse_id(campaign, "campaign", _LISTED), actor=actor())
     print_state(work, as_json=as_json)
 
 
@@ -192,7 +192,7 @@ def resume(campaign: CampaignId, as_json: AsJson = False) -> None:
 def cancel(campaign: CampaignId, as_json: AsJson = False) -> None:
     """End a campaign. What it has rewritten stays rewritten, the rest stays as it is."""
     with open_services() as services:
-        work = services.campaigns.cancel(_parse(campaign, "campaign"), actor=actor())
+        work = services.campaigns.cancel(parse_id(campaign, "campaign", _LISTED), actor=actor())
     print_state(work, as_json=as_json)
 
 
@@ -203,11 +203,3 @@ def _parse_filter(text: str | None) -> tuple[str, str] | None:
     if not column or not value:
         raise InvalidInput(f"{text!r} chooses no rows", remedy="write COLUMN=VALUE, such as tenant_id=acme")
     return column, value
-
-
-def _parse(text: str, what: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        remedy = "byok reencrypt status shows campaigns, byok reencrypt targets TENANT KEY targets"
-        raise InvalidInput(f"{text!r} is not the id of a {what}", remedy=remedy) from None

@@ -1,19 +1,18 @@
 """``byok rotation``: list, show, retry."""
 
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
-from byok.cli.output import AsJson, actor, console, print_json, show_state, show_time, table
+from byok.cli.output import AsJson, actor, console, parse_id, print_json, show_state, show_time, table
 from byok.cli.services import open_services
 from byok.core.model import OpenWork, RequestOutcome, Rotation
-from byok.errors import InvalidInput
 
 app = typer.Typer(help="Rotations: what was asked for, and how it went.", no_args_is_help=True)
 
 RotationId = Annotated[str, typer.Argument(metavar="ROTATION", help="The rotation's id.")]
 
+_LISTED = "byok rotation list shows them"
 _COLUMNS = ("rotation", "tenant", "key", "reason", "requested", "state", "tries", "why")
 
 
@@ -39,7 +38,7 @@ def list_(
 def show(rotation: RotationId, as_json: AsJson = False) -> None:
     """Show one rotation."""
     with open_services() as services:
-        work = services.observer.rotation(_parse(rotation))
+        work = services.observer.rotation(parse_id(rotation, "rotation", _LISTED))
     if as_json:
         print_json(_work_json(work))
         return
@@ -51,7 +50,7 @@ def show(rotation: RotationId, as_json: AsJson = False) -> None:
 def retry(rotation: RotationId, as_json: AsJson = False) -> None:
     """Ask again for what a failed rotation was to do. Asked twice, it is done once."""
     with open_services() as services:
-        requested = services.requests.retry(_parse(rotation), requested_by=actor())
+        requested = services.requests.retry(parse_id(rotation, "rotation", _LISTED), requested_by=actor())
     if as_json:
         print_json(rotation_json(requested.rotation) | {"outcome": requested.outcome})
         return
@@ -100,12 +99,3 @@ def _row(work: OpenWork) -> tuple[str, ...]:
         str(rotation.attempts),
         rotation.failure or "",
     )
-
-
-def _parse(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput(
-            f"{text!r} is not the id of a rotation", remedy="byok rotation list shows them"
-        ) from None

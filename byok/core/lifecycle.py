@@ -115,6 +115,11 @@ def next_rotation_time(now: datetime, period: timedelta, jitter: float) -> datet
 MAX_RETRY_DELAY = timedelta(seconds=301)
 
 
+def latest_wake_time(now: datetime, sweep_period: timedelta) -> datetime:
+    """No wake-up time is later than this, unless the clock was ahead when it was set."""
+    return now + 2 * max(MAX_RETRY_DELAY, sweep_period)
+
+
 def retry_delay(attempts: int, jitter: float) -> timedelta:
     """How long a rotation waits after its ``attempts``-th failure: 2 s doubling to 5 min, full jitter."""
     ceiling_seconds = min(300.0, 2.0 * 2 ** min(attempts, 10))

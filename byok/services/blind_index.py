@@ -2,8 +2,9 @@
 
 from byok.core.blind_index import INDEX_PURPOSE, format_index, index_message
 from byok.crypto.hazmat import mac
-from byok.errors import EmptyContext, EmptyValue
+from byok.errors import EmptyValue
 from byok.services.in_hand import Desk
+from byok.services.refusals import require_context
 
 
 def compute_index(desk: Desk, tenant: str, key: str, value: bytes, context: bytes) -> bytes:
@@ -33,10 +34,7 @@ def _index(desk: Desk, tenant: str, key: str, number: int, message: bytes) -> by
 
 
 def _message(value: bytes, context: bytes) -> bytes:
-    if not context:
-        raise EmptyContext(
-            "the context is empty", remedy='name the column, not the row, such as context=b"users.email"'
-        )
+    require_context(context, remedy='name the column, not the row, such as context=b"users.email"')
     if not value:
         # All rows without a value would have one index, and a search form left empty would find them.
         raise EmptyValue("an empty value has no blind index", remedy="store NULL where there is no value")

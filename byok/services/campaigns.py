@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from byok.core.lifecycle import MAX_RETRY_DELAY
+from byok.core.lifecycle import latest_wake_time
 from byok.core.reencryption import (
     Campaign,
     CampaignEvent,
@@ -235,9 +235,10 @@ class CampaignRequests:
 
     def _republish(self) -> int:
         now = self._clock.now()
-        latest = now + 2 * max(MAX_RETRY_DELAY, self._sweep_period)
         with self._store.transaction() as tx:
-            waking = tx.campaigns.lock_waking(now, _BATCH, now + self._sweep_period, latest)
+            waking = tx.campaigns.lock_waking(
+                now, _BATCH, now + self._sweep_period, latest_wake_time(now, self._sweep_period)
+            )
         for campaign in waking:
             if not self.publish(campaign):
                 break

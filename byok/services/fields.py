@@ -8,22 +8,19 @@ it meets that is not plain success, the slow part does again and answers for.
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from byok.core import blind_index
-from byok.core.wire import HEADER_BYTES, OVERHEAD_BYTES, MalformedToken, parse_token
+from byok.core.wire import OVERHEAD_BYTES, MalformedToken, parse_token
 from byok.crypto.hazmat import XAES_SALT_BYTES, NotAuthentic, SecretBytes
 from byok.errors import UnknownVersion
 from byok.services import streams
 from byok.services.blind_index import compute_index, compute_indexes
 from byok.services.files import Sink, Source
 from byok.services.in_hand import Desk, LeasesInHand
-from byok.services.lease import Lane, Opening
+from byok.services.lease import PREFIX_BYTES, Lane, Opening
 from byok.services.page import MAX_PAGE_VALUES, Page
-from byok.services.refusals import cannot_decrypt as _cannot_decrypt
-from byok.services.refusals import require_context as _require_context
-
-_PREFIX_BYTES: Final = HEADER_BYTES + XAES_SALT_BYTES  # 17; what follows is the IV, to 29, and the body
+from byok.services.refusals import cannot_decrypt, require_context
 
 
 class TokenInfo(NamedTuple):
@@ -120,7 +117,7 @@ class Cipher:
         return tokens
 
     def _encrypt_slowly(self, plaintext: bytes, context: bytes) -> bytes:
-        _require_context(context)
+        require_context(context)
         lease = self._desk.encrypting(self._tenant, self._key)
         sealing = self._lane.sealing
         if sealing is None or sealing.lease is not lease:
@@ -130,16 +127,16 @@ class Cipher:
         return sealing.prefix + iv + sealing.encrypt(iv, plaintext, context)
 
     def _decrypt_slowly(self, token: bytes, context: bytes) -> bytes:
-        _require_context(context)
+        require_context(context)
         try:
             parsed = parse_token(token)
             lease = self._desk.decrypting(self._tenant, self._key, parsed.version_number)
             decrypt = lease.cipher.message_key(parsed.nonce[:XAES_SALT_BYTES]).decrypt
             plaintext = decrypt(parsed.nonce[XAES_SALT_BYTES:], parsed.body, context)
         except (MalformedToken, UnknownVersion, NotAuthentic):
-            raise _cannot_decrypt() from None
+            raise cannot_decrypt() from None
         # Only now: keys of salts that somebody made up would crowd out the others.
-        self._desk.keep_opening(self._lane, bytes(token[:_PREFIX_BYTES]), Opening(decrypt, lease))
+        self._desk.keep_opening(self._lane, bytes(token[:PREFIX_BYTES]), Opening(decrypt, lease))
         return plaintext
 
     def rewrap(self, token: bytes, *, context: bytes) -> bytes:
@@ -159,7 +156,7 @@ class Cipher:
             EmptyContext, UnknownTenant, UnknownKey, NotReady, AccessStopped, Unavailable.
         """
         for _, context in items:
-            _require_context(context)
+            require_context(context)
         rewrapped: list[bytes | None] = []
         for start in range(0, len(items), MAX_PAGE_VALUES):
             page = Page(self._desk, self._tenant, self._key)
@@ -226,13 +223,13 @@ class Cipher:
         return self._opening_reader(source, context)
 
     def _sealing_writer(self, sink: Sink, context: bytes) -> AbstractContextManager[streams.SealingWriter]:
-        _require_context(context)
+        require_context(context)
         number = self._desk.encrypting(self._tenant, self._key).version_number
         header = streams.new_header(number, self._ivs.random)
         return streams.sealing_writer(self._stream_secret, header, context, sink)
 
     def _opening_reader(self, source: Source, context: bytes) -> streams.OpeningReader:
-        _require_context(context)
+        require_context(context)
         return streams.OpeningReader(self._stream_secret, context, source)
 
     def _stream_secret(self, number: int) -> SecretBytes:
@@ -279,5 +276,5 @@ def token_info(token: bytes) -> TokenInfo:
     try:
         parsed = parse_token(token)
     except MalformedToken:
-        raise _cannot_decrypt() from None
+        raise cannot_decrypt() from None
     return TokenInfo(parsed.version_number, len(token) - OVERHEAD_BYTES)

@@ -14,15 +14,18 @@ from itertools import repeat
 from typing import Final, TypeAlias
 from weakref import WeakSet
 
-from byok.core.wire import format_header
+from byok.core.wire import HEADER_BYTES, format_header
 from byok.crypto.hazmat import GCM_IV_BYTES, XAES_SALT_BYTES, SecretBytes, XaesKey, derive_key
 from byok.ports import Random
 
 # Uses of one lease; then it is fetched again, as if there were none. As many messages can share a salt:
 # `docs/spec/ciphertext.md`, C-6.
 MAX_LEASE_USES: Final = 1_000_000
+# What the tokens of an epoch begin with: header and salt, 17 bytes. The IV follows, to 29, and the body:
+# `Cipher.decrypt` has these as numbers, which are quicker.
+PREFIX_BYTES: Final = HEADER_BYTES + XAES_SALT_BYTES
 # Derived keys that a lane keeps for decryption. One serves all messages of an epoch.
-MAX_OPENERS: Final = 1024
+MAX_LANE_OPENINGS: Final = 1024
 _DRAWN_AT_ONCE = 256  # 20 µs of work, and 15 KB of memory
 
 _GcmCall: TypeAlias = Callable[[bytes, bytes, bytes], bytes]
@@ -117,7 +120,7 @@ class Lane:
 
     def keep_opening(self, prefix: bytes, opening: Opening) -> None:
         """Keep a derived key; all make room for one too many."""
-        if len(self.openings) >= MAX_OPENERS:
+        if len(self.openings) >= MAX_LANE_OPENINGS:
             self.openings.clear()
         self.openings[prefix] = opening
 

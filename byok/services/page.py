@@ -1,13 +1,12 @@
 """Rewrapping many values with one lease a version, as long as a page of them takes: milliseconds."""
 
-from byok.core.wire import HEADER_BYTES, MalformedToken, parse_token
+from byok.core.wire import MalformedToken, parse_token
 from byok.crypto.hazmat import XAES_SALT_BYTES, MessageKey, NotAuthentic
 from byok.errors import UnknownVersion
 from byok.services.in_hand import Desk
-from byok.services.lease import Lease, Sealing
+from byok.services.lease import PREFIX_BYTES, Lease, Sealing
 
 MAX_PAGE_VALUES = 500  # whether the tenant may go on is looked at before each page
-_PREFIX_BYTES = HEADER_BYTES + XAES_SALT_BYTES
 
 
 class Page:
@@ -27,7 +26,7 @@ class Page:
         """The value under the active version; None if the token does not open."""
         try:
             number, nonce, body = parse_token(token)
-            prefix = bytes(token[:_PREFIX_BYTES])
+            prefix = bytes(token[:PREFIX_BYTES])
             key = self._keys.get(prefix)
             if key is None:
                 lease = self._lease(number)

@@ -26,7 +26,7 @@ from byok.core.reencryption import (
     known_counts,
     list_unreadable,
 )
-from byok.errors import AccessStopped, ByokError, KmsBackingOff, LostRace, StoreUnavailable
+from byok.errors import AccessStopped, ByokError, KmsBackingOff, LostRace, StoreUnavailable, failure_text
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Random, Replacement, Row, RowStore, Store, Transaction
@@ -98,7 +98,6 @@ class Reencryption:
             self._give_back(work.campaign, error)
             raise
         except Exception as bug:
-            # Its text may hold anything; its kind may not.
             self._give_back(work.campaign, bug)
             raise
 
@@ -267,7 +266,7 @@ class Reencryption:
         return paused
 
     def _fail(self, work: CampaignWork, error: ByokError) -> None:
-        failure = f"{error.code}: {error.message}"
+        failure = failure_text(error)
         try:
             with self._store.transaction() as tx:
                 latest = replace(work, campaign=tx.campaigns.get(work.campaign.id).campaign)
@@ -279,15 +278,12 @@ class Reencryption:
 
     def _give_back(self, campaign: Campaign, error: Exception) -> None:
         """Leave a campaign to the sweeper. An outage may last: it never fails a campaign."""
-        failure = f"unexpected: {type(error).__name__}"
         delay = retry_delay(campaign.failures + 1, self._random.fraction())
-        if isinstance(error, ByokError):
-            failure = f"{error.code}: {error.message}"
         if isinstance(error, KmsBackingOff):
             delay = timedelta(seconds=error.retry_after_seconds)
         try:
             with self._store.transaction() as tx:
-                tx.campaigns.release(campaign, self._clock.now() + delay, failure)
+                tx.campaigns.release(campaign, self._clock.now() + delay, failure_text(error))
         except (LostRace, StoreUnavailable) as why:
             log.warning("claim_lapses", campaign=str(campaign.id), error=why.message)
 

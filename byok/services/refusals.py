@@ -11,13 +11,14 @@ def cannot_decrypt() -> CannotDecrypt:
     )
 
 
-def require_context(context: bytes) -> None:
-    """Refuse an empty context.
+_FIELD = 'say where the value lives, such as context=b"users.email:42"'
+
+
+def require_context(context: bytes, remedy: str = _FIELD) -> None:
+    """Refuse an empty context; ``remedy`` says what to give instead.
 
     Raises:
         EmptyContext
     """
     if not context:
-        raise EmptyContext(
-            "the context is empty", remedy='say where the value lives, such as context=b"users.email:42"'
-        )
+        raise EmptyContext("the context is empty", remedy=remedy)

@@ -22,7 +22,15 @@ from byok.core.model import (
     VersionEvent,
     VersionState,
 )
-from byok.errors import ByokError, GaveUp, KmsAccessRevoked, KmsBackingOff, LostRace, StoreUnavailable
+from byok.errors import (
+    ByokError,
+    GaveUp,
+    KmsAccessRevoked,
+    KmsBackingOff,
+    LostRace,
+    StoreUnavailable,
+    failure_text,
+)
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Metrics, Random, Store
@@ -106,13 +114,12 @@ class Rotations:
             raise
         except ByokError as error:
             if error.retryable and rotation.tries < MAX_ATTEMPTS:
-                self._give_back(rotation, error.code, f"{error.code}: {error.message}")
+                self._give_back(rotation, error.code, error)
             else:
                 self._fail(tenant, key, rotation, error)
             raise
         except Exception as bug:
-            # Its text may hold anything; its kind may not.
-            self._give_back(rotation, "unexpected", f"unexpected: {type(bug).__name__}")
+            self._give_back(rotation, "unexpected", bug)
             raise
         self._metrics.rotation_ended(done.reason, done.state)
         bound = log.bind(tenant=tenant.name, key=key.name, rotation=str(done.id))
@@ -221,26 +228,26 @@ class Rotations:
             reached(FailPoint.PROMOTING)
         return done
 
-    def _give_back(self, rotation: Rotation, code: str, failure: str) -> None:
+    def _give_back(self, rotation: Rotation, code: str, error: Exception) -> None:
         wake_at = self._clock.now() + retry_delay(rotation.tries, self._random.fraction())
-        self._release(rotation, wake_at, failure)
+        self._release(rotation, wake_at, error)
         self._metrics.rotation_tried_again(code)
 
     def _defer(self, rotation: Rotation, backing_off: KmsBackingOff) -> None:
         """Give back a rotation whose KMS was not asked: that says nothing about the rotation."""
         wait_seconds = backing_off.retry_after_seconds * (1 + self._random.fraction())
         wake_at = self._clock.now() + timedelta(seconds=wait_seconds)
-        self._release(rotation, wake_at, f"{backing_off.code}: {backing_off.message}", deferred=True)
+        self._release(rotation, wake_at, backing_off, deferred=True)
         self._metrics.rotation_tried_again(backing_off.code)
 
     def _release(
-        self, rotation: Rotation, wake_at: datetime, failure: str, *, deferred: bool = False
+        self, rotation: Rotation, wake_at: datetime, error: Exception, *, deferred: bool = False
     ) -> None:
         try:
             with self._store.transaction() as tx:
-                tx.rotations.release(rotation, wake_at, failure, deferred=deferred)
-        except StoreUnavailable as error:
-            log.warning("claim_lapses", rotation=str(rotation.id), error=error.message)
+                tx.rotations.release(rotation, wake_at, failure_text(error), deferred=deferred)
+        except StoreUnavailable as why:
+            log.warning("claim_lapses", rotation=str(rotation.id), error=why.message)
 
     def _fail(self, tenant: Tenant, key: Key, claimed: Rotation, error: ByokError) -> None:
         """End a rotation: its pending version is rejected, the key is tried again later if it is due.
@@ -248,7 +255,7 @@ class Rotations:
         Does nothing if another worker has claimed the rotation meanwhile: it may fare better.
         """
         now = self._clock.now()
-        failure = f"{error.code}: {error.message}"
+        failure = failure_text(error)
         with self._store.transaction() as tx:
             key = tx.keys.lock(key.id)
             rotation = tx.rotations.get(claimed.id)

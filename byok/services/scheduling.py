@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from byok.core.lifecycle import MAX_RETRY_DELAY
+from byok.core.lifecycle import latest_wake_time
 from byok.core.model import (
     Job,
     OpenWork,
@@ -167,10 +167,9 @@ class Scheduling:
         return total
 
     def _take_waking(self, limit: int) -> Sequence[OpenWork]:
-        now = self._clock.now()
-        latest = now + 2 * max(MAX_RETRY_DELAY, self._periods.sweep)
+        now, period = self._clock.now(), self._periods.sweep
         with self._store.transaction() as tx:
-            return tx.rotations.lock_waking(now, limit, now + self._periods.sweep, latest)
+            return tx.rotations.lock_waking(now, limit, now + period, latest_wake_time(now, period))
 
     def _reject_orphans(self) -> int:
         """Reject pending versions whose rotation has ended: nothing of ours leaves such, a hand might."""

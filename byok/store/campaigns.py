@@ -26,6 +26,7 @@ from byok.core.reencryption import (
 from byok.errors import CampaignOpen, LostRace, UnknownCampaign, UnknownTarget
 from byok.store import schema
 from byok.store.campaign_rows import from_campaign, from_target, to_campaign, to_target
+from byok.store.claims import lock_waking, unclaimed
 from byok.store.translate import translated_errors
 
 _targets, _campaigns = schema.reencryption_targets, schema.reencryption_campaigns
@@ -173,19 +174,13 @@ class CampaignTable:
         self, campaign_id: UUID, batch: int | None, now: datetime, duration: timedelta
     ) -> Campaign | None:
         until = now + duration
-        unclaimed = sa.or_(
-            _campaigns.c.claimed_until.is_(None),
-            _campaigns.c.claimed_until <= now,
-            # No claim lasts that long: the clock was ahead when it was made.
-            _campaigns.c.claimed_until > now + 2 * duration,
-        )
         wanted = sa.true() if batch is None else _campaigns.c.batch == batch
         row = self._connection.execute(
             _campaigns.update()
             .where(
                 _campaigns.c.id == campaign_id,
                 _campaigns.c.state == CampaignState.RUNNING,
-                unclaimed,
+                unclaimed(_campaigns, now, duration),
                 wanted,
             )
             .values(
@@ -247,15 +242,8 @@ class CampaignTable:
     def lock_waking(
         self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
     ) -> Sequence[Campaign]:
-        waking = (
-            sa.select(_campaigns.c.id)
-            .where(
-                _campaigns.c.state == CampaignState.RUNNING,
-                sa.or_(_campaigns.c.wake_at <= now, _campaigns.c.wake_at > latest_wake_at),
-            )
-            .order_by(_campaigns.c.wake_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+        waking = lock_waking(
+            _campaigns, _campaigns.c.state == CampaignState.RUNNING, now, limit, latest_wake_at
         )
         rows = self._connection.execute(
             _campaigns.update()

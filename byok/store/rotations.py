@@ -18,6 +18,7 @@ from byok.core.model import (
 )
 from byok.errors import LostRace, UnknownRotation
 from byok.store import schema
+from byok.store.claims import lock_waking, unclaimed
 from byok.store.rows import to_rotation
 
 _rotations, _requests = schema.rotations, schema.rotation_requests
@@ -156,15 +157,9 @@ class RotationTable:
 
     def claim(self, rotation_id: UUID, now: datetime, duration: timedelta) -> Rotation | None:
         until = now + duration
-        unclaimed = sa.or_(
-            _rotations.c.claimed_until.is_(None),
-            _rotations.c.claimed_until <= now,
-            # No claim lasts that long: the clock was ahead when it was made.
-            _rotations.c.claimed_until > now + 2 * duration,
-        )
         row = self._connection.execute(
             _rotations.update()
-            .where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed)
+            .where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed(_rotations, now, duration))
             .values(claimed_until=until, wake_at=until, attempts=_rotations.c.attempts + 1)
             .returning(_rotations)
         ).one_or_none()
@@ -226,16 +221,7 @@ class RotationTable:
     def lock_waking(
         self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
     ) -> Sequence[OpenWork]:
-        waking = (
-            sa.select(_rotations.c.id)
-            .where(
-                schema.OPEN_ROTATION,
-                sa.or_(_rotations.c.wake_at <= now, _rotations.c.wake_at > latest_wake_at),
-            )
-            .order_by(_rotations.c.wake_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        waking = lock_waking(_rotations, schema.OPEN_ROTATION, now, limit, latest_wake_at)
         rows = self._connection.execute(
             _rotations.update()
             .where(

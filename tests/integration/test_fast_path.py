@@ -251,7 +251,7 @@ def test_keys_of_tokens_that_do_not_open_are_not_kept(world: World, cipher: Ciph
 
 
 def test_derived_keys_are_bounded(world: World, cipher: Cipher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "MAX_OPENERS", 5)
+    monkeypatch.setattr(lease_module, "MAX_LANE_OPENINGS", 5)
     tokens = [warm(world.another_process()).encrypt(b"x", context=CONTEXT) for _ in range(12)]
     for token in tokens * 2:
         assert cipher.decrypt(token, context=CONTEXT) == b"x"
