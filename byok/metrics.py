@@ -29,6 +29,12 @@ class PrometheusMetrics:
             ["code"],
             registry=self._registry,
         )
+        self._held_back = Counter(
+            "byok_dispatch_held_back",
+            "Runs of the dispatcher that left due keys for later, by reason.",
+            ["reason"],
+            registry=self._registry,
+        )
         self._findings = Counter(
             "byok_sweeper_findings",
             "What the sweeper had to mend, by kind.",
@@ -87,6 +93,10 @@ class PrometheusMetrics:
     def rotation_tried_again(self, code: str) -> None:
         """See the port."""
         self._retries.labels(code).inc()
+
+    def dispatch_held_back(self, reason: str) -> None:
+        """See the port."""
+        self._held_back.labels(reason).inc()
 
     def sweeper_found(self, finding: str, count: int) -> None:
         """See the port."""

@@ -1,6 +1,6 @@
 """Implements `byok.ports.TaskQueue` on Celery: names, queues and settings that both sides share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -11,12 +11,13 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
 
-from byok.core.model import Rotation, RotationReason
+from byok.core.model import OpenWork, RotationReason
 from byok.core.reencryption import Campaign
 from byok.errors import QueueUnavailable
 
 GENERATE = "byok.keys.generate"
 ROTATE = "byok.keys.rotate"
+ROTATE_MANY = "byok.keys.rotate_many"
 VALIDATE = "byok.keys.validate"
 PROBE = "byok.tenants.probe"
 SYNC_ROTATION = "byok.tenants.sync_rotation"
@@ -40,6 +41,7 @@ QUEUES = (FORCED_QUEUE, SCHEDULED_QUEUE, VALIDATE_QUEUE, MAINTENANCE_QUEUE, REEN
 _ROUTES = {
     GENERATE: FORCED_QUEUE,
     ROTATE: FORCED_QUEUE,
+    ROTATE_MANY: SCHEDULED_QUEUE,
     VALIDATE: VALIDATE_QUEUE,
     PROBE: VALIDATE_QUEUE,
     SYNC_ROTATION: MAINTENANCE_QUEUE,
@@ -50,11 +52,11 @@ _ROUTES = {
     PUBLISH_VALIDATIONS: MAINTENANCE_QUEUE,
     PUBLISH_SYNCS: MAINTENANCE_QUEUE,
 }
-_QUEUE_BY_REASON = {
-    RotationReason.SCHEDULED: SCHEDULED_QUEUE,
-    RotationReason.KMS_KEY_ROTATED: SCHEDULED_QUEUE,
-    RotationReason.MIGRATION: SCHEDULED_QUEUE,
-}
+# Nobody waits for these.
+_UNATTENDED = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED, RotationReason.MIGRATION})
+# A task costs Celery as much CPU as a KMS call: among this many it is next to nothing. More would only make
+# a forced rotation wait longer for a thread (`benchmarks/rotations.py`).
+ROTATIONS_A_MESSAGE = 25
 
 # Countdowns space a campaign's batches. A long one could outlive its message's visibility; who comes too
 # early waits again.
@@ -110,10 +112,19 @@ class CeleryQueue:
         app.conf.update(COMMON_SETTINGS)
         return cls(app)
 
-    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
-        name = GENERATE if rotation.reason is RotationReason.INITIAL else ROTATE
-        queue = _QUEUE_BY_REASON.get(rotation.reason, FORCED_QUEUE)
-        self._send(name, {"tenant": tenant, "key": key, "rotation_id": str(rotation.id)}, queue)
+    def rotate(self, works: Sequence[OpenWork]) -> None:
+        unattended = [work for work in works if work.rotation.reason in _UNATTENDED]
+        waited_for = [work for work in works if work.rotation.reason not in _UNATTENDED]
+        with _translated_errors(), self._app.producer_or_acquire() as producer:
+            for work in waited_for:
+                name = GENERATE if work.rotation.reason is RotationReason.INITIAL else ROTATE
+                arguments = {"tenant": work.tenant, "key": work.key, "rotation_id": str(work.rotation.id)}
+                self._send(name, arguments, FORCED_QUEUE, producer=producer)
+            # One tenant's together: what its slow KMS holds up is its own.
+            unattended.sort(key=lambda work: work.tenant)
+            for start in range(0, len(unattended), ROTATIONS_A_MESSAGE):
+                ids = [str(work.rotation.id) for work in unattended[start : start + ROTATIONS_A_MESSAGE]]
+                self._send(ROTATE_MANY, {"rotation_ids": ids}, SCHEDULED_QUEUE, producer=producer)
 
     def validate(self, tenant: str, key: str) -> None:
         self._send(VALIDATE, {"tenant": tenant, "key": key}, VALIDATE_QUEUE)
@@ -127,7 +138,7 @@ class CeleryQueue:
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         arguments: dict[str, str | int] = {"campaign_id": str(campaign.id), "batch": campaign.batch}
         countdown_seconds = min(delay.total_seconds(), LONGEST_COUNTDOWN_SECONDS)
-        self._send(REENCRYPT, arguments, REENCRYPT_QUEUE, countdown_seconds or None)
+        self._send(REENCRYPT, arguments, REENCRYPT_QUEUE, countdown_seconds=countdown_seconds or None)
 
     def ping(self) -> None:
         with _translated_errors(), self._app.connection_for_write() as connection:
@@ -141,7 +152,7 @@ class CeleryQueue:
 
     def backlog(self) -> int:
         depths = self.depths()
-        return depths[FORCED_QUEUE] + depths[SCHEDULED_QUEUE]
+        return depths[FORCED_QUEUE] + depths[SCHEDULED_QUEUE] * ROTATIONS_A_MESSAGE
 
     def depths(self) -> dict[str, int]:
         """How many messages wait in each queue."""
@@ -160,12 +171,16 @@ class CeleryQueue:
     def _send(
         self,
         name: str,
-        arguments: Mapping[str, str | int],
+        arguments: Mapping[str, object],
         queue: str,
+        *,
         countdown_seconds: float | None = None,
+        producer: Any = None,  # noqa: ANN401  # kombu is untyped
     ) -> None:
         with _translated_errors():
-            self._app.send_task(name, kwargs=dict(arguments), queue=queue, countdown=countdown_seconds)
+            self._app.send_task(
+                name, kwargs=dict(arguments), queue=queue, producer=producer, countdown=countdown_seconds
+            )
 
 
 @contextmanager

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(10, ge=1, description="connections to PostgreSQL, per process")
     worker_concurrency: int = Field(8, ge=1, description="threads of a worker process")
     dispatch_interval_seconds: Seconds = Field(30.0, description="how often Beat looks for due keys")
+    rotations_in_flight: int = Field(
+        5_000,
+        ge=10,
+        description="how many rotations wait or run at a time, of the whole fleet; a tenth of that for one "
+        "tenant. Keys that are due beyond that wait their turn: forced rotations are not held back",
+    )
     sweep_interval_seconds: Seconds = Field(
         15.0,
         description="how often the sweeper looks for lost requests and dead workers; also how long a "

@@ -31,6 +31,7 @@ from byok.services.campaigns import CampaignRequests
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
 from byok.services.destruction import Destruction
+from byok.services.dispatching import Dispatcher
 from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
@@ -49,6 +50,7 @@ from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Periods, Scheduling
+from byok.services.setbacks import Setbacks
 from byok.services.suspension import Suspensions
 from byok.services.targets import TargetRegistry
 from byok.services.threads import Spawn, spawn
@@ -125,6 +127,7 @@ def assemble(
     longest_rotation: timedelta = MAX_ROTATION_PERIOD,
     refuse_excess: bool = False,
     max_lease_uses: int = MAX_LEASE_USES,
+    rotations_in_flight: int = 5_000,
     kind: str = "service",
     spawn: Spawn = spawn,
 ) -> Services:
@@ -180,9 +183,20 @@ def assemble(
         suspensions=suspensions,
         claims=claims,
         campaigns=campaigns,
+        setbacks=Setbacks(store, suspensions, metrics, clock, random),
         metrics=metrics,
         clock=clock,
         random=random,
+    )
+    dispatcher = Dispatcher(
+        store,
+        queue,
+        requests,
+        metrics,
+        clock,
+        random,
+        window=rotations_in_flight,
+        sweep_period=periods.sweep,
     )
     destruction = Destruction(
         store=store,
@@ -213,7 +227,7 @@ def assemble(
         claims=claims,
         rotations=rotations,
         scheduling=Scheduling(
-            store, requests, suspensions, campaigns, queue, metrics, clock, random, periods
+            store, dispatcher, requests, suspensions, campaigns, queue, metrics, clock, random, periods
         ),
         checkups=Checkups(
             store=store,
@@ -312,6 +326,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
         longest_rotation=timedelta(days=settings.max_rotation_days),
         refuse_excess=settings.refuse_excess_rights,
         max_lease_uses=settings.max_lease_uses,
+        rotations_in_flight=settings.rotations_in_flight,
         kind=kind,
     )
     if settings.fail_point is not None:  # refused by the settings outside of tests

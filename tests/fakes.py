@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from byok.core.findings import Cause, Finding, Verdict
-from byok.core.model import Connection, KmsKeyRotation, Rotation, RotationReason, RotationState
+from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation, RotationReason, RotationState
 from byok.core.reencryption import Campaign, CampaignState
 from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
@@ -290,9 +290,9 @@ class RecordingQueue:
         self.is_down = False
         self.fail_after: int | None = None  # so many probes
 
-    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
+    def rotate(self, works: Sequence[OpenWork]) -> None:
         self.ping()
-        self.rotations.append((tenant, key, rotation))
+        self.rotations += [(work.tenant, work.key, work.rotation) for work in works]
 
     def backlog(self) -> int:
         self.ping()
@@ -333,6 +333,9 @@ class CountingMetrics:
 
     def rotation_tried_again(self, code: str) -> None:
         self.counts["tried-again", code] += 1
+
+    def dispatch_held_back(self, reason: str) -> None:
+        self.counts["held-back", reason] += 1
 
     def sweeper_found(self, finding: str, count: int) -> None:
         self.counts["found", finding] += count

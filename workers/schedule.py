@@ -10,12 +10,14 @@ from byok import queue
 from byok.settings import Settings
 
 _SLOWEST_SECONDS = 60.0
+# A run of the dispatcher that left keys for want of room is to be followed by another soon.
+_REFILL_SECONDS = 5.0
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Each entry's task and how often to ask, in seconds; a tick that waits longer than that expires."""
     periods = {
-        queue.DISPATCH_DUE: settings.dispatch_interval_seconds,
+        queue.DISPATCH_DUE: min(settings.dispatch_interval_seconds, _REFILL_SECONDS),
         queue.SWEEP: settings.sweep_interval_seconds,
         queue.PUBLISH_PROBES: settings.probe_tick_seconds,
         queue.PUBLISH_VALIDATIONS: settings.validate_interval_seconds,

@@ -6,14 +6,15 @@ renamed; one that this version does not know is logged and otherwise ignored.
 """
 
 import time
+from collections import Counter
 from uuid import UUID
 
 from celery import shared_task
 from celery.exceptions import Reject
 
 from byok import queue
-from byok.core.model import Job, Rotation, RotationReason
-from byok.errors import InvalidInput, StoreUnavailable
+from byok.core.model import Job, Rotation, RotationReason, RotationState
+from byok.errors import ByokError, InvalidInput, StoreUnavailable
 from byok.logs import get_logger
 from workers.base import ByokTask
 
@@ -47,6 +48,21 @@ def rotate(
     if rotation_id is None:
         rotation_id = _record(self, tenant, key, _reason(reason), idempotency_key, requested_by)
     return _run(self, rotation_id)
+
+
+@shared_task(bind=True, name=queue.ROTATE_MANY)
+def rotate_many(self: ByokTask, rotation_ids: list[str], **unknown: object) -> str:
+    """Run recorded rotations that nobody waits for."""
+    _note_unknown(unknown)
+    works = self.services.rotations.run_many([_uuid(text) for text in rotation_ids])
+    ends = Counter(_end_of(work.error, work.rotation.state) for work in works)
+    return ", ".join(f"{count} {end}" for end, count in sorted(ends.items())) or "nothing to do"
+
+
+def _end_of(error: Exception | None, state: RotationState) -> str:
+    if error is None:
+        return state.value
+    return error.code if isinstance(error, ByokError) else type(error).__name__
 
 
 def _record(
@@ -109,7 +125,10 @@ def reencrypt(self: ByokTask, campaign_id: str, batch: int | None = None, **unkn
     """Run a campaign's next batch."""
     _note_unknown(unknown)
     campaign = self.services.reencryption.run(_uuid(campaign_id), batch)
-    return "nothing to do" if campaign is None else f"{campaign.state}: {campaign.phase} at {campaign.cursor}"
+    if campaign is None:
+        return "nothing to do"
+    # Not where it is: that is a primary key of the application's, and may be somebody's name.
+    return f"{campaign.state}: {campaign.phase}, pass {campaign.pass_number}"
 
 
 @shared_task(bind=True, name=queue.DISPATCH_DUE)

@@ -6,7 +6,7 @@ hexadecimal (``docs/spec/audit-chain.md``).
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -16,6 +16,17 @@ from byok.core.model import AuditEvent
 from byok.errors import AuditChainBroken
 
 GENESIS_HASH = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What is to be written down, before it has its place in the tenant's chain."""
+
+    tenant_id: UUID
+    at: datetime
+    actor: str
+    action: str
+    details: dict[str, str | int | None]
 
 
 def canonical_event(event: AuditEvent) -> bytes:

@@ -126,10 +126,10 @@ def retry_delay(attempts: int, jitter: float) -> timedelta:
     return timedelta(seconds=1.0 + ceiling_seconds * jitter)
 
 
-def check_versions(versions: Sequence[KeyVersion]) -> None:
-    """Check what must always hold of one key's versions, in any order.
+def check_versions(versions: Sequence[KeyVersion], first: int = 1) -> None:
+    """Check what must always hold of one key's versions from number ``first`` on, in any order.
 
-    Numbers run 1, 2, 3 … without a gap; at most one is active and one pending; the pending one is
+    Numbers run on without a gap; at most one is active and one pending; the pending one is
     the newest; every version that was ever usable was validated before; each has the times that its
     state implies, in order.
 
@@ -137,7 +137,7 @@ def check_versions(versions: Sequence[KeyVersion]) -> None:
         InvariantBroken: naming the first contradiction.
     """
     ordered = sorted(versions, key=lambda version: version.number)
-    for expected, version in enumerate(ordered, start=1):
+    for expected, version in enumerate(ordered, start=first):
         if version.number != expected:
             raise InvariantBroken(f"version numbers have a gap: {expected} is missing")
         _check_version(version)
@@ -145,7 +145,7 @@ def check_versions(versions: Sequence[KeyVersion]) -> None:
         holders = [version.number for version in ordered if version.state is state]
         if len(holders) > 1:
             raise InvariantBroken(f"versions {holders} are {state} at the same time")
-        if state is VersionState.PENDING and holders and holders[0] != len(ordered):
+        if state is VersionState.PENDING and holders and holders[0] != ordered[-1].number:
             raise InvariantBroken(f"version {holders[0]} is pending but not the newest")
 
 

@@ -1,11 +1,13 @@
 """What the services need of PostgreSQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from byok.core.audit import AuditEntry
+from byok.core.dispatch import DueKey, DueWork, InFlight, Place
 from byok.core.model import (
     AuditEvent,
     Check,
@@ -43,6 +45,9 @@ class Tenants(Protocol):
 
     def get_by_id(self, tenant_id: UUID) -> Tenant:
         """Raises UnknownTenant."""
+
+    def get_all(self, tenant_ids: Collection[UUID]) -> Mapping[UUID, Tenant]:
+        """Tenants by id."""
 
     def list(self) -> Sequence[Tenant]:
         """All tenants, by name."""
@@ -120,15 +125,28 @@ class Keys(Protocol):
     def lock(self, key_id: UUID) -> Key:
         """The key's row, locked until the transaction ends: the lock that orders changes of its versions."""
 
-    def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
-        """Lock keys that are due, of active tenants, without an open rotation; skip what others locked."""
+    def get_all(self, key_ids: Collection[UUID]) -> Mapping[UUID, Key]:
+        """Keys by id."""
+
+    def lock_all(self, key_ids: Collection[UUID]) -> Mapping[UUID, Key]:
+        """As `lock`, for many at once."""
+
+    def set_next_rotations(self, times: Mapping[UUID, datetime]) -> None:
+        """Write when keys are due next."""
+
+    def list_due(self, now: datetime, after: Place | None, limit: int) -> Sequence[DueKey]:
+        """Keys that are due, in the order of their places, from behind ``after``."""
+
+    def lock_due(self, key_ids: Sequence[UUID], now: datetime) -> Sequence[DueWork]:
+        """Lock those of the keys that are still due, of active tenants and without an open rotation; skip
+        what others locked."""
 
 
 class Versions(Protocol):
     """The key_versions table."""
 
-    def add(self, version: KeyVersion) -> None:
-        """Raises LostRace: a version of this number, or another pending one, exists."""
+    def add(self, versions: Sequence[KeyVersion]) -> None:
+        """Insert one or many. Raises LostRace: one of this number, or another pending one, exists."""
 
     def get(self, key_id: UUID, number: int) -> KeyVersion:
         """Raises UnknownVersion."""
@@ -136,13 +154,20 @@ class Versions(Protocol):
     def list(self, key_id: UUID) -> Sequence[KeyVersion]:
         """All versions of a key, by number."""
 
+    def list_since_active(self, key_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[KeyVersion]]:
+        """Of each key, by number, its active version and those after it; all, where none is active."""
+
     def find_active(self, key_id: UUID) -> KeyVersion | None:
         """The version that encrypts, if there is one."""
 
-    def set_validated(
-        self, version: KeyVersion, at: datetime, checks: Sequence[Check], fingerprint: bytes, canary: bytes
-    ) -> None:
-        """Note that a pending version passed its gate. Raises LostRace: it is not pending any more."""
+    def set_validated(self, versions: Sequence[KeyVersion], at: datetime) -> None:
+        """Note that pending versions passed their gates, with the checks, fingerprints and canaries that
+        they carry.
+
+        Raises:
+            LostRace: one is not pending any more.
+            ValidationFailed: the fingerprint of one is that of an earlier version of its key.
+        """
 
     def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
         """Replace the report that is stored with a version."""
@@ -150,12 +175,16 @@ class Versions(Protocol):
     def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
         """Lock pending versions whose rotation has ended without them."""
 
-    def transition(self, version: KeyVersion, event: VersionEvent, at: datetime) -> None:
-        """Compare and swap. Raises IllegalTransition, LostRace."""
+    def transition(self, versions: Sequence[KeyVersion], event: VersionEvent, at: datetime) -> None:
+        """Compare and swap, all of them. Raises IllegalTransition; LostRace: one is not what it was."""
 
 
 class Rotations(Protocol):
     """The tables rotations and rotation_requests."""
+
+    def schedule(self, rotations: Sequence[Rotation], wake_at: datetime) -> Sequence[Rotation]:
+        """Record rotations of keys that are due and locked; those that their keys needed, and had no other
+        open one. The due time, which every rotation moves, does what an idempotency key does elsewhere."""
 
     def request(
         self, rotation: Rotation, idempotency_key: str, wake_at: datetime
@@ -184,8 +213,8 @@ class Rotations(Protocol):
     def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
         """Give an open rotation a graver reason. Raises LostRace: it has ended."""
 
-    def claim(self, rotation_id: UUID, now: datetime, duration: timedelta) -> Rotation | None:
-        """Claim an open rotation for one worker and count the attempt; None if it is not to be had."""
+    def claim(self, rotation_ids: Sequence[UUID], now: datetime, duration: timedelta) -> Sequence[Rotation]:
+        """Claim open rotations for one worker and count the attempt; those that are to be had."""
 
     def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
         """Hold on to claims, except those that another worker has by now."""
@@ -195,21 +224,19 @@ class Rotations(Protocol):
         ``wake_at``. A ``deferred`` attempt does not count against the rotation."""
 
     def transition(
-        self,
-        rotation: Rotation,
-        event: RotationEvent,
-        at: datetime,
-        *,
-        version_number: int | None = None,
-        failure: str | None = None,
-    ) -> Rotation:
-        """Compare and swap: the rotation as it is afterwards. Raises IllegalTransition, LostRace."""
+        self, rotations: Sequence[Rotation], event: RotationEvent, at: datetime, *, failure: str | None = None
+    ) -> Sequence[Rotation]:
+        """Compare and swap, together with the version number that each carries: as they are afterwards,
+        those that were in the state they are said to be in. Raises IllegalTransition."""
 
     def lock_waking(
         self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
     ) -> Sequence[OpenWork]:
         """Open rotations that nobody works on any more; their next time to wake is moved on, so that two
         sweepers don't publish the same one. ``latest_wake_at``: a later one was set by a wrong clock."""
+
+    def count_in_flight(self) -> Mapping[UUID, InFlight]:
+        """How many open rotations each tenant has, of those that have any."""
 
     def count_by_state(self) -> Mapping[RotationState, int]:
         """How many rotations are in each state."""
@@ -224,6 +251,12 @@ class Ticks(Protocol):
     def end(self, job: Job, began_at: datetime, now: datetime) -> None:
         """Note that the run which began then has ended."""
 
+    def read_cursor(self, job: Job) -> str | None:
+        """Where the last run left off."""
+
+    def set_cursor(self, job: Job, cursor: str | None, *, more: bool) -> None:
+        """Note where the next run goes on. With ``more`` to do the job is due again at once."""
+
     def list(self) -> Sequence[Tick]:
         """The last run of each job."""
 
@@ -233,8 +266,11 @@ class AuditLog(Protocol):
 
     def append(
         self, tenant_id: UUID, at: datetime, actor: str, action: str, **details: str | int | None
-    ) -> AuditEvent:
+    ) -> None:
         """Add the next event of a tenant's chain; concurrent writers of one tenant wait for each other."""
+
+    def append_all(self, entries: Sequence[AuditEntry]) -> None:
+        """Add events of any tenants, each to its tenant's chain, in this order."""
 
     def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
         """A tenant's events, oldest first."""

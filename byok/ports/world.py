@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
-from byok.core.model import Rotation, RotationReason, RotationState, SealedBox
+from byok.core.model import OpenWork, RotationReason, RotationState, SealedBox
 from byok.core.reencryption import Campaign, CampaignState
 
 
@@ -119,11 +119,12 @@ class TaskQueue(Protocol):
     Every method raises QueueUnavailable.
     """
 
-    def rotate(self, tenant: str, key: str, rotation: Rotation) -> None:
-        """Publish a rotation; the reason decides the queue."""
+    def rotate(self, works: Sequence[OpenWork]) -> None:
+        """Publish rotations; each one's reason decides its queue. What nobody waits for goes several to a
+        message. Where this raises, some may be published."""
 
     def backlog(self) -> int:
-        """How many rotations wait to be taken by a worker."""
+        """How many rotations wait to be taken by a worker, at most."""
 
     def validate(self, tenant: str, key: str) -> None:
         """Publish a validation of a key's active version."""
@@ -149,6 +150,10 @@ class Metrics(Protocol):
 
     def rotation_tried_again(self, code: str) -> None:
         """An attempt failed with this error code, and another will follow."""
+
+    def dispatch_held_back(self, reason: str) -> None:
+        """Keys that are due were left for later: ``window-full``, ``queue-deep``, ``broker-silent`` or
+        ``database-slow``."""
 
     def sweeper_found(self, finding: str, count: int) -> None:
         """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``, or a

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
@@ -42,20 +42,20 @@ class Claims:
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def take(self, rotation_id: UUID) -> Rotation | None:
-        """Claim a rotation; None if it has ended or another worker has it.
+    def take(self, rotation_ids: Sequence[UUID]) -> Sequence[Rotation]:
+        """Claim rotations; those that are open and that no other worker has.
 
         Raises:
             StoreUnavailable.
         """
         with self._store.transaction() as tx:
-            return tx.rotations.claim(rotation_id, self._clock.now(), self._duration)
+            return tx.rotations.claim(rotation_ids, self._clock.now(), self._duration)
 
     @contextmanager
-    def kept(self, rotation: Rotation) -> Iterator[None]:
-        """Renew a claim while the block runs."""
+    def kept(self, rotations: Sequence[Rotation]) -> Iterator[None]:
+        """Renew claims while the block runs."""
         with self._change:
-            self._held[rotation.id] = rotation
+            self._held.update((rotation.id, rotation) for rotation in rotations)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._renew_for_ever, name="claims", daemon=True)
                 self._thread.start()
@@ -64,7 +64,8 @@ class Claims:
             yield
         finally:
             with self._change:
-                self._held.pop(rotation.id, None)
+                for rotation in rotations:
+                    self._held.pop(rotation.id, None)
 
     def _renew_for_ever(self) -> None:
         change = self._change

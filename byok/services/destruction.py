@@ -125,7 +125,7 @@ class Destruction:
                 return evidence
             VERSION_LIFECYCLE.after(evidence.version.state, VersionEvent.DESTROY)
             overruled = _overruled(evidence, unused_for, force=force)
-            tx.versions.transition(evidence.version, VersionEvent.DESTROY, evidence.at)
+            tx.versions.transition([evidence.version], VersionEvent.DESTROY, evidence.at)
             usage = evidence.usage
             tx.audit.append(
                 tenant.id, evidence.at, actor, "version.destroyed",

@@ -64,8 +64,7 @@ class KmsKeyFollower:
             tx.tenants.set_kms_key_rotation(tenant, reading.known, self._clock.now())
         rotated: list[OpenWork] = []
         synced = [self._sync_key(tenant, key, reading.known, actor, rotated) for key in keys]
-        for work in rotated:
-            self._requests.publish(work)
+        self._requests.publish(*rotated)
         return Synced(tenant, reading.known, reading.ignored_tag, synced, rotated)
 
     def _sync_key(

@@ -178,9 +178,9 @@ class RotationRequests:
         with self._store.transaction() as tx:
             return tx.rotations.get(rotation_id)
 
-    def publish(self, work: OpenWork) -> None:
-        """Publish a recorded request; a broker that is down delays it to the next sweep."""
+    def publish(self, *works: OpenWork) -> None:
+        """Publish recorded requests; a broker that is down delays them to the next sweep."""
         try:
-            self._queue.rotate(work.tenant, work.key, work.rotation)
+            self._queue.rotate(works)
         except QueueUnavailable as error:
-            log.warning("rotation_not_published", rotation=str(work.rotation.id), error=error.message)
+            log.warning("not_published", rotations=len(works), error=error.message)

@@ -1,16 +1,20 @@
 """Rotations: generate, validate, promote, so that each request makes one version and no more.
 
-Each step commits before the next begins, and none holds a transaction open across a KMS call. A worker
-that dies leaves the rotation's row in the state it reached; whoever claims it next goes on from there.
-Retries live in the row, too: an attempt that failed is due again at the row's ``wake_at``.
+Many at a time: KMS is asked for each alone, and what came of it is written for all in one transaction. Each
+step commits before the next begins, and none holds a transaction open across a KMS call. A worker that dies
+leaves each rotation's row in the state it reached; whoever claims it next goes on from there. Retries live
+in the rows, too: an attempt that failed is due again at the row's ``wake_at``.
 """
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
+from byok.core.audit import AuditEntry
 from byok.core.encryption_context import version_context
-from byok.core.lifecycle import check_versions, next_rotation_time, retry_delay
+from byok.core.lifecycle import check_versions, next_rotation_time
 from byok.core.model import (
     Key,
     KeyVersion,
@@ -22,31 +26,48 @@ from byok.core.model import (
     VersionEvent,
     VersionState,
 )
-from byok.errors import (
-    ByokError,
-    GaveUp,
-    KmsAccessRevoked,
-    KmsBackingOff,
-    LostRace,
-    StoreUnavailable,
-    failure_text,
-)
+from byok.errors import GaveUp, KmsBackingOff, LostRace, StoreUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Kms, Metrics, Random, Store
+from byok.ports import Clock, Kms, Metrics, Random, Store, Transaction
 from byok.services.campaigns import CampaignRequests
 from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
+from byok.services.setbacks import MAX_ATTEMPTS, Setbacks
 from byok.services.suspension import Suspensions, require_active
-from byok.services.validation import Rejected, Validated, Validator
+from byok.services.validation import Validated, Validator
 
 log = get_logger(__name__)
 
-# Attempts until a rotation is failed for good: with `retry_delay` about 15 minutes of a KMS that fails.
-MAX_ATTEMPTS = 8
-# A scheduled rotation that failed for good is tried again after this long, or its period if shorter.
-RETRY_FAILED_AFTER = timedelta(hours=1)
+# A step that asks KMS for many goes no further after this long, so that one customer's slow KMS does not
+# hold up those behind it: they are put off, and found by the next sweep. Many healthy calls long.
+_PATIENCE_SECONDS = 5.0
+
+# byok starts these by itself, for all tenants. Their gate makes one KMS call; see `Validator`.
+_ROUTINE = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED})
+
+
+@dataclass(slots=True)
+class Work:
+    """A rotation in hand. ``error``: why this attempt came to nothing; ``is_lost``: another worker is ahead.
+
+    ``versions``: the key's active version and those after it, as last read.
+    """
+
+    tenant: Tenant
+    key: Key
+    rotation: Rotation
+    versions: Sequence[KeyVersion] = ()
+    pending: KeyVersion | None = None
+    validated: Validated | None = None
+    error: Exception | None = None
+    is_lost: bool = False
+
+    @property
+    def is_going_on(self) -> bool:
+        """Whether there is a next step."""
+        return self.error is None and not self.is_lost
 
 
 class Rotations:
@@ -63,6 +84,7 @@ class Rotations:
         suspensions: Suspensions,
         claims: Claims,
         campaigns: CampaignRequests,
+        setbacks: Setbacks,
         metrics: Metrics,
         clock: Clock,
         random: Random,
@@ -75,6 +97,7 @@ class Rotations:
         self._suspensions = suspensions
         self._claims = claims
         self._campaigns = campaigns
+        self._setbacks = setbacks
         self._metrics = metrics
         self._clock = clock
         self._random = random
@@ -85,66 +108,258 @@ class Rotations:
         Raises:
             ByokError: why this attempt failed, after that was recorded.
         """
-        rotation = self._claims.take(rotation_id)
-        if rotation is None:
+        works = self.run_many([rotation_id])
+        if not works:
             return None
-        reached(FailPoint.CLAIMED)
-        with self._claims.kept(rotation):
-            with self._store.transaction() as tx:
-                key = tx.keys.get_by_id(rotation.key_id)
-                tenant = tx.tenants.get_by_id(key.tenant_id)
-            return self._attempt(tenant, key, rotation)
+        (work,) = works
+        if work.error is not None:
+            raise work.error
+        return work.rotation
 
-    def _attempt(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
+    def run_many(self, rotation_ids: Sequence[UUID]) -> Sequence[Work]:
+        """Bring rotations to their ends, or give them back to be tried again; those that were to be had.
+
+        Each fares by itself: what fails for one is recorded, and is in its `Work.error`.
+
+        Raises:
+            StoreUnavailable.
+        """
+        claimed = self._claims.take(rotation_ids)
+        if not claimed:
+            return []
+        reached(FailPoint.CLAIMED)
+        with self._claims.kept(claimed):
+            works = self._load(claimed)
+            try:
+                self._advance(works)
+            finally:
+                for work in works:
+                    if work.validated is not None:
+                        work.validated.secret.wipe()
+        return works
+
+    def _load(self, claimed: Sequence[Rotation]) -> list[Work]:
+        with self._store.transaction() as tx:
+            keys = tx.keys.get_all({rotation.key_id for rotation in claimed})
+            tenants = tx.tenants.get_all({key.tenant_id for key in keys.values()})
+        works = [
+            Work(tenants[keys[rotation.key_id].tenant_id], keys[rotation.key_id], rotation)
+            for rotation in claimed
+        ]
+        return sorted(works, key=lambda work: work.tenant.id)  # tenants' audit chains are locked in one order
+
+    # --- the steps --------------------------------------------------------------------------------
+
+    def _advance(self, works: Sequence[Work]) -> None:
+        for work in works:
+            with self._settled(work):
+                _require_runnable(work)
+        if self._step(works, RotationState.REQUESTED, self._generate, self._write_generated):
+            reached(FailPoint.GENERATED)
+        if self._step(works, RotationState.GENERATED, self._validate, self._write_validated):
+            reached(FailPoint.VALIDATED)
+        at_hand = [work for work in works if work.is_going_on]
+        if self._write(at_hand, self._write_promoted):
+            reached(FailPoint.PROMOTED)
+        self._look_again([work for work in works if work.is_lost])
+        self._announce([work for work in works if work.is_going_on])
+
+    def _step(
+        self,
+        works: Sequence[Work],
+        state: RotationState,
+        ask: Callable[[Work], None],
+        write: Callable[[Transaction, Sequence[Work]], Sequence[Rotation]],
+    ) -> Sequence[Work]:
+        """Ask KMS for each that is in ``state`` and write what it brought; those that came through."""
+        at_hand = [work for work in works if work.is_going_on and work.rotation.state is state]
+        asked = self._ask_for_each(self._read_versions(at_hand), ask)
+        return self._write(asked, write)
+
+    def _read_versions(self, works: Sequence[Work]) -> Sequence[Work]:
+        def read(tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
+            found = tx.versions.list_since_active([work.key.id for work in works])
+            for work in works:
+                work.versions = found[work.key.id]
+            return [work.rotation for work in works]
+
+        return self._write(works, read)
+
+    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None]) -> Sequence[Work]:
+        give_up_ticks = self._clock.ticks() + _PATIENCE_SECONDS
+        for place, work in enumerate(works):
+            if place and self._clock.ticks() > give_up_ticks:
+                self._put_off(works[place:])
+                break
+            with self._settled(work):
+                ask(work)
+        return [work for work in works if work.is_going_on]
+
+    def _put_off(self, works: Sequence[Work]) -> None:
+        why = KmsBackingOff("it waited behind a slow KMS", retry_after_seconds=0.0)
+        self._setbacks.put_off([work.rotation for work in works], why)
+        for work in works:
+            work.error = why
+
+    def _write(
+        self, works: Sequence[Work], write: Callable[[Transaction, Sequence[Work]], Sequence[Rotation]]
+    ) -> Sequence[Work]:
+        """Run a transaction for all, or where it fails for each alone; those that came through.
+
+        ``write`` returns the rotations as they are then, without those that another worker is ahead with.
+        """
+        if not works:
+            return []
         try:
-            if rotation.tries > MAX_ATTEMPTS:
-                last = f"; the last: {rotation.failure}" if rotation.failure else ""
-                raise GaveUp(f"{MAX_ATTEMPTS} attempts came to no end{last}")
-            require_active(tenant)
-            done = self._advance(tenant, key, rotation)
-        except LostRace:
             with self._store.transaction() as tx:
-                return tx.rotations.get(rotation.id)  # another worker is ahead of us
-        except KmsAccessRevoked as refusal:
-            self._suspensions.revoked(tenant, refusal, actor="rotation")
-            self._fail(tenant, key, rotation, refusal)
-            raise
-        except KmsBackingOff as error:
-            self._defer(rotation, error)
-            raise
-        except ByokError as error:
-            if error.retryable and rotation.tries < MAX_ATTEMPTS:
-                self._give_back(rotation, error.code, error)
-            else:
-                self._fail(tenant, key, rotation, error)
-            raise
-        except Exception as bug:
-            self._give_back(rotation, "unexpected", bug)
-            raise
-        self._metrics.rotation_ended(done.reason, done.state)
-        bound = log.bind(tenant=tenant.name, key=key.name, rotation=str(done.id))
-        bound.info("rotation_done", version=done.version_number, reason=done.reason.value)
+                rotations = {rotation.id: rotation for rotation in write(tx, works)}
+        except StoreUnavailable as error:
+            self._setbacks.give_back([work.rotation for work in works], error)
+            for work in works:
+                work.error = error
+            return []
+        except Exception as error:
+            if len(works) > 1:  # one of them is at fault, and the others need not suffer for it
+                return [one for work in works for one in self._write([work], write)]
+            with self._settled(works[0]):
+                raise error
+            return []
+        for work in works:
+            work.is_lost = work.rotation.id not in rotations
+            work.rotation = rotations.get(work.rotation.id, work.rotation)
+        return [work for work in works if work.is_going_on]
+
+    @contextmanager
+    def _settled(self, work: Work) -> Iterator[None]:
+        """Keep what goes wrong with one rotation, after writing down what comes next."""
+        try:
+            yield
+        except LostRace:
+            work.is_lost = True
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is one rotation's alone
+            work.error = error
+            self._setbacks.record(work.tenant, work.key, work.rotation, error)
+
+    def _generate(self, work: Work) -> None:
+        tenant, key, rotation = work.tenant, work.key, work.rotation
+        number = work.versions[-1].number + 1 if work.versions else 1
+        connection = require_connection(tenant)
+        wrapped = self._kms.generate_data_key(connection, version_context(tenant.id, key.id, number))
+        reached(FailPoint.KMS_GENERATED)
+        work.pending = KeyVersion(
+            key_id=key.id,
+            number=number,
+            state=VersionState.PENDING,
+            sealed_wrapped_key=self._records.seal(tenant, key, number, wrapped.ciphertext),
+            kms_key_arn=connection.kms_key_arn,
+            kms_request_id=wrapped.request_id,
+            kms_key_material_id=wrapped.key_material_id,
+            rotation_id=rotation.id,
+            reason=rotation.reason,
+            requested_by=rotation.requested_by,
+            requested_at=rotation.requested_at,
+            generated_at=self._clock.now(),
+        )
+
+    def _write_generated(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
+        now = self._clock.now()
+        numbered = [replace(work.rotation, version_number=_pending(work).number) for work in works]
+        generated = tx.rotations.transition(numbered, RotationEvent.GENERATE, now)
+        ours = _of(works, generated)
+        if ours:
+            tx.versions.add([_pending(work) for work in ours])
+            tx.audit.append_all(
+                [
+                    _entry(work, "version.generated", now, request_id=_pending(work).kms_request_id)
+                    for work in ours
+                ]
+            )
+        return generated
+
+    def _validate(self, work: Work) -> None:
+        pending = _made_by(work.rotation, work.versions)
+        routine = work.rotation.reason in _ROUTINE and work.versions[0].state is VersionState.ACTIVE
+        validated = self._validator.validate(work.tenant, work.key, pending, work.versions, routine=routine)
+        reached(FailPoint.GATE_PASSED)
+        work.validated = validated
+        work.pending = replace(
+            pending, checks=validated.checks, fingerprint=validated.fingerprint, canary=validated.canary
+        )
+
+    def _write_validated(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
+        now = self._clock.now()
+        advanced = tx.rotations.transition([work.rotation for work in works], RotationEvent.VALIDATE, now)
+        ours = _of(works, advanced)
+        if ours:
+            tx.versions.set_validated([_pending(work) for work in ours], now)
+            tx.audit.append_all(
+                [_entry(work, "version.validated", now, checks=len(_pending(work).checks)) for work in ours]
+            )
+        return advanced
+
+    def _write_promoted(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
+        now = self._clock.now()
+        keys = tx.keys.lock_all({work.key.id for work in works})
+        tenants = tx.tenants.get_all({work.tenant.id for work in works})
+        for work in works:
+            require_active(tenants[work.tenant.id])
+            work.key = keys[work.key.id]
+        # First of all, since a reason may have become graver: a compromise joined it.
+        done = tx.rotations.transition([work.rotation for work in works], RotationEvent.PROMOTE, now)
+        ours = _of(works, done)
+        if ours:
+            self._activate(tx, ours, {rotation.id: rotation.reason for rotation in done}, now)
+            reached(FailPoint.PROMOTING)
         return done
 
-    def _advance(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
-        validated: Validated | None = None
-        if rotation.state is RotationState.REQUESTED:
-            rotation = self._generate(tenant, key, rotation)
-            reached(FailPoint.GENERATED)
-        if rotation.state is RotationState.GENERATED:
-            rotation, validated = self._validate(tenant, key, rotation)
-            reached(FailPoint.VALIDATED)
-        if rotation.state is RotationState.VALIDATED:
-            rotation = self._promote(key, rotation)
-            reached(FailPoint.PROMOTED)
+    def _activate(
+        self, tx: Transaction, works: Sequence[Work], reasons: Mapping[UUID, RotationReason], now: datetime
+    ) -> None:
+        """Retire each key's active version for its new one, and say when it is due next."""
+        entries, due = [], {}
+        compromised: list[KeyVersion] = []
+        retired: list[KeyVersion] = []
+        activated = []
+        versions = tx.versions.list_since_active([work.key.id for work in works])
+        for work in works:
+            reason, (first, *_) = reasons[work.rotation.id], versions[work.key.id]
+            check_versions(versions[work.key.id], first=first.number)
+            previous = first if first.state is VersionState.ACTIVE else None
+            if previous is not None:
+                (compromised if reason is RotationReason.COMPROMISE else retired).append(previous)
+            activated.append(_made_by(work.rotation, versions[work.key.id]))
+            due[work.key.id] = next_rotation_time(now, work.key.rotation_period, self._random.fraction())
+            number = None if previous is None else previous.number
+            entries.append(_entry(work, "version.activated", now, reason=reason.value, previous=number))
+        # These first: at most one is active.
+        tx.versions.transition(compromised, VersionEvent.COMPROMISE, now)
+        tx.versions.transition(retired, VersionEvent.RETIRE, now)
+        tx.versions.transition(activated, VersionEvent.ACTIVATE, now)
+        tx.keys.set_next_rotations(due)
+        tx.audit.append_all(entries)
+
+    # --- what comes after -------------------------------------------------------------------------
+
+    def _look_again(self, lost: Sequence[Work]) -> None:
+        if lost:
+            with self._store.transaction() as tx:
+                for work in lost:
+                    work.rotation = tx.rotations.get(work.rotation.id)
+
+    def _announce(self, done: Sequence[Work]) -> None:
+        for tenant in {work.tenant.id: work.tenant for work in done}.values():
             self._suspensions.changed(tenant)  # every process encrypts under the new version at once
-            if rotation.reason is RotationReason.COMPROMISE:
-                self._start_campaigns()
-        if validated is not None:
-            assert rotation.version_number is not None
-            self._desk.put(tenant, key, rotation.version_number, validated.secret, validated.decrypted_at)
-            validated.secret.wipe()
-        return rotation
+        if any(work.rotation.reason is RotationReason.COMPROMISE for work in done):
+            self._start_campaigns()
+        for work in done:
+            rotation, number = work.rotation, work.rotation.version_number
+            if work.validated is not None:
+                assert number is not None
+                found = work.validated
+                self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
+            self._metrics.rotation_ended(rotation.reason, rotation.state)
+            bound = log.bind(tenant=work.tenant.name, key=work.key.name, rotation=str(rotation.id))
+            bound.info("rotation_done", version=number, reason=rotation.reason.value)
 
     def _start_campaigns(self) -> None:
         """Begin at once with what the sweeper would come upon."""
@@ -153,127 +368,37 @@ class Rotations:
         except StoreUnavailable as error:
             log.warning("campaigns_left_to_the_sweeper", error=error.message)
 
-    def _generate(self, tenant: Tenant, key: Key, rotation: Rotation) -> Rotation:
-        with self._store.transaction() as tx:
-            number = len(tx.versions.list(key.id)) + 1
-        wrapped = self._kms.generate_data_key(
-            require_connection(tenant), version_context(tenant.id, key.id, number)
-        )
-        reached(FailPoint.KMS_GENERATED)
-        now = self._clock.now()
-        version = KeyVersion(
-            key_id=key.id,
-            number=number,
-            state=VersionState.PENDING,
-            sealed_wrapped_key=self._records.seal(tenant, key, number, wrapped.ciphertext),
-            kms_key_arn=require_connection(tenant).kms_key_arn,
-            kms_request_id=wrapped.request_id,
-            kms_key_material_id=wrapped.key_material_id,
-            rotation_id=rotation.id,
-            reason=rotation.reason,
-            requested_by=rotation.requested_by,
-            requested_at=rotation.requested_at,
-            generated_at=now,
-        )
-        with self._store.transaction() as tx:
-            generated = tx.rotations.transition(rotation, RotationEvent.GENERATE, now, version_number=number)
-            tx.versions.add(version)
-            tx.audit.append(
-                tenant.id, now, "rotation", "version.generated",
-                key=key.name, version=number, rotation=str(rotation.id), request_id=wrapped.request_id,
-            )  # fmt: skip
-        return generated
 
-    def _validate(self, tenant: Tenant, key: Key, rotation: Rotation) -> tuple[Rotation, Validated]:
-        assert rotation.version_number is not None
-        with self._store.transaction() as tx:
-            versions = tx.versions.list(key.id)
-        version = versions[rotation.version_number - 1]
-        validated = self._validator.validate(tenant, key, version, versions)
-        reached(FailPoint.GATE_PASSED)
-        now = self._clock.now()
-        with self._store.transaction() as tx:
-            advanced = tx.rotations.transition(rotation, RotationEvent.VALIDATE, now)
-            tx.versions.set_validated(version, now, validated.checks, validated.fingerprint, validated.canary)
-            tx.audit.append(
-                tenant.id, now, "rotation", "version.validated",
-                key=key.name, version=version.number, rotation=str(rotation.id), checks=len(validated.checks),
-            )  # fmt: skip
-        return advanced, validated
+def _require_runnable(work: Work) -> None:
+    rotation = work.rotation
+    if rotation.tries > MAX_ATTEMPTS:
+        last = f"; the last: {rotation.failure}" if rotation.failure else ""
+        raise GaveUp(f"{MAX_ATTEMPTS} attempts came to no end{last}")
+    require_active(work.tenant)
 
-    def _promote(self, key: Key, rotation: Rotation) -> Rotation:
-        assert rotation.version_number is not None
-        now = self._clock.now()
-        with self._store.transaction() as tx:
-            key = tx.keys.lock(key.id)
-            tenant = tx.tenants.get_by_id(key.tenant_id)
-            require_active(tenant)
-            # First of all, since its reason may have become graver: a compromise joined it.
-            done = tx.rotations.transition(rotation, RotationEvent.PROMOTE, now)
-            versions = tx.versions.list(key.id)
-            check_versions(versions)
-            previous = tx.versions.find_active(key.id)
-            if previous is not None:
-                compromised = done.reason is RotationReason.COMPROMISE
-                event = VersionEvent.COMPROMISE if compromised else VersionEvent.RETIRE
-                tx.versions.transition(previous, event, now)
-            tx.versions.transition(versions[rotation.version_number - 1], VersionEvent.ACTIVATE, now)
-            due = next_rotation_time(now, key.rotation_period, self._random.fraction())
-            tx.keys.update(replace(key, next_rotation_at=due))
-            tx.audit.append(
-                tenant.id, now, "rotation", "version.activated",
-                key=key.name, version=rotation.version_number, rotation=str(rotation.id),
-                reason=done.reason.value, previous=None if previous is None else previous.number,
-            )  # fmt: skip
-            reached(FailPoint.PROMOTING)
-        return done
 
-    def _give_back(self, rotation: Rotation, code: str, error: Exception) -> None:
-        wake_at = self._clock.now() + retry_delay(rotation.tries, self._random.fraction())
-        self._release(rotation, wake_at, error)
-        self._metrics.rotation_tried_again(code)
+def _pending(work: Work) -> KeyVersion:
+    assert work.pending is not None
+    return work.pending
 
-    def _defer(self, rotation: Rotation, backing_off: KmsBackingOff) -> None:
-        """Give back a rotation whose KMS was not asked: that says nothing about the rotation."""
-        wait_seconds = backing_off.retry_after_seconds * (1 + self._random.fraction())
-        wake_at = self._clock.now() + timedelta(seconds=wait_seconds)
-        self._release(rotation, wake_at, backing_off, deferred=True)
-        self._metrics.rotation_tried_again(backing_off.code)
 
-    def _release(
-        self, rotation: Rotation, wake_at: datetime, error: Exception, *, deferred: bool = False
-    ) -> None:
-        try:
-            with self._store.transaction() as tx:
-                tx.rotations.release(rotation, wake_at, failure_text(error), deferred=deferred)
-        except StoreUnavailable as why:
-            log.warning("claim_lapses", rotation=str(rotation.id), error=why.message)
+def _made_by(rotation: Rotation, versions: Sequence[KeyVersion]) -> KeyVersion:
+    """The version that a rotation makes."""
+    return next(one for one in versions if one.number == rotation.version_number)
 
-    def _fail(self, tenant: Tenant, key: Key, claimed: Rotation, error: ByokError) -> None:
-        """End a rotation: its pending version is rejected, the key is tried again later if it is due.
 
-        Does nothing if another worker has claimed the rotation meanwhile: it may fare better.
-        """
-        now = self._clock.now()
-        failure = failure_text(error)
-        with self._store.transaction() as tx:
-            key = tx.keys.lock(key.id)
-            rotation = tx.rotations.get(claimed.id)
-            if not rotation.is_open or rotation.attempts != claimed.attempts:
-                return
-            if rotation.version_number is not None:
-                version = tx.versions.get(key.id, rotation.version_number)
-                if isinstance(error, Rejected):
-                    tx.versions.set_checks(version, error.checks)
-                if version.state is VersionState.PENDING:
-                    tx.versions.transition(version, VersionEvent.REJECT, now)
-            failed = tx.rotations.transition(rotation, RotationEvent.FAIL, now, failure=failure)
-            retry_at = now + min(key.rotation_period, RETRY_FAILED_AFTER)
-            tx.keys.update(replace(key, next_rotation_at=max(key.next_rotation_at or now, retry_at)))
-            tx.audit.append(
-                tenant.id, now, "rotation", "rotation.failed",
-                key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
-            )  # fmt: skip
-            reached(FailPoint.FAILING)
-        self._metrics.rotation_ended(failed.reason, failed.state)
-        log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(claimed.id), why=failure)
+def _of(works: Sequence[Work], rotations: Sequence[Rotation]) -> Sequence[Work]:
+    ids = {rotation.id for rotation in rotations}
+    return [work for work in works if work.rotation.id in ids]
+
+
+def _entry(work: Work, action: str, at: datetime, **details: str | int | None) -> AuditEntry:
+    """What the audit log is told. The version is the one that the rotation makes."""
+    pending = work.pending
+    number = work.rotation.version_number if pending is None else pending.number
+    told: dict[str, str | int | None] = {
+        "key": work.key.name,
+        "version": number,
+        "rotation": str(work.rotation.id),
+    }
+    return AuditEntry(work.tenant.id, at, "rotation", action, told | details)

@@ -9,8 +9,6 @@ from byok.core.lifecycle import latest_wake_time
 from byok.core.model import (
     Job,
     OpenWork,
-    RequestOutcome,
-    RotationReason,
     Tenant,
     TenantState,
     VersionEvent,
@@ -21,13 +19,14 @@ from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Random, Store, TaskQueue
 from byok.services.campaigns import CampaignRequests
+from byok.services.dispatching import Dispatcher
 from byok.services.requests import RotationRequests
 from byok.services.suspension import Suspensions
 
 log = get_logger(__name__)
 
 _BATCH = 100
-# The sweeper publishes up to this many waiting messages: with a longer queue a request that nobody took
+# The sweeper publishes while no more rotations than this wait: with a longer queue a request that nobody took
 # yet is more likely waiting than lost, and publishing it again would only lengthen the queue.
 _MAX_BACKLOG = 1000
 _FORGET_MEMBERS_AFTER = 10 * TAKEN_FOR_DEAD  # meanwhile `byok tenant show` can name them
@@ -52,6 +51,7 @@ class Scheduling:
     def __init__(
         self,
         store: Store,
+        dispatcher: Dispatcher,
         requests: RotationRequests,
         suspensions: Suspensions,
         campaigns: CampaignRequests,
@@ -62,6 +62,7 @@ class Scheduling:
         periods: Periods,
     ) -> None:
         self._store = store
+        self._dispatcher = dispatcher
         self._requests = requests
         self._suspensions = suspensions
         self._campaigns = campaigns
@@ -98,32 +99,8 @@ class Scheduling:
         return count
 
     def dispatch_due(self) -> int:
-        """Request a rotation for every key that is due; return how many."""
-        total = 0
-        while batch := self._dispatch_batch():
-            total += batch
-        return total
-
-    def _dispatch_batch(self) -> int:
-        fresh = []
-        with self._store.transaction() as tx:
-            due = tx.keys.lock_due(self._clock.now(), _BATCH)
-            # Audit heads are locked tenant by tenant: in one order, or two dispatchers could deadlock.
-            for tenant, key in sorted(due, key=lambda pair: pair[0].id):
-                has_version = tx.versions.find_active(key.id) is not None
-                reason = RotationReason.SCHEDULED if has_version else RotationReason.INITIAL
-                assert key.next_rotation_at is not None
-                requested = self._requests.record_in(
-                    tx, tenant, key, reason, "schedule",
-                    idempotency_key=f"{reason}:{key.next_rotation_at.isoformat()}",
-                )  # fmt: skip
-                if requested.outcome is RequestOutcome.NEW:
-                    fresh.append(OpenWork(tenant.name, key.name, requested.rotation))
-        if fresh:
-            reached(FailPoint.DISPATCH_RECORDED)
-        for work in fresh:
-            self._requests.publish(work)
-        return len(fresh)
+        """Request rotations of keys that are due; return how many. See `Dispatcher`."""
+        return self._dispatcher.run()
 
     def sweep(self) -> int:
         """Find what got lost and set it going again; return how much there was.
@@ -157,8 +134,7 @@ class Scheduling:
             return 0
         while room > 0 and (waking := self._take_waking(min(room, _BATCH))):
             reached(FailPoint.SWEEP_RECORDED)
-            for work in waking:
-                self._requests.publish(work)
+            self._requests.publish(*waking)
             total += len(waking)
             room -= len(waking)
         if total:
@@ -178,7 +154,7 @@ class Scheduling:
             orphans = tx.versions.list_orphans(_BATCH)
             for version in orphans:
                 key = tx.keys.get_by_id(version.key_id)
-                tx.versions.transition(version, VersionEvent.REJECT, now)
+                tx.versions.transition([version], VersionEvent.REJECT, now)
                 tx.audit.append(
                     key.tenant_id, now, "sweeper", "version.rejected",
                     key=key.name, version=version.number, rotation=str(version.rotation_id),

@@ -1,16 +1,17 @@
 """The audit tables: each tenant's hash chain, and its head that orders the writers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from byok.core.audit import GENESIS_HASH, link_event
+from byok.core.audit import GENESIS_HASH, AuditEntry, link_event
 from byok.core.model import AuditEvent
 from byok.store import schema
-from byok.store.rows import to_audit_event
+from byok.store.arrays import any_of, insert_all, rows_of, table_of
+from byok.store.rows import from_audit_event, to_audit_event
 
 _events, _heads = schema.audit_events, schema.audit_heads
 
@@ -23,48 +24,65 @@ class AuditTable:
 
     def append(
         self, tenant_id: UUID, at: datetime, actor: str, action: str, **details: str | int | None
-    ) -> AuditEvent:
-        sequence, previous_hash = self._lock_head(tenant_id)
-        event = link_event(
-            tenant_id=tenant_id,
-            sequence=sequence + 1,
-            previous_hash=previous_hash,
-            at=at,
-            actor=actor,
-            action=action,
-            details=details,
-        )
-        self._connection.execute(
-            _events.insert().values(
-                tenant_id=event.tenant_id,
-                sequence=event.sequence,
-                at=event.at,
-                actor=event.actor,
-                action=event.action,
-                details=event.details,
-                previous_hash=event.previous_hash,
-                hash=event.hash,
+    ) -> None:
+        self.append_all([AuditEntry(tenant_id, at, actor, action, details)])
+
+    def append_all(self, entries: Sequence[AuditEntry]) -> None:
+        heads = self._lock_heads({entry.tenant_id for entry in entries})
+        events = []
+        for entry in entries:
+            sequence, previous_hash = heads[entry.tenant_id]
+            event = link_event(
+                tenant_id=entry.tenant_id,
+                sequence=sequence + 1,
+                previous_hash=previous_hash,
+                at=entry.at,
+                actor=entry.actor,
+                action=entry.action,
+                details=entry.details,
             )
+            heads[entry.tenant_id] = (event.sequence, event.hash)
+            events.append(event)
+        insert_all(self._connection, _events, [from_audit_event(event) for event in events])
+        self._move(heads)
+
+    def _lock_heads(self, tenant_ids: set[UUID]) -> dict[UUID, tuple[int, bytes]]:
+        """The last number and hash of each chain, locked; the first writer of a tenant makes the head."""
+        heads = self._read_locked(tenant_ids)
+        if missing := tenant_ids - heads.keys():
+            new = table_of({"tenant_id": (sa.Uuid(), sorted(missing))})
+            genesis = sa.select(new.c.tenant_id, sa.literal(0), sa.literal(GENESIS_HASH))
+            self._connection.execute(
+                insert(_heads)
+                .from_select(["tenant_id", "sequence", "hash"], genesis)
+                .on_conflict_do_nothing()
+            )
+            heads |= self._read_locked(missing)
+        return heads
+
+    def _read_locked(self, tenant_ids: Collection[UUID]) -> dict[UUID, tuple[int, bytes]]:
+        """In one order, or two who write for several tenants could wait for each other."""
+        locked = (
+            sa.select(_heads)
+            .where(any_of(_heads.c.tenant_id, tenant_ids))
+            .order_by(_heads.c.tenant_id)
+            .with_for_update()
+        )
+        return {row.tenant_id: (row.sequence, row.hash) for row in self._connection.execute(locked)}
+
+    def _move(self, heads: dict[UUID, tuple[int, bytes]]) -> None:
+        new = rows_of(
+            _heads,
+            [
+                {"tenant_id": tenant_id, "sequence": sequence, "hash": hash_}
+                for tenant_id, (sequence, hash_) in heads.items()
+            ],
         )
         self._connection.execute(
             _heads.update()
-            .where(_heads.c.tenant_id == tenant_id)
-            .values(sequence=event.sequence, hash=event.hash)
+            .where(_heads.c.tenant_id == new.c.tenant_id)
+            .values(sequence=new.c.sequence, hash=new.c.hash)
         )
-        return event
-
-    def _lock_head(self, tenant_id: UUID) -> tuple[int, bytes]:
-        """The chain's last number and hash, locked; the first writer of a tenant makes the head."""
-        locked = sa.select(_heads).where(_heads.c.tenant_id == tenant_id).with_for_update()
-        row = self._connection.execute(locked).one_or_none()
-        if row is None:
-            self._connection.execute(
-                insert(_heads)
-                .values(tenant_id=tenant_id, sequence=0, hash=GENESIS_HASH)
-                .on_conflict_do_nothing()
-            )
-            row = self._connection.execute(locked).one()
-        return row.sequence, row.hash
 
     def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
         query = sa.select(_events).where(_events.c.tenant_id == tenant_id).order_by(_events.c.sequence)

@@ -1,12 +1,13 @@
 """The tables of tenants and keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from byok.core.dispatch import DueKey, DueWork, Place
 from byok.core.lifecycle import TENANT_LIFECYCLE
 from byok.core.model import (
     Connection,
@@ -17,13 +18,16 @@ from byok.core.model import (
     Tenant,
     TenantEvent,
     TenantState,
+    VersionState,
 )
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
+from byok.store.arrays import any_of, table_of
 from byok.store.rows import from_connection, from_index, from_key, from_suspension, to_key, to_tenant
 from byok.store.translate import translated_errors
 
 _tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
+_versions = schema.key_versions
 
 
 class TenantTable:
@@ -50,6 +54,10 @@ class TenantTable:
 
     def get_by_id(self, tenant_id: UUID) -> Tenant:
         return self._one(_tenants.c.id == tenant_id, str(tenant_id))
+
+    def get_all(self, tenant_ids: Collection[UUID]) -> Mapping[UUID, Tenant]:
+        rows = self._connection.execute(sa.select(_tenants).where(any_of(_tenants.c.id, tenant_ids)))
+        return {row.id: to_tenant(row) for row in rows}
 
     def _one(self, condition: sa.ColumnElement[bool], shown: str) -> Tenant:
         row = self._connection.execute(sa.select(_tenants).where(condition)).one_or_none()
@@ -190,6 +198,24 @@ class KeyTable:
         query = sa.select(_keys).where(_keys.c.id == key_id).with_for_update(key_share=True)
         return self._one(query, f"there is no key {key_id}")
 
+    def get_all(self, key_ids: Collection[UUID]) -> Mapping[UUID, Key]:
+        return self._all(sa.select(_keys).where(any_of(_keys.c.id, key_ids)))
+
+    def lock_all(self, key_ids: Collection[UUID]) -> Mapping[UUID, Key]:
+        # In one order, or two batches could wait for each other.
+        query = sa.select(_keys).where(any_of(_keys.c.id, key_ids)).order_by(_keys.c.id)
+        return self._all(query.with_for_update(key_share=True))
+
+    def _all(self, query: sa.Select[tuple[object, ...]]) -> Mapping[UUID, Key]:
+        keys = [to_key(row) for row in self._connection.execute(query)]
+        return {key.id: key for key in keys}
+
+    def set_next_rotations(self, times: Mapping[UUID, datetime]) -> None:
+        new = table_of({"id": (sa.Uuid(), list(times)), "at": (schema.Timestamp, list(times.values()))})
+        self._connection.execute(
+            _keys.update().where(_keys.c.id == new.c.id).values(next_rotation_at=new.c.at)
+        )
+
     def _one(self, query: sa.Select[tuple[object, ...]], message: str) -> Key:
         row = self._connection.execute(query).one_or_none()
         if row is None:
@@ -227,19 +253,40 @@ class KeyTable:
         )
         return to_key(self._connection.execute(changed).one())
 
-    def lock_due(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, Key]]:
-        open_rotation = sa.exists().where(_rotations.c.key_id == _keys.c.id, schema.OPEN_ROTATION)
+    def list_due(self, now: datetime, after: Place | None, limit: int) -> Sequence[DueKey]:
+        place = (_keys.c.next_rotation_at, _keys.c.id)
+        page = sa.select(*place, _keys.c.tenant_id).where(_keys.c.next_rotation_at <= now)
+        if after is not None:
+            page = page.where(sa.tuple_(*place) > (after.next_rotation_at, after.key_id))
+        due = page.order_by(*place).limit(limit).subquery()
+        is_free = sa.and_(_tenants.c.state == TenantState.ACTIVE, ~_has_open_rotation(due.c.id))
         query = (
-            sa.select(_keys)
+            sa.select(due, is_free)
+            .join_from(due, _tenants, _tenants.c.id == due.c.tenant_id)
+            .order_by(due.c.next_rotation_at, due.c.id)
+        )
+        return [
+            DueKey(Place(at, key_id), tenant_id, free)
+            for at, key_id, tenant_id, free in self._connection.execute(query)
+        ]
+
+    def lock_due(self, key_ids: Sequence[UUID], now: datetime) -> Sequence[DueWork]:
+        has_version = sa.exists().where(
+            _versions.c.key_id == _keys.c.id, _versions.c.state == VersionState.ACTIVE
+        )
+        query = (
+            sa.select(_keys.c.id, _keys.c.tenant_id, _tenants.c.name, _keys.c.name, has_version)
             .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
-            .where(_keys.c.next_rotation_at <= now, _tenants.c.state == TenantState.ACTIVE, ~open_rotation)
-            .order_by(_keys.c.next_rotation_at)
-            .limit(limit)
+            .where(
+                any_of(_keys.c.id, key_ids),
+                _keys.c.next_rotation_at <= now,
+                _tenants.c.state == TenantState.ACTIVE,
+                ~_has_open_rotation(_keys.c.id),
+            )
             .with_for_update(of=_keys, skip_locked=True, key_share=True)
         )
-        due = [to_key(row) for row in self._connection.execute(query)]
-        found = self._connection.execute(
-            sa.select(_tenants).where(_tenants.c.id.in_({key.tenant_id for key in due}))
-        )
-        tenants = {row.id: to_tenant(row) for row in found}
-        return [(tenants[key.tenant_id], key) for key in due]
+        return [DueWork(*row) for row in self._connection.execute(query)]
+
+
+def _has_open_rotation(key_id: sa.ColumnElement[UUID]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(_rotations.c.key_id == key_id, schema.OPEN_ROTATION)

@@ -7,6 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from byok.core.dispatch import InFlight
 from byok.core.lifecycle import ROTATION_LIFECYCLE
 from byok.core.model import (
     OpenWork,
@@ -18,6 +19,7 @@ from byok.core.model import (
 )
 from byok.errors import LostRace, UnknownRotation
 from byok.store import schema
+from byok.store.arrays import any_of, rows_of
 from byok.store.claims import lock_waking, unclaimed
 from byok.store.rows import to_rotation
 
@@ -33,6 +35,24 @@ class RotationTable:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
+
+    def schedule(self, rotations: Sequence[Rotation], wake_at: datetime) -> Sequence[Rotation]:
+        names = ("id", "key_id", "reason", "state", "requested_by", "requested_at")
+        new = rows_of(_rotations, [{name: getattr(one, name) for name in names} for one in rotations])
+        # The keys are looked at again under their locks: one may have been rotated since it was found due.
+        due = (
+            sa.select(*new.c, sa.literal(wake_at))
+            .join_from(new, _keys, _keys.c.id == new.c.key_id)
+            .where(_keys.c.next_rotation_at <= new.c.requested_at)
+        )
+        rows = self._connection.execute(
+            insert(_rotations)
+            .from_select([*names, "wake_at"], due)
+            .on_conflict_do_nothing()
+            .returning(_rotations.c.id)
+        )
+        recorded = set(rows.scalars())
+        return [rotation for rotation in rotations if rotation.id in recorded]
 
     def request(
         self, rotation: Rotation, idempotency_key: str, wake_at: datetime
@@ -155,15 +175,19 @@ class RotationTable:
             raise LostRace(f"rotation {rotation.id} ended just now", remedy="ask again")
         return to_rotation(row)
 
-    def claim(self, rotation_id: UUID, now: datetime, duration: timedelta) -> Rotation | None:
+    def claim(self, rotation_ids: Sequence[UUID], now: datetime, duration: timedelta) -> Sequence[Rotation]:
         until = now + duration
-        row = self._connection.execute(
+        rows = self._connection.execute(
             _rotations.update()
-            .where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed(_rotations, now, duration))
+            .where(
+                any_of(_rotations.c.id, rotation_ids),
+                schema.OPEN_ROTATION,
+                unclaimed(_rotations, now, duration),
+            )
             .values(claimed_until=until, wake_at=until, attempts=_rotations.c.attempts + 1)
             .returning(_rotations)
-        ).one_or_none()
-        return None if row is None else to_rotation(row)
+        )
+        return [to_rotation(row) for row in rows]
 
     def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
         held = [(rotation.id, rotation.attempts) for rotation in rotations]
@@ -194,29 +218,28 @@ class RotationTable:
         )
 
     def transition(
-        self,
-        rotation: Rotation,
-        event: RotationEvent,
-        at: datetime,
-        *,
-        version_number: int | None = None,
-        failure: str | None = None,
-    ) -> Rotation:
-        to = ROTATION_LIFECYCLE.after(rotation.state, event)
-        values: dict[str, object] = {"state": to}
-        if version_number is not None:
-            values["version_number"] = version_number
-        if to in _FINISHED:
-            values |= {"finished_at": at, "wake_at": None, "claimed_until": None, "failure": failure}
-        row = self._connection.execute(
+        self, rotations: Sequence[Rotation], event: RotationEvent, at: datetime, *, failure: str | None = None
+    ) -> Sequence[Rotation]:
+        changed: list[Rotation] = []
+        for state in {rotation.state for rotation in rotations}:
+            to = ROTATION_LIFECYCLE.after(state, event)
+            values: dict[str, object] = {"state": to}
+            if to in _FINISHED:
+                values |= {"finished_at": at, "wake_at": None, "claimed_until": None, "failure": failure}
+            changed += self._swap([one for one in rotations if one.state is state], state, values)
+        return changed
+
+    def _swap(
+        self, rotations: Sequence[Rotation], state: RotationState, values: Mapping[str, object]
+    ) -> Sequence[Rotation]:
+        new = rows_of(_rotations, [{"id": one.id, "version_number": one.version_number} for one in rotations])
+        rows = self._connection.execute(
             _rotations.update()
-            .where(_rotations.c.id == rotation.id, _rotations.c.state == rotation.state)
-            .values(values)
+            .where(_rotations.c.id == new.c.id, _rotations.c.state == state)
+            .values(version_number=new.c.version_number, **values)
             .returning(_rotations)
-        ).one_or_none()
-        if row is None:
-            raise LostRace(f"rotation {rotation.id} is not {rotation.state} any more")
-        return to_rotation(row)
+        )
+        return [to_rotation(row) for row in rows]
 
     def lock_waking(
         self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
@@ -233,6 +256,20 @@ class RotationTable:
             .returning(_rotations, _tenants.c.name.label("tenant"), _keys.c.name.label("key"))
         )
         return [_to_work(row) for row in rows]
+
+    def count_in_flight(self) -> Mapping[UUID, InFlight]:
+        waits = sa.and_(_rotations.c.claimed_until.is_(None), _rotations.c.attempts > 0)
+        query = (
+            sa.select(
+                _keys.c.tenant_id,
+                sa.func.count().label("open"),
+                sa.func.count().filter(waits).label("waiting"),
+            )
+            .join_from(_rotations, _keys)
+            .where(schema.OPEN_ROTATION)
+            .group_by(_keys.c.tenant_id)
+        )
+        return {row.tenant_id: InFlight(row.open, row.waiting) for row in self._connection.execute(query)}
 
     def count_by_state(self) -> Mapping[RotationState, int]:
         query = sa.select(_rotations.c.state, sa.func.count()).group_by(_rotations.c.state)

@@ -221,3 +221,17 @@ def to_audit_event(row: Row[Any]) -> AuditEvent:
         previous_hash=row.previous_hash,
         hash=row.hash,
     )
+
+
+def from_audit_event(event: AuditEvent) -> dict[str, object]:
+    """The row of an audit event."""
+    return {
+        "tenant_id": event.tenant_id,
+        "sequence": event.sequence,
+        "at": event.at,
+        "actor": event.actor,
+        "action": event.action,
+        "details": event.details,
+        "previous_hash": event.previous_hash,
+        "hash": event.hash,
+    }

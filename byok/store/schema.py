@@ -150,7 +150,14 @@ keys = Table(
     CheckConstraint(
         "decryption_floor = 1 OR decryption_floor_set_at IS NOT NULL", name="decryption_floor_set_at"
     ),
-    Index("ix_keys_due", "next_rotation_at", postgresql_where=text("next_rotation_at IS NOT NULL")),
+    # What the dispatcher walks along, without looking at the table.
+    Index(
+        "ix_keys_due",
+        "next_rotation_at",
+        "id",
+        postgresql_include=["tenant_id"],
+        postgresql_where=text("next_rotation_at IS NOT NULL"),
+    ),
 )
 
 rotations = Table(
@@ -312,6 +319,14 @@ ticks = Table(
     Column("job", Text, primary_key=True),
     Column("began_at", Timestamp, nullable=False),
     Column("ended_at", Timestamp, comment="NULL while it runs, or if its worker died"),
+    Column(
+        "more",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the run left something to do: the job is due at once",
+    ),
+    Column("cursor", Text, comment="where the next run goes on"),
 )
 
 # The processes that may hold leases. A row that is not renewed is that of a dead process.

@@ -23,7 +23,9 @@ class TickTable:
 
     def begin(self, job: Job, now: datetime, period: timedelta) -> bool:
         # Beats tick a little early or late: a tenth of a period is no reason to leave one out.
-        due = sa.and_(_ticks.c.ended_at.is_not(None), _ticks.c.began_at <= now - 0.9 * period)
+        due = sa.and_(
+            _ticks.c.ended_at.is_not(None), sa.or_(_ticks.c.began_at <= now - 0.9 * period, _ticks.c.more)
+        )
         dead = sa.and_(_ticks.c.ended_at.is_(None), _ticks.c.began_at <= now - min(period, _MAX_RUN))
         from_the_future = _ticks.c.began_at > now  # the clock was ahead then
         statement = (
@@ -31,7 +33,7 @@ class TickTable:
             .values(job=job, began_at=now)
             .on_conflict_do_update(
                 index_elements=[_ticks.c.job],
-                set_={"began_at": now, "ended_at": None},
+                set_={"began_at": now, "ended_at": None, "more": False},
                 where=sa.or_(due, dead, from_the_future),
             )
             .returning(_ticks.c.job)
@@ -42,6 +44,14 @@ class TickTable:
         self._connection.execute(
             _ticks.update().where(_ticks.c.job == job, _ticks.c.began_at == began_at).values(ended_at=now)
         )
+
+    def read_cursor(self, job: Job) -> str | None:
+        return self._connection.execute(
+            sa.select(_ticks.c.cursor).where(_ticks.c.job == job)
+        ).scalar_one_or_none()
+
+    def set_cursor(self, job: Job, cursor: str | None, *, more: bool) -> None:
+        self._connection.execute(_ticks.update().where(_ticks.c.job == job).values(cursor=cursor, more=more))
 
     def list(self) -> Sequence[Tick]:
         return [to_tick(row) for row in self._connection.execute(sa.select(_ticks).order_by(_ticks.c.job))]

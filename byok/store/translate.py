@@ -14,6 +14,7 @@ from byok.errors import (
     LostRace,
     RoleTaken,
     StoreUnavailable,
+    ValidationFailed,
 )
 
 _REBUILD = "byok key index TENANT KEY shows which versions: those must decrypt"
@@ -38,6 +39,10 @@ _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_key_versions_pending": LostRace("the key has a pending version"),
     "uq_key_versions_active": LostRace("the key has an active version"),
     "uq_key_versions_rotation_id": LostRace("the rotation has a version"),
+    "uq_key_versions_key_id_fingerprint": ValidationFailed(
+        "the secret is that of an earlier version of this key",
+        remedy="KMS gave the same data key twice: tell whoever looks after the customer's KMS key",
+    ),
 }
 
 

@@ -1,6 +1,6 @@
 """The table of key versions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from byok.core.lifecycle import VERSION_LIFECYCLE
 from byok.core.model import Check, KeyVersion, VersionEvent, VersionState
 from byok.errors import LostRace, UnknownVersion
 from byok.store import schema
+from byok.store.arrays import Column, insert_all, table_of
 from byok.store.rows import from_checks, from_version, to_version
 from byok.store.translate import translated_errors
 
@@ -30,9 +31,9 @@ class VersionTable:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def add(self, version: KeyVersion) -> None:
+    def add(self, versions: Sequence[KeyVersion]) -> None:
         with translated_errors():
-            self._connection.execute(_versions.insert().values(from_version(version)))
+            insert_all(self._connection, _versions, [from_version(version) for version in versions])
 
     def get(self, key_id: UUID, number: int) -> KeyVersion:
         wanted = sa.literal(number, sa.BigInteger)  # a forged token may name a number beyond the column's
@@ -65,40 +66,78 @@ class VersionTable:
         ).one_or_none()
         return None if row is None else to_version(row)
 
-    def set_validated(
-        self, version: KeyVersion, at: datetime, checks: Sequence[Check], fingerprint: bytes, canary: bytes
-    ) -> None:
+    def list_since_active(self, key_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[KeyVersion]]:
+        active = _versions.alias("active")
+        since = (
+            sa.select(active.c.number)
+            .where(active.c.key_id == _versions.c.key_id, active.c.state == VersionState.ACTIVE)
+            .scalar_subquery()
+        )
+        keys = table_of({"key_id": (sa.Uuid(), key_ids)})
+        latest = (
+            sa.select(_versions)
+            .where(_versions.c.key_id == keys.c.key_id, _versions.c.number >= sa.func.coalesce(since, 1))
+            .lateral()
+        )
+        query = sa.select(latest).select_from(keys.join(latest, sa.true())).order_by(latest.c.number)
+        found: dict[UUID, list[KeyVersion]] = {key_id: [] for key_id in key_ids}
+        for row in self._connection.execute(query):
+            found[row.key_id].append(to_version(row))
+        return found
+
+    def set_validated(self, versions: Sequence[KeyVersion], at: datetime) -> None:
         self._update(
-            version,
-            validated_at=max(at, version.changed_at),
-            checks=from_checks(tuple(checks)),
-            fingerprint=fingerprint,
-            canary=canary,
+            versions,
+            validated_at=[max(at, version.changed_at) for version in versions],
+            checks=[from_checks(version.checks) for version in versions],
+            fingerprint=[version.fingerprint for version in versions],
+            canary=[version.canary for version in versions],
         )
 
     def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
-        self._update(version, checks=from_checks(tuple(checks)))
+        self._update([version], checks=[from_checks(tuple(checks))])
 
-    def transition(self, version: KeyVersion, event: VersionEvent, at: datetime) -> None:
-        to = VERSION_LIFECYCLE.after(version.state, event)
-        values: dict[str, object] = {"state": to}
-        if getattr(version, _TIME_OF[to]) is None:  # a version is retired but once
-            # No time runs backwards, even where the clock does.
-            values[_TIME_OF[to]] = max(at, version.changed_at)
+    def transition(self, versions: Sequence[KeyVersion], event: VersionEvent, at: datetime) -> None:
+        for state in {version.state for version in versions}:
+            self._transition([version for version in versions if version.state is state], state, event, at)
+
+    def _transition(
+        self, versions: Sequence[KeyVersion], state: VersionState, event: VersionEvent, at: datetime
+    ) -> None:
+        to = VERSION_LIFECYCLE.after(state, event)
+        time_of = _TIME_OF[to]
+        values: dict[str, Sequence[object]] = {
+            "state": [to] * len(versions),
+            # A version is retired but once; and no time runs backwards, even where the clock does.
+            time_of: [getattr(version, time_of) or max(at, version.changed_at) for version in versions],
+        }
         if to is VersionState.DESTROYED:
-            values |= {"encrypted_key": None, "iv": None, "master_key_id": None}
-        self._update(version, **values)
+            values |= dict.fromkeys(("encrypted_key", "iv", "master_key_id"), [None] * len(versions))
+        self._update(versions, **values)
 
-    def _update(self, version: KeyVersion, **values: object) -> None:
+    def _update(self, versions: Sequence[KeyVersion], **values: Sequence[object]) -> None:
+        """Write columns of versions that are in the state they are said to be in, or of none."""
+        columns: dict[str, Column] = {
+            "key_id": (sa.Uuid(), [version.key_id for version in versions]),
+            "number": (sa.Integer(), [version.number for version in versions]),
+            "from_state": (sa.Text(), [version.state for version in versions]),
+        }
+        columns |= {f"new_{name}": (_versions.c[name].type, column) for name, column in values.items()}
+        new = table_of(columns)
         with translated_errors():
             changed = self._connection.execute(
                 _versions.update()
                 .where(
-                    _versions.c.key_id == version.key_id,
-                    _versions.c.number == version.number,
-                    _versions.c.state == version.state,
+                    _versions.c.key_id == new.c.key_id,
+                    _versions.c.number == new.c.number,
+                    _versions.c.state == new.c.from_state,
                 )
-                .values(values)
+                .values({name: new.c[f"new_{name}"] for name in values})
             ).rowcount
-        if changed != 1:
-            raise LostRace(f"version {version.number} is not {version.state} any more")
+        if changed != len(versions):
+            one = versions[0]
+            raise LostRace(
+                f"version {one.number} is not {one.state} any more"
+                if len(versions) == 1
+                else f"of {len(versions)} versions, {len(versions) - changed} are not what they were any more"
+            )

@@ -319,7 +319,7 @@ class Fleet:
         """Publish rotations that were published before."""
         queue = CeleryQueue.connect(self.stack.broker.url)
         for rotation in rotations:
-            queue.rotate("whoever", "whatever", rotation)
+            queue.rotate([OpenWork("whoever", "whatever", rotation)])
         queue.close()
 
     def works(self) -> Sequence[OpenWork]:

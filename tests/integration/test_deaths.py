@@ -135,8 +135,8 @@ def test_the_thread_renews_and_survives_what_goes_wrong_once(
         renew()
 
     monkeypatch.setattr(claims, "renew", fail_first)
-    claimed = claims.take(rotation.id)
-    assert claimed is not None
+    claimed = claims.take([rotation.id])
+    assert claimed
     with claims.kept(claimed):
         deadline = time.monotonic() + 10
         while len(renewals) < 3 and time.monotonic() < deadline:
@@ -148,15 +148,14 @@ def test_the_thread_renews_and_survives_what_goes_wrong_once(
 def test_a_claim_that_another_took_is_not_renewed(world: World, key: None) -> None:
     request(world)
     _, _, rotation = world.queue.rotations.pop()
-    claimed = world.services.claims.take(rotation.id)
-    assert claimed is not None
+    claimed = world.services.claims.take([rotation.id])
+    assert claimed
     pass_time(world, sweeps=1)
-    taken = world.another_process().claims.take(rotation.id)
-    assert taken is not None
+    assert world.another_process().claims.take([rotation.id])
     with world.store.transaction() as tx:
-        tx.rotations.renew([claimed], world.clock.now() + timedelta(hours=1))
+        tx.rotations.renew(claimed, world.clock.now() + timedelta(hours=1))
     pass_time(world, sweeps=1)
-    assert world.another_process().claims.take(rotation.id) is not None
+    assert world.another_process().claims.take([rotation.id])
 
 
 def test_a_clock_that_goes_back_does_not_hold_a_dead_workers_rotation(world: World, key: None) -> None:
@@ -227,7 +226,7 @@ def test_a_worker_whose_claim_ran_out_does_not_fail_the_next_ones_rotation(world
         world.kms.hooks.clear()
         world.clock.advance(seconds=SWEEP.total_seconds() + 1)
         with world.store.transaction() as tx:
-            assert tx.rotations.claim(rotation.id, world.clock.now(), timedelta(0)) is not None
+            assert tx.rotations.claim([rotation.id], world.clock.now(), timedelta(0))
         world.kms.fail_next(KmsIntegrityError("broken"))
 
     world.kms.hooks["GenerateDataKeyWithoutPlaintext"] = be_overtaken_and_fail

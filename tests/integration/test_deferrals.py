@@ -6,7 +6,7 @@ import pytest
 
 from byok.core.model import RotationState
 from byok.errors import KmsBackingOff, KmsUnavailable
-from byok.services.rotations import MAX_ATTEMPTS
+from byok.services.setbacks import MAX_ATTEMPTS
 from tests.world import World
 
 

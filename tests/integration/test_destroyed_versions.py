@@ -493,4 +493,4 @@ def test_it_follows_its_kms_key_and_is_verified_again(survivor: World) -> None:
 def test_a_row_that_was_read_before_is_not_brought_back(survivor: World) -> None:
     stale = replace(survivor.versions()[0], state=VersionState.RETIRED)
     with pytest.raises(LostRace), survivor.store.transaction() as tx:
-        tx.versions.transition(stale, VersionEvent.DESTROY, survivor.clock.now())
+        tx.versions.transition([stale], VersionEvent.DESTROY, survivor.clock.now())

@@ -18,7 +18,7 @@ from byok.errors import (
     UnknownTenant,
 )
 from byok.services.requests import Requested
-from byok.services.rotations import MAX_ATTEMPTS
+from byok.services.setbacks import MAX_ATTEMPTS
 from byok.store.rotations import RotationTable
 from tests.integration.acts import FORCED, Killed, die, pass_time, request
 from tests.world import World

@@ -18,7 +18,7 @@ from byok.errors import (
     TenantNotActive,
     ValidationFailed,
 )
-from byok.services.rotations import MAX_ATTEMPTS
+from byok.services.setbacks import MAX_ATTEMPTS
 from tests.integration.acts import FORCED, request
 from tests.world import World
 

@@ -355,7 +355,7 @@ def test_what_was_changed_meanwhile_is_not_changed_again(searchable: World) -> N
 def destroy(world: World, number: int) -> None:
     version = world.versions()[number - 1]
     with world.store.transaction() as tx:
-        tx.versions.transition(version, VersionEvent.DESTROY, world.clock.now())
+        tx.versions.transition([version], VersionEvent.DESTROY, world.clock.now())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The store's own promises: a change that is based on what no longer holds is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_version_that_another_changed_is_not_changed_again(world: World, key: 
 
     def retire() -> None:
         with world.store.transaction() as tx:
-            tx.versions.transition(version, VersionEvent.RETIRE, world.clock.now())
+            tx.versions.transition([version], VersionEvent.RETIRE, world.clock.now())
 
     twice(world, retire)
 
@@ -43,7 +44,9 @@ def test_a_rotation_that_another_advanced_is_not_advanced_again(world: World, ke
     def generate() -> None:
         with world.store.transaction() as tx:
             now = world.clock.now()
-            tx.rotations.transition(rotation, RotationEvent.GENERATE, now, version_number=2)
+            numbered = replace(rotation, version_number=2)
+            if not tx.rotations.transition([numbered], RotationEvent.GENERATE, now):
+                raise LostRace("somebody was faster")
 
     twice(world, generate)
 
@@ -64,7 +67,7 @@ def test_a_version_compromised_later_keeps_the_time_of_its_retirement(world: Wor
     retired = world.versions()[0]
     world.clock.advance(days=1)
     with world.store.transaction() as tx:
-        tx.versions.transition(retired, VersionEvent.COMPROMISE, world.clock.now())
+        tx.versions.transition([retired], VersionEvent.COMPROMISE, world.clock.now())
     assert world.versions()[0].retired_at == retired.retired_at
 
 

@@ -27,7 +27,7 @@ from byok.core.lifecycle import check_rotation, check_versions
 from byok.core.model import RequestOutcome, Rotation, RotationReason, TenantState
 from byok.errors import ByokError, KmsIntegrityError, KmsUnavailable
 from byok.failpoints import FailPoint, arm, disarm
-from byok.services.rotations import MAX_ATTEMPTS
+from byok.services.setbacks import MAX_ATTEMPTS
 from byok.store.postgres import PostgresStore
 from tests.conftest import empty
 from tests.integration.acts import Killed, die

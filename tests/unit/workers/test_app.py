@@ -30,6 +30,7 @@ def app() -> Celery:
 TASKS = {
     "byok.keys.generate",
     "byok.keys.rotate",
+    "byok.keys.rotate_many",
     "byok.keys.validate",
     "byok.tenants.probe",
     "byok.tenants.sync_rotation",
