@@ -1,8 +1,11 @@
 """Sets rotations of due keys going: in batches, fair between tenants, and no more than the fleet can take."""
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from byok.core.audit import AuditEntry
 from byok.core.dispatch import DueWork, Place, Window
@@ -10,7 +13,7 @@ from byok.core.model import Job, OpenWork, Rotation, RotationReason, RotationSta
 from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Metrics, Random, Store, TaskQueue
+from byok.ports import Clock, Metrics, Random, Store, TaskQueue, Transaction
 from byok.services.requests import RotationRequests
 
 log = get_logger(__name__)
@@ -19,6 +22,8 @@ log = get_logger(__name__)
 _BATCH = 500
 # A batch takes a twentieth of that. Where it takes longer, the database has enough to do without us.
 _SLOW_SECONDS = 1.0
+# At a time, while the next page is read: what waits for PostgreSQL leaves Python to the others.
+_TRANSACTIONS = 2
 
 _ACTOR = "schedule"
 
@@ -64,13 +69,13 @@ class Dispatcher:
         with self._store.transaction() as tx:
             cursor = tx.ticks.read_cursor(Job.DISPATCH_DUE)
             window = Window(self._window, tx.rotations.count_in_flight())
-        total, after, hindrance = self._go_along(window, Place.parse(cursor) if cursor else None)
-        if hindrance is not None:
-            self._hold_back(hindrance)
+        run = self._go_along(window, Place.parse(cursor) if cursor else None)
+        if run.hindrance is not None:
+            self._hold_back(run.hindrance)
         with self._store.transaction() as tx:
-            more = hindrance == "window-full"  # room comes with every rotation that ends
-            tx.ticks.set_cursor(Job.DISPATCH_DUE, str(after) if after else None, more=more)
-        return total
+            more = run.hindrance == "window-full"  # room comes with every rotation that ends
+            tx.ticks.set_cursor(Job.DISPATCH_DUE, str(run.end) if run.end else None, more=more)
+        return run.count
 
     def _broker_hindrance(self) -> str | None:
         try:
@@ -83,41 +88,56 @@ class Dispatcher:
         self._metrics.dispatch_held_back(hindrance)
         log.info("dispatch_held_back", reason=hindrance)
 
-    def _go_along(self, window: Window, after: Place | None) -> tuple[int, Place | None, str | None]:
-        """Go on behind ``after``, and once around; how many were set going, where to go on, and what
-        hindered the rest."""
-        total, may_go_around = 0, after is not None
-        while window.room > 0:
-            began_ticks = self._clock.ticks()
-            stretch = self._record(window, after)
-            is_slow = self._clock.ticks() - began_ticks > _SLOW_SECONDS
-            if stretch.works:
-                reached(FailPoint.DISPATCH_RECORDED)
-                self._requests.publish(*stretch.works)
-                total += len(stretch.works)
-            after = stretch.end
-            if after is None and not may_go_around:
-                return total, None, None
-            may_go_around = may_go_around and after is not None
-            if is_slow:
-                return total, after, "database-slow"
-        return total, after, "window-full"
+    def _go_along(self, window: Window, after: Place | None) -> "_Run":
+        """Go on behind ``after``, and once around."""
+        run, may_go_around = _Run(after), after is not None
+        with ThreadPoolExecutor(_TRANSACTIONS, thread_name_prefix="dispatch") as pool:
+            under_way: deque[Future[_Batch]] = deque()
+            while run.hindrance is None:
+                if window.room <= 0:
+                    run.hindrance = "window-full"
+                    break
+                chosen, run.end = self._look_ahead(window, run.end)
+                if chosen:
+                    under_way.append(pool.submit(self._set_going, chosen))
+                if run.end is None:
+                    if not may_go_around:
+                        break
+                    may_go_around = False
+                if len(under_way) > _TRANSACTIONS:
+                    run.note(under_way.popleft().result())
+            while under_way:
+                run.note(under_way.popleft().result())
+        return run
 
-    def _record(self, window: Window, after: Place | None) -> "_Stretch":
-        """Record rotations of the keys behind ``after`` that there is room for."""
+    def _look_ahead(self, window: Window, after: Place | None) -> tuple[Sequence[UUID], Place | None]:
+        """Keys behind ``after`` that there is room for; and where to go on, None behind the last of all."""
         with self._store.transaction() as tx:
-            now = self._clock.now()
-            page = tx.keys.list_due(now, after, _BATCH)
-            chosen, last = window.choose(page)
-            is_last = len(page) < _BATCH and (not page or last is page[-1].place)
-            due = {work.key_id: work for work in tx.keys.lock_due(chosen, now)} if chosen else {}
-            works: list[OpenWork] = []
-            if due:
-                planned = [self._plan(work, now) for work in due.values()]
-                recorded = tx.rotations.schedule(planned, now + self._sweep_period)
-                works = [OpenWork(due[one.key_id].tenant, due[one.key_id].key, one) for one in recorded]
-                tx.audit.append_all([_entry(due[one.key_id], one) for one in recorded])
-        return _Stretch(works, None if is_last else last)
+            page = tx.keys.list_due(self._clock.now(), after, _BATCH)
+        chosen, last = window.choose(page)
+        is_end = len(page) < _BATCH and (not page or last == page[-1].place)
+        return chosen, None if is_end else last
+
+    def _set_going(self, key_ids: Sequence[UUID]) -> "_Batch":
+        """Record and publish rotations of keys that are due still."""
+        began_ticks = self._clock.ticks()
+        with self._store.transaction() as tx:
+            works = self._record(tx, key_ids)
+        took_seconds = self._clock.ticks() - began_ticks
+        if works:
+            reached(FailPoint.DISPATCH_RECORDED)
+            self._requests.publish(*works)
+        return _Batch(len(works), took_seconds)
+
+    def _record(self, tx: Transaction, key_ids: Sequence[UUID]) -> Sequence[OpenWork]:
+        now = self._clock.now()
+        due = {work.key_id: work for work in tx.keys.lock_due(key_ids, now)}
+        if not due:
+            return []
+        planned = [self._plan(work, now) for work in due.values()]
+        recorded = tx.rotations.schedule(planned, now + self._sweep_period)
+        tx.audit.append_all([_entry(due[rotation.key_id], rotation) for rotation in recorded])
+        return [OpenWork(due[one.key_id].tenant, due[one.key_id].key, one) for one in recorded]
 
     def _plan(self, due: DueWork, now: datetime) -> Rotation:
         reason = RotationReason.SCHEDULED if due.has_version else RotationReason.INITIAL
@@ -125,11 +145,26 @@ class Dispatcher:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
-    """What was set going, and the key where it ended; None: no other is due behind it."""
+class _Batch:
+    """How many rotations one transaction recorded, and how long it took."""
 
-    works: Sequence[OpenWork]
+    count: int
+    took_seconds: float
+
+
+@dataclass(slots=True)
+class _Run:
+    """What came of a run: how many rotations, where the next one goes on, what hindered the rest."""
+
     end: Place | None
+    count: int = 0
+    hindrance: str | None = None
+
+    def note(self, batch: _Batch) -> None:
+        """Take account of a batch that has ended."""
+        self.count += batch.count
+        if batch.took_seconds > _SLOW_SECONDS:
+            self.hindrance = "database-slow"
 
 
 def _entry(due: DueWork, rotation: Rotation) -> AuditEntry:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from byok.core.audit import GENESIS_HASH, AuditEntry, link_event
 from byok.core.model import AuditEvent
 from byok.store import schema
-from byok.store.arrays import any_of, insert_all, rows_of, table_of
+from byok.store.batches import any_of, insert_all, rows_of
 from byok.store.rows import from_audit_event, to_audit_event
 
 _events, _heads = schema.audit_events, schema.audit_heads
@@ -50,7 +50,7 @@ class AuditTable:
         """The last number and hash of each chain, locked; the first writer of a tenant makes the head."""
         heads = self._read_locked(tenant_ids)
         if missing := tenant_ids - heads.keys():
-            new = table_of({"tenant_id": (sa.Uuid(), sorted(missing))})
+            new = rows_of(_heads, [{"tenant_id": tenant_id} for tenant_id in sorted(missing)])
             genesis = sa.select(new.c.tenant_id, sa.literal(0), sa.literal(GENESIS_HASH))
             self._connection.execute(
                 insert(_heads)
@@ -68,7 +68,7 @@ class AuditTable:
             .order_by(_heads.c.tenant_id)
             .with_for_update()
         )
-        return {row.tenant_id: (row.sequence, row.hash) for row in self._connection.execute(locked)}
+        return {row.tenant_id: (row.sequence, row.hash) for row in self._connection.execute(locked).all()}
 
     def _move(self, heads: dict[UUID, tuple[int, bytes]]) -> None:
         new = rows_of(

@@ -22,7 +22,7 @@ from byok.core.model import (
 )
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
-from byok.store.arrays import any_of, table_of
+from byok.store.batches import any_of, rows_of
 from byok.store.rows import from_connection, from_index, from_key, from_suspension, to_key, to_tenant
 from byok.store.translate import translated_errors
 
@@ -57,7 +57,7 @@ class TenantTable:
 
     def get_all(self, tenant_ids: Collection[UUID]) -> Mapping[UUID, Tenant]:
         rows = self._connection.execute(sa.select(_tenants).where(any_of(_tenants.c.id, tenant_ids)))
-        return {row.id: to_tenant(row) for row in rows}
+        return {row.id: to_tenant(row) for row in rows.all()}
 
     def _one(self, condition: sa.ColumnElement[bool], shown: str) -> Tenant:
         row = self._connection.execute(sa.select(_tenants).where(condition)).one_or_none()
@@ -207,13 +207,13 @@ class KeyTable:
         return self._all(query.with_for_update(key_share=True))
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> Mapping[UUID, Key]:
-        keys = [to_key(row) for row in self._connection.execute(query)]
+        keys = [to_key(row) for row in self._connection.execute(query).all()]
         return {key.id: key for key in keys}
 
     def set_next_rotations(self, times: Mapping[UUID, datetime]) -> None:
-        new = table_of({"id": (sa.Uuid(), list(times)), "at": (schema.Timestamp, list(times.values()))})
+        new = rows_of(_keys, [{"id": key_id, "next_rotation_at": at} for key_id, at in times.items()])
         self._connection.execute(
-            _keys.update().where(_keys.c.id == new.c.id).values(next_rotation_at=new.c.at)
+            _keys.update().where(_keys.c.id == new.c.id).values(next_rotation_at=new.c.next_rotation_at)
         )
 
     def _one(self, query: sa.Select[tuple[object, ...]], message: str) -> Key:
@@ -259,15 +259,11 @@ class KeyTable:
         if after is not None:
             page = page.where(sa.tuple_(*place) > (after.next_rotation_at, after.key_id))
         due = page.order_by(*place).limit(limit).subquery()
-        is_free = sa.and_(_tenants.c.state == TenantState.ACTIVE, ~_has_open_rotation(due.c.id))
-        query = (
-            sa.select(due, is_free)
-            .join_from(due, _tenants, _tenants.c.id == due.c.tenant_id)
-            .order_by(due.c.next_rotation_at, due.c.id)
-        )
+        is_free = sa.and_(_tenant(_tenants.c.state, due) == TenantState.ACTIVE, _open_rotation(due).is_(None))
+        query = sa.select(due, is_free).order_by(due.c.next_rotation_at, due.c.id)
         return [
             DueKey(Place(at, key_id), tenant_id, free)
-            for at, key_id, tenant_id, free in self._connection.execute(query)
+            for at, key_id, tenant_id, free in self._connection.execute(query).all()
         ]
 
     def lock_due(self, key_ids: Sequence[UUID], now: datetime) -> Sequence[DueWork]:
@@ -275,18 +271,28 @@ class KeyTable:
             _versions.c.key_id == _keys.c.id, _versions.c.state == VersionState.ACTIVE
         )
         query = (
-            sa.select(_keys.c.id, _keys.c.tenant_id, _tenants.c.name, _keys.c.name, has_version)
-            .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
+            sa.select(
+                _keys.c.id, _keys.c.tenant_id, _tenant(_tenants.c.name, _keys), _keys.c.name, has_version
+            )
             .where(
                 any_of(_keys.c.id, key_ids),
                 _keys.c.next_rotation_at <= now,
-                _tenants.c.state == TenantState.ACTIVE,
-                ~_has_open_rotation(_keys.c.id),
+                _tenant(_tenants.c.state, _keys) == TenantState.ACTIVE,
+                _open_rotation(_keys).is_(None),
             )
             .with_for_update(of=_keys, skip_locked=True, key_share=True)
         )
-        return [DueWork(*row) for row in self._connection.execute(query)]
+        return [DueWork(*row) for row in self._connection.execute(query).all()]
 
 
-def _has_open_rotation(key_id: sa.ColumnElement[UUID]) -> sa.ColumnElement[bool]:
-    return sa.exists().where(_rotations.c.key_id == key_id, schema.OPEN_ROTATION)
+# Each is looked up by an index, row by row: a join could be made by reading all tenants or open rotations.
+
+
+def _tenant(column: sa.ColumnElement[str], key: sa.FromClause) -> sa.ScalarSelect[str]:
+    return sa.select(column).where(_tenants.c.id == key.c.tenant_id).correlate(key).scalar_subquery()
+
+
+def _open_rotation(key: sa.FromClause) -> sa.ScalarSelect[UUID]:
+    """The open rotation of a key. The limit keeps PostgreSQL from reading them all into a hash."""
+    found = sa.select(_rotations.c.id).where(_rotations.c.key_id == key.c.id, schema.OPEN_ROTATION)
+    return found.limit(1).correlate(key).scalar_subquery()

@@ -19,7 +19,7 @@ from byok.core.model import (
 )
 from byok.errors import LostRace, UnknownRotation
 from byok.store import schema
-from byok.store.arrays import any_of, rows_of
+from byok.store.batches import any_of, rows_of
 from byok.store.claims import lock_waking, unclaimed
 from byok.store.rows import to_rotation
 
@@ -187,7 +187,7 @@ class RotationTable:
             .values(claimed_until=until, wake_at=until, attempts=_rotations.c.attempts + 1)
             .returning(_rotations)
         )
-        return [to_rotation(row) for row in rows]
+        return [to_rotation(row) for row in rows.all()]
 
     def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
         held = [(rotation.id, rotation.attempts) for rotation in rotations]
@@ -239,7 +239,7 @@ class RotationTable:
             .values(version_number=new.c.version_number, **values)
             .returning(_rotations)
         )
-        return [to_rotation(row) for row in rows]
+        return [to_rotation(row) for row in rows.all()]
 
     def lock_waking(
         self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
 from byok.core.lifecycle import VERSION_LIFECYCLE
 from byok.core.model import Check, KeyVersion, VersionEvent, VersionState
 from byok.errors import LostRace, UnknownVersion
 from byok.store import schema
-from byok.store.arrays import Column, insert_all, table_of
+from byok.store.batches import insert_all, rows_of, table_of
 from byok.store.rows import from_checks, from_version, to_version
 from byok.store.translate import translated_errors
 
@@ -73,7 +75,7 @@ class VersionTable:
             .where(active.c.key_id == _versions.c.key_id, active.c.state == VersionState.ACTIVE)
             .scalar_subquery()
         )
-        keys = table_of({"key_id": (sa.Uuid(), key_ids)})
+        keys = rows_of(_versions, [{"key_id": key_id} for key_id in key_ids])
         latest = (
             sa.select(_versions)
             .where(_versions.c.key_id == keys.c.key_id, _versions.c.number >= sa.func.coalesce(since, 1))
@@ -81,7 +83,7 @@ class VersionTable:
         )
         query = sa.select(latest).select_from(keys.join(latest, sa.true())).order_by(latest.c.number)
         found: dict[UUID, list[KeyVersion]] = {key_id: [] for key_id in key_ids}
-        for row in self._connection.execute(query):
+        for row in self._connection.execute(query).all():
             found[row.key_id].append(to_version(row))
         return found
 
@@ -117,13 +119,17 @@ class VersionTable:
 
     def _update(self, versions: Sequence[KeyVersion], **values: Sequence[object]) -> None:
         """Write columns of versions that are in the state they are said to be in, or of none."""
-        columns: dict[str, Column] = {
-            "key_id": (sa.Uuid(), [version.key_id for version in versions]),
-            "number": (sa.Integer(), [version.number for version in versions]),
-            "from_state": (sa.Text(), [version.state for version in versions]),
-        }
-        columns |= {f"new_{name}": (_versions.c[name].type, column) for name, column in values.items()}
-        new = table_of(columns)
+        identity: dict[str, TypeEngine[Any]] = {
+            "key_id": sa.Uuid(), "number": sa.Integer(), "from_state": sa.Text()
+        }  # fmt: skip
+        new = table_of(
+            identity | {f"new_{name}": _versions.c[name].type for name in values},
+            [
+                {"key_id": version.key_id, "number": version.number, "from_state": version.state}
+                | {f"new_{name}": column[place] for name, column in values.items()}
+                for place, version in enumerate(versions)
+            ],
+        )
         with translated_errors():
             changed = self._connection.execute(
                 _versions.update()
