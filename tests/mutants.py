@@ -28,6 +28,8 @@ class Mutant:
 
 
 _IN = "tests/integration"
+_MANY = f"{_IN}/test_rotating_many.py"
+_DISPATCH = f"{_IN}/test_dispatching.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
 MUTANTS = (
@@ -48,14 +50,14 @@ MUTANTS = (
     Mutant(
         "the compare-and-swap of rotations",
         "byok/store/rotations.py",
-        ".where(_rotations.c.id == rotation.id, _rotations.c.state == rotation.state)",
-        ".where(_rotations.c.id == rotation.id)",
+        ".where(_rotations.c.id == new.c.id, _rotations.c.state == state)",
+        ".where(_rotations.c.id == new.c.id)",
         f"{_IN}/test_deaths.py::test_a_clock_that_goes_ahead_lets_two_work_and_one_win",
     ),
     Mutant(
         "the compare-and-swap of versions",
         "byok/store/versions.py",
-        "                    _versions.c.state == version.state,\n",
+        "                    _versions.c.state == new.c.from_state,\n",
         "",
         "tests/integration/test_store.py::test_a_version_that_another_changed_is_not_changed_again",
     ),
@@ -322,8 +324,8 @@ MUTANTS = (
     Mutant(
         "the claim",
         "byok/store/rotations.py",
-        ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION, unclaimed(_rotations, now, duration))",
-        ".where(_rotations.c.id == rotation_id, schema.OPEN_ROTATION)",
+        "                unclaimed(_rotations, now, duration),\n",
+        "",
         f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
@@ -343,8 +345,8 @@ MUTANTS = (
     Mutant(
         "the bound on attempts",
         "byok/services/rotations.py",
-        "            if rotation.tries > MAX_ATTEMPTS:\n",
-        "            if False:\n",
+        "    if rotation.tries > MAX_ATTEMPTS:\n",
+        "    if False:\n",
         f"{_IN}/test_requests.py::test_poison_ends_as_failed_with_its_reason_is_counted_and_can_be_retried",
     ),
     Mutant(
@@ -357,8 +359,8 @@ MUTANTS = (
     Mutant(
         "times that never run backwards",
         "byok/store/versions.py",
-        "values[_TIME_OF[to]] = max(at, version.changed_at)",
-        "values[_TIME_OF[to]] = at",
+        "getattr(version, time_of) or max(at, version.changed_at)",
+        "getattr(version, time_of) or at",
         f"{_IN}/test_deaths.py::test_a_clock_that_goes_back_does_not_hold_a_dead_workers_rotation",
     ),
     Mutant(
@@ -754,6 +756,111 @@ MUTANTS = (
                 'context.rstrip(b"\\0"), salt=header.salt)\n    return gcm_decrypt',
             ),
         )
+    ),
+    Mutant(
+        "many: each alone where a transaction for all fails",
+        "byok/services/rotations.py",
+        "            if len(works) > 1:",
+        "            if False:",
+        f"{_MANY}::test_a_secret_that_an_older_version_had_is_refused_by_the_database_alone",
+    ),
+    Mutant(
+        "many: patience with a slow KMS",
+        "byok/services/rotations.py",
+        "            if place and self._clock.ticks() > give_up_ticks:\n",
+        "            if False:\n",
+        f"{_MANY}::test_what_waits_behind_a_slow_kms_is_put_off_without_counting_as_an_attempt",
+    ),
+    Mutant(
+        "many: who is put off is not counted",
+        "byok/services/setbacks.py",
+        "[self._clock.now()] * len(rotations), why, deferred=True)",
+        "[self._clock.now()] * len(rotations), why)",
+        f"{_MANY}::test_what_waits_behind_a_slow_kms_is_put_off_without_counting_as_an_attempt",
+    ),
+    Mutant(
+        "many: the losers of a race are left to the winner",
+        "byok/services/rotations.py",
+        "ours = _of(works, generated)",
+        "ours = works",
+        f"{_MANY}::test_a_rotation_that_another_worker_is_ahead_with_before_it_is_generated",
+    ),
+    Mutant(
+        "many: secrets are wiped",
+        "byok/services/rotations.py",
+        "                        work.validated.secret.wipe()\n",
+        "                        pass\n",
+        f"{_MANY}::test_no_secret_outlives_the_run",
+    ),
+    Mutant(
+        "many: a compromise is no routine",
+        "byok/services/rotations.py",
+        "        routine = work.rotation.reason in _ROUTINE and ",
+        "        routine = ",
+        f"{_MANY}::test_a_compromise_before_the_claim_has_every_check",
+    ),
+    Mutant(
+        "dispatch: a tenant's share",
+        "byok/core/dispatch.py",
+        "            if key.is_free and open_of_tenant < self._share:",
+        "            if key.is_free:",
+        f"{_DISPATCH}::test_one_tenants_many_keys_do_not_hold_up_anothers_few",
+    ),
+    Mutant(
+        "dispatch: the window",
+        "byok/core/dispatch.py",
+        "            if self.room <= 0:\n",
+        "            if False:\n",
+        f"{_DISPATCH}::test_a_full_window_leaves_the_rest_and_the_next_run_goes_on_there",
+    ),
+    Mutant(
+        "dispatch: what waits for a KMS takes no room",
+        "byok/core/dispatch.py",
+        "one.open - one.waiting for one",
+        "one.open for one",
+        f"{_DISPATCH}::test_rotations_that_wait_for_a_kms_that_is_down_take_no_room",
+    ),
+    Mutant(
+        "dispatch: going on where the last run left off",
+        "byok/services/dispatching.py",
+        "Place.parse(cursor) if cursor else None",
+        "None",
+        f"{_DISPATCH}::test_a_full_window_leaves_the_rest_and_the_next_run_goes_on_there",
+    ),
+    Mutant(
+        "dispatch: once around",
+        "byok/services/dispatching.py",
+        "                    if not may_go_around:\n",
+        "                    if True:\n",
+        f"{_DISPATCH}::test_a_run_that_begins_in_the_middle_goes_once_around",
+    ),
+    Mutant(
+        "dispatch: suspended tenants take no room",
+        "byok/store/registry.py",
+        "is_free = sa.and_(_tenant(_tenants.c.state, due) == TenantState.ACTIVE, ",
+        "is_free = sa.and_(",
+        f"{_DISPATCH}::test_keys_of_suspended_tenants_take_no_room",
+    ),
+    Mutant(
+        "dispatch: a second look under the lock",
+        "byok/store/rotations.py",
+        "            .where(_keys.c.next_rotation_at <= new.c.requested_at)\n",
+        "",
+        f"{_DISPATCH}::test_a_key_that_was_rotated_since_it_was_found_due_is_left_alone",
+    ),
+    Mutant(
+        "dispatch: a silent broker is given nothing",
+        "byok/services/dispatching.py",
+        "        if hindrance is not None:\n            self._hold_back(hindrance)\n            return 0\n",
+        "",
+        f"{_DISPATCH}::test_a_broker_that_is_silent_or_full_is_given_nothing",
+    ),
+    Mutant(
+        "dispatch: a slow database is left alone",
+        "byok/services/dispatching.py",
+        "        if batch.took_seconds > _SLOW_SECONDS:\n",
+        "        if False:\n",
+        f"{_DISPATCH}::test_a_slow_database_is_left_alone_after_what_is_under_way",
     ),
 )
 

@@ -203,6 +203,22 @@ def test_a_rotation_that_another_worker_is_ahead_with_is_left_to_it(world: World
     all_rotated_once(world)
 
 
+def test_a_rotation_that_another_worker_is_ahead_with_before_it_is_generated(
+    world: World, due: list[UUID]
+) -> None:
+    def overtake() -> None:
+        world.kms.hooks.clear()
+        world.clock.advance(seconds=16)  # our claims run out
+        world.another_process().rotations.run_many(due)
+
+    world.kms.hooks[GENERATE] = overtake
+    first, *_ = works = world.services.rotations.run_many(due)
+    assert first.is_lost
+    assert first.rotation.state is RotationState.DONE, "as the other made it"
+    assert ends(works) == {"done": 1, "kms-backing-off": 5}, "and time is up for ours"
+    all_rotated_once(world)
+
+
 def test_a_database_that_goes_away_costs_no_rotation(world: World, due: list[UUID]) -> None:
     broken: list[bool] = []
     transaction = world.store.transaction
@@ -258,7 +274,7 @@ def test_no_secret_outlives_the_run(world: World, due: list[UUID]) -> None:
             assert not any(raw)
 
 
-def test_a_compromise_that_joins_a_scheduled_rotation_counts(world: World, due: list[UUID]) -> None:
+def test_a_compromise_before_the_claim_has_every_check(world: World, due: list[UUID]) -> None:
     world.services.requests.request(
         "acme", "pii", reason=RotationReason.COMPROMISE, requested_by="test", idempotency_key="now"
     )
