@@ -779,13 +779,6 @@ MUTANTS = (
         f"{_MANY}::test_what_waits_behind_a_slow_kms_is_put_off_without_counting_as_an_attempt",
     ),
     Mutant(
-        "many: the losers of a race are left to the winner",
-        "byok/services/rotations.py",
-        "ours = _of(works, generated)",
-        "ours = works",
-        f"{_MANY}::test_a_rotation_that_another_worker_is_ahead_with_before_it_is_generated",
-    ),
-    Mutant(
         "many: secrets are wiped",
         "byok/services/rotations.py",
         "                        work.validated.secret.wipe()\n",
