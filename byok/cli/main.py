@@ -14,6 +14,7 @@ from byok.cli import (
     indexes,
     keys,
     operations,
+    plan,
     reencrypt,
     reports,
     rotations,
@@ -49,6 +50,11 @@ app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"
 )(fields.encrypt)
 app.command(epilog="Example: [bold]byok decrypt acme pii --context users.email:42 < token[/]")(fields.decrypt)
+app.command(
+    "plan",
+    epilog="Example: [bold]byok plan --keys 1000000 --period 30d --ttl 1h --processes 200[/]; what no "
+    "caching costs: [bold]byok plan --keys 5000 --tenants 40 --uses-per-second 300 --json[/]",
+)(plan.plan_fleet)
 app.command()(operations.status)
 app.command()(operations.doctor)
 app.command()(demo.demo)

@@ -1,0 +1,126 @@
+"""What one act of byok costs, and what AWS takes and allows: what `byok.core.capacity` reckons with.
+
+All those numbers are here, each with its source, and nothing else is. What is measured says by which
+command; what AWS says, where and when it was read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Act(StrEnum):
+    """What byok does over and over."""
+
+    FIRST_ROTATION = "first rotation of a key"
+    ROTATION = "rotation"
+    VALIDATION = "validation of a key"
+    PROBE = "probe of a tenant"
+    SYNC = "sync of a tenant"
+    LEASE = "lease, or a use without caching"
+
+
+# Requests to the customer's KMS where nothing fails, with the one of the gate that KMS must refuse.
+# `tests/integration/test_kms_calls.py` counts them in the simulator's CloudTrail. When a key rotates, its
+# previous version has a lease in Redis; when it is validated, it has none. A sync is that of a tenant with
+# a role, which alone may read tags.
+KMS_REQUESTS: Mapping[Act, Mapping[str, int]] = {
+    Act.FIRST_ROTATION: {"GenerateDataKeyWithoutPlaintext": 1, "DescribeKey": 1, "Decrypt": 2},
+    Act.ROTATION: {"GenerateDataKeyWithoutPlaintext": 1, "DescribeKey": 1, "Decrypt": 2},
+    Act.VALIDATION: {"DescribeKey": 1, "Decrypt": 3},
+    Act.PROBE: {"Decrypt": 1},
+    Act.SYNC: {"DescribeKey": 1, "GetKeyRotationStatus": 1, "ListResourceTags": 1},
+    Act.LEASE: {"Decrypt": 1},
+}
+# These share one quota of an account and region; the others have quotas of their own.
+CRYPTOGRAPHIC_OPERATIONS = frozenset({"Decrypt", "GenerateDataKeyWithoutPlaintext"})
+
+# CPU of the worker process. The rotation's and the task's are provisional, until benchmarks/rotations.py has
+# measured them; the others are measured by `python -m benchmarks.footprint`, without Celery's part.
+CPU_MS: Mapping[Act, float] = {
+    Act.ROTATION: 4.0,
+    Act.VALIDATION: 6.0,
+    Act.PROBE: 4.5,
+    Act.SYNC: 6.0,
+}
+TASK_CPU_MS = 2.0  # what Celery takes for a message, on top
+# Of the time of its threads and of its core a worker should be busy: bursts wait in the rest.
+TARGET_LOAD = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is added to a table: rows, and bytes with all indexes."""
+
+    rows: float
+    bytes: float
+
+
+# Measured by `python -m benchmarks.footprint`, 2,000 keys of 200 tenants. A key comes with its first
+# version. The simulator's wrapped keys are 97 bytes long; AWS's may be longer.
+STORED_BY_TENANT: Mapping[str, Stored] = {
+    "tenants": Stored(1, 1_000),
+    "audit_heads": Stored(1, 300),
+    "audit_events": Stored(3, 1_300),
+}
+STORED: Mapping[Act, Mapping[str, Stored]] = {
+    Act.FIRST_ROTATION: {
+        "keys": Stored(1, 275),
+        "rotations": Stored(1, 325),
+        "rotation_requests": Stored(1, 195),
+        "key_versions": Stored(1, 2_375),
+        "audit_events": Stored(5, 1_785),
+    },
+    Act.ROTATION: {
+        "rotations": Stored(1, 220),
+        "rotation_requests": Stored(1, 220),
+        "key_versions": Stored(1, 1_650),
+        "audit_events": Stored(4, 1_380),
+    },
+    Act.VALIDATION: {"audit_events": Stored(1, 395)},
+}
+
+# Redis memory: of a tenant's first lease together with the set that names its leases, and of a further one.
+# Measured by `python -m benchmarks.footprint`, 10,000 each in Valkey.
+FIRST_LEASE_BYTES = 625
+LEASE_BYTES = 365
+
+# A lease in use is renewed in the last fifth to tenth of its life (`byok/services/filling.py`).
+LEASE_RENEWED_FROM = 0.8
+LEASE_RENEWED_SPREAD = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What AWS takes for KMS, in US dollars."""
+
+    per_10_000_requests: float
+    free_requests_per_month: int
+    per_kms_key_per_month: float
+    source: str
+    read_on: str
+
+
+# Charged is "the AWS account that makes the API request": the customer's when we act as its role.
+KMS_PRICE = Price(
+    per_10_000_requests=0.03,
+    free_requests_per_month=20_000,
+    per_kms_key_per_month=1.0,
+    source="https://aws.amazon.com/kms/pricing/",
+    read_on="2026, in an undated copy; guides of March and June 2026 say the same",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What AWS allows an account in a region by default, in requests a second. Both can be raised."""
+
+    per_second: int
+    source: str
+
+
+# For symmetric operations, of the account that makes the request, whose ever the KMS key is. It is 100,000
+# in us-east-1, us-west-2 and eu-west-1, 20,000 in six more, eu-central-1 among them, and 10,000 elsewhere.
+KMS_QUOTA = Quota(10_000, "https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html")
+# AssumeRole across accounts counts against the caller's account only, which is the vendor's.
+STS_QUOTA = Quota(600, "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html")
