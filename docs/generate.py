@@ -1,7 +1,9 @@
-"""Writes docs/settings.md and docs/cli.md from the code: ``python docs/generate.py``."""
+"""Writes docs/settings.md, docs/cli.md and the tables of docs/capacity.md: ``python docs/generate.py``."""
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -10,6 +12,10 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from byok.cli.main import app
+from byok.cli.output import show_duration
+from byok.cli.plan import LADDER, pace_of, show_bytes, show_count, show_share, show_usd
+from byok.core.capacity import Fleet, Plan, plan
+from byok.core.footprint import CPU_MS, KMS_REQUESTS, STORED, STORED_BY_TENANT, Stored
 from byok.settings import Settings, StackSettings
 
 DOCS = Path(__file__).parent
@@ -96,9 +102,123 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).replace("[bold]", "`").replace("[/]", "`")
 
 
+_PROCESSES_BY_KEYS = {10**4: 8, 10**5: 40, 10**6: 200, 10**7: 1000}
+_Rows = Mapping[str, Callable[[Plan], str]]
+
+
+def capacity_page(page: str) -> str:
+    """The page with its tables written anew, each after a line ``<!-- NAME -->``."""
+    sizes = [_plan(keys, keys, processes) for keys, processes in _PROCESSES_BY_KEYS.items()]
+    few_tenants = [_plan(keys, keys // 100, processes) for keys, processes in _PROCESSES_BY_KEYS.items()]
+    ttls = [_plan(10**5, 1000, 40, ttl=ttl) for ttl in LADDER[1:]]
+    intervals = [timedelta(minutes=minutes) for minutes in (5, 15, 30, 60)]
+    probes = [_plan(10**6, 10**6, 200, ttl=timedelta(hours=4), probe=interval) for interval in intervals]
+    tables = {
+        "acts": _acts_table(),
+        "sizes": _plans_table("keys", lambda one: show_count(one.fleet.keys), _OF_SIZES, sizes),
+        "few-tenants": _plans_table("keys", lambda one: show_count(one.fleet.keys), _OF_SIZES, few_tenants),
+        "ttls": _plans_table("TTL", lambda one: show_duration(one.lease_ttl), _OF_TTLS, ttls),
+        "probes": _plans_table(
+            "probed every", lambda one: show_duration(one.probe_period), _OF_PROBES, probes
+        ),
+        "stored": _stored_table(),
+    }
+    for name, lines in tables.items():
+        page = _with_table(page, f"<!-- {name} -->\n", "\n".join(lines) + "\n")
+    return page
+
+
+def _with_table(page: str, mark: str, table: str) -> str:
+    return re.sub(f"{mark}(?:\\|.*\n)*", lambda _: mark + table, page)
+
+
+def _plan(
+    keys: int,
+    tenants: int,
+    processes: int,
+    *,
+    ttl: timedelta = timedelta(hours=1),
+    probe: timedelta = timedelta(minutes=5),
+) -> Plan:
+    return plan(Fleet(keys, tenants, timedelta(days=30), processes), pace_of(probe), ttl)
+
+
+def _share(share: float) -> str:
+    return show_share(share).replace("[red]", "**").replace("[/]", "**")
+
+
+_OF_SIZES: _Rows = {
+    "tenants": lambda one: f"{one.fleet.tenants:,}",
+    "processes of services": lambda one: f"{one.fleet.processes:,}",
+    "worker processes, threads in all": lambda one: f"{one.worker_processes:,}, {one.worker_threads:,}",
+    "connections to PostgreSQL, at most": lambda one: f"{one.database_connections:,}",
+    "Redis, for leases": lambda one: show_bytes(one.redis_bytes),
+    "PostgreSQL, at first": lambda one: show_bytes(one.stored_bytes),
+    "PostgreSQL, each year": lambda one: (
+        f"{show_bytes(one.bytes_a_year)}, {show_count(one.rows_a_year)} rows"
+    ),
+    "KMS requests a second": lambda one: show_count(one.requests_per_second),
+    "KMS requests a month": lambda one: show_count(one.requests_per_month),
+    "a customer's bill a month, by role": lambda one: f"{show_usd(one.usd_of_a_customer)} USD",
+    "your bill a month, by key policy": lambda one: f"{show_usd(one.usd_of_the_vendor)} USD",
+    "your quota of AssumeRole, by role": lambda one: _share(one.sts_quota_share),
+    "your quota of KMS, by key policy": lambda one: _share(one.vendor_quota_share),
+}
+_OF_TTLS: _Rows = {
+    "probed every": lambda one: show_duration(one.probe_period),
+    "stopped within, with push": lambda one: show_duration(one.bound.pushed),
+    "without push": lambda one: show_duration(one.bound.polled),
+    "a process cut off, or no probes": lambda one: show_duration(one.bound.unprobed),
+    "KMS requests a month": lambda one: show_count(one.requests_per_month),
+    "a customer's bill a month": lambda one: f"{show_usd(one.usd_of_a_customer)} USD",
+    "Redis": lambda one: show_bytes(one.redis_bytes),
+}
+_OF_PROBES: _Rows = {
+    "AssumeRole a second": lambda one: show_count(one.sessions_per_second),
+    "of the quota": lambda one: _share(one.sts_quota_share),
+    "stopped within, with push": lambda one: show_duration(one.bound.pushed),
+    "worker processes": lambda one: f"{one.worker_processes:,}",
+    "KMS requests a month": lambda one: show_count(one.requests_per_month),
+}
+
+
+def _plans_table(
+    corner: str, heading: Callable[[Plan], str], rows: _Rows, plans: Sequence[Plan]
+) -> list[str]:
+    cells = [[name, *(show(one) for one in plans)] for name, show in rows.items()]
+    return _markdown([corner, *(heading(one) for one in plans)], cells)
+
+
+def _acts_table() -> list[str]:
+    rows = []
+    for act, requests in KMS_REQUESTS.items():
+        told = ", ".join(f"{count} {operation}" for operation, count in requests.items())
+        cpu = f"{CPU_MS[act]:g} ms" if act in CPU_MS else "–"
+        rows.append([act.value, str(sum(requests.values())), told, cpu])
+    return _markdown(["act", "requests", "of them", "CPU"], rows)
+
+
+def _stored_table() -> list[str]:
+    stored = {"a tenant": STORED_BY_TENANT, **{act.value: tables for act, tables in STORED.items()}}
+    tables = sorted({table for one in stored.values() for table in one})
+    rows = [[f"`{table}`", *(_rows_and_bytes(one.get(table)) for one in stored.values())] for table in tables]
+    return _markdown(["table", *stored], rows)
+
+
+def _rows_and_bytes(stored: Stored | None) -> str:
+    return "" if stored is None else f"{stored.rows:g} × {stored.bytes / stored.rows:,.0f}"
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
 def main() -> None:
-    """Write both pages."""
-    for name, page in (("settings.md", settings_page()), ("cli.md", cli_page())):
+    """Write the pages."""
+    capacity = capacity_page((DOCS / "capacity.md").read_text())
+    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "capacity.md": capacity}
+    for name, page in pages.items():
         (DOCS / name).write_text(page)
         sys.stdout.write(f"wrote docs/{name}\n")
 

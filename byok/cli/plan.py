@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
+from math import log
 from typing import Annotated, Any
 
 import typer
 
 from byok.cli.output import AsJson, console, parse_duration, print_json, show_duration, table
 from byok.core.bounds import DEFAULT_LEASE_TTL
-from byok.core.capacity import Fleet, Pace, Plan, plan
+from byok.core.capacity import DEFAULT_KMS_LATENCY_MS, Fleet, Pace, Plan, plan
 from byok.core.footprint import KMS_PRICE, KMS_QUOTA, STS_QUOTA
 from byok.errors import OutOfBounds
 
@@ -25,7 +26,11 @@ def plan_fleet(
     ] = "30d",
     ttl: Annotated[
         str,
-        typer.Option("--ttl", metavar="DURATION", help="Cache TTL in question, 0 to 24h, beside the others."),
+        typer.Option(
+            "--ttl",
+            metavar="DURATION",
+            help="Cache TTL in question, 0 to 24h; a ladder of others stands beside it.",
+        ),
     ] = show_duration(DEFAULT_LEASE_TTL),
     processes: Annotated[int, typer.Option(metavar="P", help="Processes of the services.")] = 8,
     tenants: Annotated[
@@ -40,7 +45,7 @@ def plan_fleet(
     ] = None,
     kms_latency_ms: Annotated[
         float, typer.Option(metavar="MS", help="What a KMS request takes, 1 to 10,000 ms.")
-    ] = 20.0,
+    ] = DEFAULT_KMS_LATENCY_MS,
     probe_interval: Annotated[
         str, typer.Option(metavar="DURATION", help="As BYOK_PROBE_INTERVAL_SECONDS.")
     ] = show_duration(_DEFAULT_PROBE_INTERVAL),
@@ -54,12 +59,12 @@ def plan_fleet(
         processes=processes,
         active_share=active_share,
         uses_per_second=uses_per_second,
-        kms_latency=timedelta(milliseconds=kms_latency_ms),
+        kms_latency_ms=kms_latency_ms,
     )
     pace, asked = pace_of(_parse_probe_interval(probe_interval)), parse_duration(ttl)
-    plans = [plan(fleet, pace, one) for one in sorted({*LADDER, asked})]
+    plans = [plan(fleet, pace, one) for one in _ladder(asked)]
     if as_json:
-        print_json({"fleet": asdict(fleet), "asked_ttl": asked, "plans": [plan_json(one) for one in plans]})
+        print_json({"fleet": asdict(fleet), "asked_ttl": asked, "plans": [_plan_json(one) for one in plans]})
         return
     _print(plans, asked)
 
@@ -81,6 +86,14 @@ def pace_of(probe_interval: timedelta = _DEFAULT_PROBE_INTERVAL) -> Pace:
     )
 
 
+def _ladder(asked: timedelta) -> list[timedelta]:
+    """The TTLs to compare: ``asked`` takes the place of its neighbour, since six columns fit a terminal."""
+    if asked in LADDER:
+        return list(LADDER)
+    neighbour = min(LADDER[1:], key=lambda ttl: abs(log(ttl / asked)))
+    return sorted({*LADDER, asked} - {neighbour})
+
+
 def _parse_probe_interval(text: str) -> timedelta:
     interval = parse_duration(text)
     if not timedelta(seconds=1) <= interval <= timedelta(days=1):
@@ -91,7 +104,7 @@ def _parse_probe_interval(text: str) -> timedelta:
     return interval
 
 
-def plan_json(one: Plan) -> dict[str, Any]:
+def _plan_json(one: Plan) -> dict[str, Any]:
     """A plan for machines. What depends on the uses is null without caching, unless they were given."""
     known = one.is_complete
     return {
@@ -124,12 +137,6 @@ def plan_json(one: Plan) -> dict[str, Any]:
         },
         "workers": {"threads": one.worker_threads, "processes": one.worker_processes},
     }
-
-
-def plan_rows(plans: list[Plan]) -> Iterator[list[str]]:
-    """The rows of the table: a heading, and a figure for each plan."""
-    for heading, show in _ROWS:
-        yield [heading, *(show(one) for one in plans)]
 
 
 def show_count(number: float) -> str:
@@ -189,7 +196,8 @@ def _print(plans: list[Plan], asked: timedelta) -> None:
     period = show_duration(fleet.rotation_period)
     title = f"{fleet.keys:,} keys of {fleet.tenants:,} tenants, rotated every {period}, by cache TTL"
     headings = [_heading(one.lease_ttl, asked) for one in plans]
-    console.print(table(title, ["", *headings], plan_rows(plans)))
+    rows = [[heading, *(show(one) for one in plans)] for heading, show in _ROWS]
+    console.print(table(title, ["", *headings], rows))
     for note in _notes(plans):
         console.print(note)
 

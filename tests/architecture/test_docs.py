@@ -33,6 +33,12 @@ def test_settings_and_cli_pages_are_fresh(generate: ModuleType) -> None:
     assert (DOCS / "cli.md").read_text() == generate.cli_page()
 
 
+def test_the_tables_of_the_capacity_page_are_fresh(generate: ModuleType) -> None:
+    page = (DOCS / "capacity.md").read_text()
+    assert page == generate.capacity_page(page)
+    assert len(re.findall(r"^<!-- [\w-]+ -->\n\| .*\n\| ---", page, re.MULTILINE)) == 6
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
