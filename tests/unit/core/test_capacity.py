@@ -84,7 +84,7 @@ def test_requests_and_what_they_cost_by_hand() -> None:
     )
     assert one.requests_per_second == pytest.approx(a_second)
     assert one.requests_per_month == pytest.approx(a_second * 2_592_000)
-    assert one.usd_of_a_customer == 1.0, "12,665 requests a customer are free, its KMS key is not"
+    assert one.usd_of_a_customer == 1.0, "less than 20,000 requests a customer are free, its KMS key is not"
     assert one.usd_of_the_vendor == pytest.approx((one.requests_per_month - 20_000) * 0.03 / 10_000)
     assert one.sessions_per_second == pytest.approx(1000 / PROBE_GAP_SECONDS)
     assert one.sts_quota_share == pytest.approx(1000 / PROBE_GAP_SECONDS / 600)
