@@ -26,7 +26,7 @@ class Act(StrEnum):
 # a role, which alone may read tags.
 KMS_REQUESTS: Mapping[Act, Mapping[str, int]] = {
     Act.FIRST_ROTATION: {"GenerateDataKeyWithoutPlaintext": 1, "DescribeKey": 1, "Decrypt": 2},
-    Act.ROTATION: {"GenerateDataKeyWithoutPlaintext": 1, "DescribeKey": 1, "Decrypt": 2},
+    Act.ROTATION: {"GenerateDataKeyWithoutPlaintext": 1, "Decrypt": 1},
     Act.VALIDATION: {"DescribeKey": 1, "Decrypt": 3},
     Act.PROBE: {"Decrypt": 1},
     Act.SYNC: {"DescribeKey": 1, "GetKeyRotationStatus": 1, "ListResourceTags": 1},
@@ -75,7 +75,6 @@ STORED: Mapping[Act, Mapping[str, Stored]] = {
     },
     Act.ROTATION: {
         "rotations": Stored(1, 240),
-        "rotation_requests": Stored(1, 245),
         "key_versions": Stored(1, 2_100),
         "audit_events": Stored(4, 1_450),
     },
