@@ -11,6 +11,7 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
 
+from byok.broker import PATIENCE, broker_settings
 from byok.core.model import OpenWork, RotationReason
 from byok.core.reencryption import Campaign
 from byok.errors import QueueUnavailable
@@ -83,12 +84,7 @@ COMMON_SETTINGS: dict[str, Any] = {
         # calls, each of three tries of 7 s. The longest countdown is 30 s, of a campaign's batch.
         "visibility_timeout": 900,
         "queue_order_strategy": "priority",
-        # A half-open connection would leave a worker deaf: each is noticed after 5 s, all within 10 to 30 s
-        # (`tests/acceptance/test_broker_silence.py`). BRPOP waits 1 s, so no timeout strikes in good times.
-        "socket_keepalive": True,
-        "socket_timeout": 5,
-        "socket_connect_timeout": 5,
-        "health_check_interval": 5,
+        **PATIENCE,
     },
     # Redis confirms a message by its reply to LPUSH. The row is the truth and the sweeper publishes
     # again: a caller need not wait long for a broker.
@@ -108,8 +104,8 @@ class CeleryQueue:
     @classmethod
     def connect(cls, broker_url: str) -> "CeleryQueue":
         """A queue of its own for a process that only publishes."""
-        app = Celery("byok", broker=broker_url, set_as_current=False)
-        app.conf.update(COMMON_SETTINGS)
+        app = Celery("byok", set_as_current=False)
+        app.conf.update(COMMON_SETTINGS | broker_settings(broker_url))
         return cls(app)
 
     def rotate(self, works: Sequence[OpenWork]) -> None:

@@ -12,6 +12,7 @@ from byok.core.model import RoleArn
 from byok.errors import ConfigurationError
 from byok.failpoints import FailPoint
 from byok.logs import get_logger
+from byok.redis_url import RedisUrl
 
 log = get_logger(__name__)
 
@@ -122,8 +123,7 @@ class Settings(BaseSettings):
     @field_validator("broker_url", "cache_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
+        RedisUrl.parse(value.get_secret_value())
         return value
 
     @field_validator("vendor_role_arn", "canary_role_arn")

@@ -5,6 +5,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_ready
 
+from byok.broker import broker_settings
 from byok.logs import configure_logging
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
@@ -30,8 +31,6 @@ WORKER_SETTINGS: dict[str, Any] = {
     "worker_send_task_events": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
-    # kombu's, mended where a worker would end when its broker does.
-    "broker_transport": "workers.broker:Transport",
     # A worker outlives every outage of its broker; the default gives up after a hundred tries.
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
@@ -47,10 +46,9 @@ WORKER_SETTINGS: dict[str, Any] = {
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app set up from ``settings``, with byok's tasks and schedule."""
-    app = Celery(
-        "byok", broker=settings.broker_url.get_secret_value(), task_cls=ByokTask, include=["workers.tasks"]
-    )
+    app = Celery("byok", task_cls=ByokTask, include=["workers.tasks"])
     app.conf.update(COMMON_SETTINGS)
+    app.conf.update(broker_settings(settings.broker_url.get_secret_value()))
     app.conf.update(WORKER_SETTINGS)
     app.conf.update(
         worker_concurrency=settings.worker_concurrency,

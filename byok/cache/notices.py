@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from byok.cache.connection import connect, translated_errors
+from byok.cache.connection import close, connect, translated_errors
 from byok.errors import CacheUnavailable
 from byok.ports import Notice
 
@@ -48,7 +48,7 @@ class RedisNoticeBoard:
 
     def close(self) -> None:
         """Close the connections."""
-        self._redis.close()
+        close(self._redis)
 
 
 class RedisSubscription:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from byok.cache.connection import connect, translated_errors
+from byok.cache.connection import close, connect, translated_errors
 from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.model import SealedBox
 from byok.crypto.hazmat import GCM_IV_BYTES
@@ -119,7 +119,7 @@ class RedisLeaseCache:
 
     def close(self) -> None:
         """Close the connections."""
-        self._redis.close()
+        close(self._redis)
 
     @contextmanager
     def _unless_resting(self) -> Iterator[None]:
