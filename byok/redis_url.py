@@ -62,13 +62,14 @@ class RedisUrl:
             raise ValueError("is no URL") from None
         if parts.fragment:
             raise ValueError("has a #: write %23 for it in a name or password")
-        login, _, servers = parts.netloc.rpartition("@")
-        username, _, password = login.partition(":")
         is_sentinel = parts.scheme.endswith("+sentinel")
+        login, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = login.partition(":")
+        servers = _servers(hosts, is_sentinel)  # first: a / in a password ends up there
         parameters = _parameters(parts.query)
         master_name, database = _path(parts.path, is_sentinel)
         return cls(
-            servers=_servers(servers, is_sentinel),
+            servers=servers,
             database=database,
             username=unquote(username) or None,
             password=unquote(password) or None,

@@ -7,7 +7,7 @@ Four kinds of entries, all with a TTL::
     byok:failing:{tenant}:GENERATION:KEY:VERSION  how the last one that asked failed (`Failure`)
     byok:leases:{tenant}                          set of the tenant's lease entries, for the purge
 
-The braces would keep a tenant's entries in one slot of a Redis cluster; the client here is for one server.
+The braces would keep a tenant's entries in one slot of a Redis Cluster; the client here is for one server.
 """
 
 import struct
@@ -116,6 +116,12 @@ class RedisLeaseCache:
     def ping(self) -> None:
         with translated_errors():
             self._redis.ping()
+            is_cluster = bool(self._redis.info("cluster").get("cluster_enabled"))
+        if is_cluster:
+            raise CacheUnavailable(
+                "BYOK_CACHE_URL names a node of a Redis Cluster: what lies on others is not found",
+                remedy="use one server, or Sentinels: docs/deployment.md",
+            )
 
     def close(self) -> None:
         """Close the connections."""

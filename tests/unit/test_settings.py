@@ -41,7 +41,9 @@ def test_a_missing_url_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> N
     [
         ("BYOK_DATABASE_URL", "mysql://u:hidden-password@h/d"),
         ("BYOK_BROKER_URL", "amqp://u:hidden-password@h"),
+        ("BYOK_BROKER_URL", "redis+sentinel://:hidden-password@h"),
         ("BYOK_CACHE_URL", "hidden-password"),
+        ("BYOK_CACHE_URL", "rediss://:hidden-password@h/0?ssl_ca_certs=/hidden-password"),
         ("BYOK_ENV", "hidden-password"),
         ("BYOK_RECHECK_SECONDS", "0"),
         ("BYOK_RECHECK_SECONDS", "hidden-password"),
