@@ -12,6 +12,7 @@ from byok.core.model import RoleArn
 from byok.errors import ConfigurationError
 from byok.failpoints import FailPoint
 from byok.logs import get_logger
+from byok.postgres_url import PostgresUrl
 from byok.redis_url import RedisUrl
 
 log = get_logger(__name__)
@@ -30,9 +31,15 @@ class Settings(BaseSettings):
     env: Literal["production", "dev", "test"] = Field(
         "production", description="`dev` and `test` allow the KMS simulator"
     )
-    database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+psycopg://USER:PASSWORD@HOST/DB`")
-    broker_url: SecretStr = Field(description="Redis for the queue, as `redis://…/0`; must not evict")
-    cache_url: SecretStr = Field(description="Redis for leases, as `redis://…/0`; may evict")
+    database_url: SecretStr = Field(
+        description="PostgreSQL, as `postgresql+psycopg://USER:PASSWORD@HOST/DB`, or with several servers, "
+        "`…@HOST,HOST/DB?target_session_attrs=read-write`; see [deployment](deployment.md)"
+    )
+    broker_url: SecretStr = Field(
+        description="Redis for the queue, as `redis://…/0`, `rediss://…/0` (TLS), "
+        "`redis+sentinel://…,…/MASTER/0`; must not evict; see [deployment](deployment.md)"
+    )
+    cache_url: SecretStr = Field(description="Redis for leases, written as for the queue; may evict")
     master_keys: SecretStr | None = Field(
         None, description="master key ring, `ID:BASE64,ID:BASE64`: the first seals, all open"
     )
@@ -116,8 +123,8 @@ class Settings(BaseSettings):
     @field_validator("database_url", "application_database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith("postgresql+psycopg://"):
-            raise ValueError("must begin with postgresql+psycopg://")
+        if value is not None:
+            PostgresUrl.parse(value.get_secret_value())
         return value
 
     @field_validator("broker_url", "cache_url")

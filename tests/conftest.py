@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -14,6 +13,7 @@ from byok.simulator.control import SimulatorControl
 from byok.store import migrate, schema
 from byok.store.postgres import PostgresStore, create_engine
 from byok.wiring import Runtime, build
+from tests import ports
 from tests.world import World
 
 # What the machine has set must not decide what a test sees.
@@ -95,9 +95,7 @@ def runtime(settings: Settings, engine: sa.Engine) -> Iterator[Runtime]:
 @pytest.fixture
 def unused_port() -> int:
     """A port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.unused_port()
 
 
 @pytest.fixture

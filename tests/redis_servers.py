@@ -1,6 +1,5 @@
 """Redis as production has it: a master with a replica behind a Sentinel, a Cluster, and TLS."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import redis
 from byok.embedded.servers import _valkey_binary, accepts
 from byok.embedded.stack import Stack
 from byok.embedded.supervisor import Child
+from tests.ports import unused_port
 
 MASTER = "byok-master"
 _ENVIRONMENT = {"LANG": "C.UTF-8", "TZ": "UTC"}
@@ -32,13 +32,6 @@ class Server:
         """End it without a word."""
         self.child.process.kill()
         self.child.process.wait()
-
-
-def unused_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A private CA, and TLS in front of servers that speak none: the embedded Valkey is built without."""
+"""A private CA, and TLS in front of servers that speak none: the embedded ones are built without."""
 
 import contextlib
 import ipaddress
@@ -63,14 +63,23 @@ class TlsProxy:
     """TLS on a port of its own, plain TCP to another port behind it.
 
     What comes in plain goes on plain: a Sentinel watches the master that clients reach by TLS at one address.
+    ``protocol`` is what clients ask for by ALPN.
     """
 
     def __init__(
-        self, port: int, ca: PrivateCa, *, address: str = "127.0.0.1", ask_client: bool = False
+        self,
+        port: int,
+        ca: PrivateCa,
+        *,
+        address: str = "127.0.0.1",
+        ask_client: bool = False,
+        protocol: str = "",
     ) -> None:
         self._target = port
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*ca.issue(f"server-{port}-{address}", address))
+        if protocol:
+            self._context.set_alpn_protocols([protocol])
         if ask_client:
             self._context.load_verify_locations(ca.file)
             self._context.verify_mode = ssl.CERT_REQUIRED

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from byok.postgres_url import PostgresUrl
 from byok.store.audit import AuditTable
 from byok.store.campaigns import CampaignTable, TargetTable
 from byok.store.clock import DatabaseClock
@@ -26,7 +27,7 @@ _SESSION_OPTIONS = (
 def create_engine(database_url: str, pool_size: int) -> sa.Engine:
     """An engine whose connections time out instead of hanging. ``pool_size`` is per process."""
     engine = sa.create_engine(
-        database_url,
+        _sqlalchemy_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
@@ -41,6 +42,14 @@ def create_engine(database_url: str, pool_size: int) -> sa.Engine:
     )
     sa.event.listen(engine, "handle_error", _leave_a_standby)
     return engine
+
+
+def _sqlalchemy_url(text: str) -> sa.URL:
+    address = PostgresUrl.parse(text)
+    if len(address.servers) < 2:
+        return sa.make_url(text)
+    hosts, ports = (",".join(one) for one in zip(*address.servers, strict=True))
+    return sa.make_url(address.rest).update_query_dict({"host": hosts, "port": ports})
 
 
 def _leave_a_standby(context: sa.engine.ExceptionContext) -> None:

@@ -1,14 +1,20 @@
 """A PostgreSQL that fails over, or is shut down, is unavailable: no raw error of the driver gets out."""
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from byok.embedded.stack import Stack
 from byok.errors import StoreUnavailable
+from byok.store import migrate
 from byok.store.postgres import PostgresStore, create_engine
 from tests.conftest import empty
+from tests.ports import unused_port
+from tests.postgres_servers import Pair, primary_and_standby
 
 
 @pytest.fixture
@@ -44,3 +50,46 @@ def test_an_error_of_ours_is_not_taken_for_an_outage(one_connection: sa.Engine) 
     raising = sa.text("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'XX000'; END $$")
     with pytest.raises(sa.exc.InternalError), PostgresStore(one_connection).transaction() as tx:
         tx.members._connection.execute(raising)
+
+
+@pytest.fixture
+def pair(stack: Stack, tmp_path: Path) -> Iterator[Pair]:
+    with primary_and_standby(stack, tmp_path / "pair") as pair:
+        yield pair
+
+
+@contextmanager
+def store_at(url: str) -> Iterator[PostgresStore]:
+    store = PostgresStore(create_engine(url, 2))
+    yield store
+    store.close()
+
+
+def writes(store: PostgresStore) -> None:
+    with store.transaction() as tx:
+        tx.members.remove_unseen(store.now())
+
+
+def test_a_list_of_servers_leads_to_the_primary_and_to_the_next_one(pair: Pair) -> None:
+    dead = unused_port()
+    with store_at(pair.url(dead, pair.standby_port, pair.primary_port)) as store:
+        migrate.upgrade(store._engine)
+        writes(store)
+        before = store.now()
+        pair.fail_over()
+        deadline = time.monotonic() + 20.0
+        while True:
+            try:
+                writes(store)
+            except StoreUnavailable:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            else:
+                break
+        assert store.now() > before
+
+
+def test_without_asking_for_the_primary_the_first_that_answers_is_taken(pair: Pair) -> None:
+    url = pair.url(pair.standby_port, pair.primary_port, parameters="target_session_attrs=any")
+    with store_at(url) as store, pytest.raises(StoreUnavailable, match="takes no writes"):
+        migrate.upgrade(store._engine)

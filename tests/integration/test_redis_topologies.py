@@ -13,7 +13,8 @@ from byok.embedded.stack import Stack
 from byok.errors import CacheUnavailable, ConfigurationError, QueueUnavailable
 from byok.ports import Notice
 from byok.queue import CeleryQueue
-from tests.redis_servers import MASTER, Group, sentinel_group, unused_port, valkey
+from tests.ports import unused_port
+from tests.redis_servers import MASTER, Group, sentinel_group, valkey
 from tests.tls import PrivateCa, TlsProxy
 
 PASSWORD = "pass/word"  # what is special in it is percent-encoded below

@@ -40,6 +40,8 @@ def test_a_missing_url_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> N
     ("name", "value"),
     [
         ("BYOK_DATABASE_URL", "mysql://u:hidden-password@h/d"),
+        ("BYOK_DATABASE_URL", "postgresql+psycopg://u:hidden-password@h:hidden-password/d"),
+        ("BYOK_APPLICATION_DATABASE_URL", "postgresql+psycopg://u:hidden-password@h"),
         ("BYOK_BROKER_URL", "amqp://u:hidden-password@h"),
         ("BYOK_BROKER_URL", "redis+sentinel://:hidden-password@h"),
         ("BYOK_CACHE_URL", "hidden-password"),
