@@ -6,10 +6,11 @@ takes for unrecoverable, and the worker ends. As the connection error that it is
 connects again, and the message comes back. `tests/chaos` kills the broker under load.
 
 Sentinels: kombu reads them from a URL each, all with the password in them, and hands those to whoever asks
-a worker for its statistics (`celery inspect stats`, Flower). Here the transport's class knows them.
+a worker for its statistics (`celery inspect stats`, Flower). Here they are one option, which tells no secret.
 """
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 from kombu.transport import redis
 from kombu.utils.url import as_url
@@ -24,11 +25,20 @@ from byok.redis_url import RedisUrl
 
 # A half-open connection would leave a worker deaf: each is noticed after 5 s, all within 10 to 30 s
 # (`tests/acceptance/test_broker_silence.py`). BRPOP waits 1 s, so no timeout strikes in good times.
-PATIENCE: dict[str, Any] = {
+_PATIENCE: dict[str, Any] = {
     "socket_keepalive": True,
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
     "health_check_interval": 5,
+}
+# Each option with its reason; docs/celery.md tells more.
+_TRANSPORT_OPTIONS: dict[str, Any] = {
+    # An unacknowledged message comes back after this long. The sweeper wakes up what got lost long
+    # before, so it only has to be longer than the longest task: three steps of at most four KMS
+    # calls, each of three tries of 7 s. The longest countdown is 30 s, of a campaign's batch.
+    "visibility_timeout": 900,
+    "queue_order_strategy": "priority",
+    **_PATIENCE,
 }
 
 
@@ -41,13 +51,29 @@ def broker_settings(url: str) -> dict[str, Any]:
     address = RedisUrl.parse(url)
     host, port = address.servers[0]
     login = (address.username or "", address.password or "")
-    return {
+    settings = {
         "broker_url": as_url("redis", host, port, *login, path=str(address.database)),
         "broker_use_ssl": address.tls,
-        "broker_transport": (
-            "byok.broker:Transport" if address.master_name is None else _sentinel_transport(address)
-        ),
+        "broker_transport": "byok.broker:Transport",
+        "broker_transport_options": _TRANSPORT_OPTIONS,
     }
+    if address.master_name is None:
+        return settings
+    return settings | {
+        "broker_transport": "byok.broker:SentinelTransport",
+        "broker_transport_options": _TRANSPORT_OPTIONS | {"sentinels": Sentinels(address)},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who knows the master, as an option of kombu's transport."""
+
+    address: RedisUrl
+
+    def __json__(self) -> str:
+        """What others are told of it."""
+        return repr(self.address)
 
 
 class _Mended:
@@ -95,27 +121,29 @@ class Transport(redis.Transport):
 
 
 class SentinelChannel(_Mended, redis.SentinelChannel):
-    """A channel to the master that the Sentinels of ``address`` name; each new connection asks them."""
+    """A channel to the master; each new connection asks the Sentinels for it."""
 
-    address: ClassVar[RedisUrl]
+    from_transport_options = (*redis.SentinelChannel.from_transport_options, "sentinels")  # type: ignore[assignment]  # typed by its length
+    sentinels: Sentinels
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:  # noqa: ANN401  # kombu is untyped
-        parameters = self._connparams(asynchronous)
+        parameters, address = self._connparams(asynchronous), self.sentinels.address
         del parameters["host"], parameters["port"]
         # redis-py would ask each Sentinel, and then all of them again, several times over with growing waits.
         once_more = {"retry": Retry(NoBackoff(), 1)}
-        to_sentinels = PATIENCE | once_more | self.address.sentinel_login() | self.address.tls_arguments()
-        sentinels: Any = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            self.address.servers, sentinel_kwargs=to_sentinels, **(parameters | once_more)
+        to_sentinels = _PATIENCE | once_more | address.sentinel_login() | address.tls_arguments()
+        manager: Any = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            address.servers, sentinel_kwargs=to_sentinels, **(parameters | once_more)
         )
         # Where kombu looks for what it has to close.
         if asynchronous:
-            self._async_sentinel_manager = sentinels
+            self._async_sentinel_manager = manager
         else:
-            self._sentinel_manager = sentinels
-        return sentinels.master_for(self.address.master_name).connection_pool
+            self._sentinel_manager = manager
+        return manager.master_for(address.master_name).connection_pool
 
 
-def _sentinel_transport(address: RedisUrl) -> type[redis.SentinelTransport]:
-    channel = type("SentinelChannel", (SentinelChannel,), {"address": address})
-    return type("SentinelTransport", (redis.SentinelTransport,), {"Channel": channel})
+class SentinelTransport(redis.SentinelTransport):
+    """The transport to the master."""
+
+    Channel = SentinelChannel

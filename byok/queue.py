@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
 
-from byok.broker import PATIENCE, broker_settings
+from byok.broker import broker_settings
 from byok.core.model import OpenWork, RotationReason
 from byok.core.reencryption import Campaign
 from byok.errors import QueueUnavailable
@@ -78,14 +78,6 @@ COMMON_SETTINGS: dict[str, Any] = {
     # A queue that nobody consumes would swallow tasks silently.
     "task_create_missing_queues": False,
     "task_routes": {name: {"queue": queue} for name, queue in _ROUTES.items()},
-    "broker_transport_options": {
-        # An unacknowledged message comes back after this long. The sweeper wakes up what got lost long
-        # before, so it only has to be longer than the longest task: three steps of at most four KMS
-        # calls, each of three tries of 7 s. The longest countdown is 30 s, of a campaign's batch.
-        "visibility_timeout": 900,
-        "queue_order_strategy": "priority",
-        **PATIENCE,
-    },
     # Redis confirms a message by its reply to LPUSH. The row is the truth and the sweeper publishes
     # again: a caller need not wait long for a broker.
     "task_publish_retry": True,

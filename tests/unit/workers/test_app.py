@@ -43,8 +43,8 @@ TASKS = {
 }
 
 
-def test_no_countdown_outlives_its_messages_visibility() -> None:
-    visibility_seconds = queue.COMMON_SETTINGS["broker_transport_options"]["visibility_timeout"]
+def test_no_countdown_outlives_its_messages_visibility(app: Celery) -> None:
+    visibility_seconds = app.conf.broker_transport_options["visibility_timeout"]
     assert visibility_seconds / 10 >= queue.LONGEST_COUNTDOWN_SECONDS
 
 
