@@ -5,8 +5,9 @@ holds: a thread ends its task while the broker is away. kombu 5.7 then raises At
 takes for unrecoverable, and the worker ends. As the connection error that it is, it is logged, the worker
 connects again, and the message comes back. `tests/chaos` kills the broker under load.
 
-Sentinels: kombu reads them from a URL each, all with the password in them, and hands those to whoever asks
-a worker for its statistics (`celery inspect stats`, Flower). Here they are one option, which tells no secret.
+Sentinels: kombu reads them from a URL each, and at the first failure goes over to its own transport, which is
+not mended. Their password it takes from an option that is told to whoever asks a worker for its statistics
+(`celery inspect stats`, Flower). Here all of them are one option, which tells no secret.
 """
 
 from dataclasses import dataclass

@@ -23,6 +23,15 @@ _SESSION_OPTIONS = (
     "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
 )
 
+# A server whose host is gone without a word is given up after 15 s, with or without something under way: the
+# system's own times are 15 minutes and 2 hours, in which a fail-over would have been of no use.
+_SILENCE: dict[str, int] = {
+    "tcp_user_timeout": 15_000,  # milliseconds for what was sent to be confirmed
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+
 
 def create_engine(database_url: str, pool_size: int) -> sa.Engine:
     """An engine whose connections time out instead of hanging. ``pool_size`` is per process."""
@@ -36,6 +45,7 @@ def create_engine(database_url: str, pool_size: int) -> sa.Engine:
             "connect_timeout": 5,
             "options": _SESSION_OPTIONS,
             "application_name": "byok",
+            **_SILENCE,
         },
         # Bound values may hold sealed keys: they stay out of error messages and logs.
         hide_parameters=True,

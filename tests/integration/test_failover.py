@@ -1,10 +1,14 @@
 """A PostgreSQL that fails over, or is shut down, is unavailable: no raw error of the driver gets out."""
 
+import os
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -93,3 +97,17 @@ def test_without_asking_for_the_primary_the_first_that_answers_is_taken(pair: Pa
     url = pair.url(pair.standby_port, pair.primary_port, parameters="target_session_attrs=any")
     with store_at(url) as store, pytest.raises(StoreUnavailable, match="takes no writes"):
         migrate.upgrade(store._engine)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of the options are Linux's")
+def test_a_server_that_falls_silent_is_given_up_soon(one_connection: sa.Engine) -> None:
+    with one_connection.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        with socket.socket(fileno=os.dup(driver.fileno())) as open_socket:
+            confirmed_ms = open_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            idle, between, probes = (
+                open_socket.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+    assert confirmed_ms == (idle + between * probes) * 1000 == 15_000
