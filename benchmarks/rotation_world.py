@@ -1,0 +1,345 @@
+"""What benchmarks of rotations share: keys that are due, real workers on the embedded stack, what these use.
+
+Everything goes by the public doors: keys are made due in their table, the task that Beat sends is sent, and
+PostgreSQL is asked until no key is due any more. So it measures whatever code runs behind them.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.request import urlopen
+from uuid import UUID, uuid4
+
+import psutil
+import psycopg
+from celery import Celery
+
+from byok import queue
+from byok.cli import processes
+from byok.embedded.servers import accepts
+from byok.embedded.stack import Stack
+from byok.embedded.supervisor import Child
+from byok.settings import child_environment, load_settings, use_environment
+from byok.store import migrate
+from byok.wiring import build
+from tests.customers import join
+
+_SWEEP_SECONDS = 5.0
+_POLL_SECONDS = 0.1
+_STALLED_SECONDS = 120.0
+# As in production but for these: a tick is never too early, and what is deferred does not wait for long.
+PACE = {"BYOK_DISPATCH_INTERVAL_SECONDS": "0.001", "BYOK_SWEEP_INTERVAL_SECONDS": str(_SWEEP_SECONDS)}
+
+
+class Stalled(Exception):
+    """Rotations failed, or none ended for a long time; the message says how many are left."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds since each process's start."""
+
+    worker: float
+    postgres: float
+    valkey: float
+    kms: float
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Round:
+    """All keys rotated once. ``seconds`` is from the dispatch to the last end that PostgreSQL has."""
+
+    rotations: int
+    seconds: float
+    used: Usage
+    kms_requests: Mapping[str, int]
+    commits: int
+    deferrals: int
+
+    @property
+    def per_second(self) -> float:
+        return self.rotations / self.seconds
+
+    def cpu_ms(self, process: str) -> float:
+        """CPU of a process, milliseconds per rotation."""
+        return float(getattr(self.used, process)) * 1000 / self.rotations
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rotations": self.rotations,
+            "seconds": self.seconds,
+            "per_second": self.per_second,
+            "cpu_ms": {name: self.cpu_ms(name) for name in Usage.__dataclass_fields__},
+            "kms_requests": dict(self.kms_requests),
+            "commits": self.commits,
+            "deferrals": self.deferrals,
+        }
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of all processes of a worker. Pages that prefork's children share count once in ``pss_mib``."""
+
+    rss_mib: float
+    pss_mib: float
+
+
+class Kms:
+    """The stub, or the enforcing simulator: its URL, its CPU, and what it was asked."""
+
+    def __init__(self, stack: Stack, *, simulator: bool, stub_processes: int = 1) -> None:
+        self._stack = stack
+        self.is_simulator = simulator
+        if simulator:
+            self.url, self._child = stack.simulator.url, stack.simulator.child
+            return
+        port = stack.home.port("kms-stub")
+        argv = [sys.executable, "-m", "benchmarks.kms_stub", "--port", str(port)]
+        argv += ["--processes", str(stub_processes)]
+        self.url = f"http://127.0.0.1:{port}"
+        self._child = stack.supervisor.spawn("kms-stub", argv, child_environment({}))
+        stack.supervisor.wait_until(self._child, lambda: accepts(port))
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def cpu_seconds(self) -> float:
+        assert self._child is not None
+        return cpu_seconds(self._child.process.pid)
+
+    def counts(self) -> dict[str, int]:
+        """Requests by operation since the start, and the most in flight; of the simulator nothing."""
+        return {} if self.is_simulator else self._ask("counts")
+
+    def set_latency(self, milliseconds: float) -> None:
+        self._ask(f"latency/{milliseconds}")
+
+    def _ask(self, what: str) -> dict[str, int]:
+        with urlopen(f"{self.url}/_stub/{what}", timeout=5) as reply:
+            counts: dict[str, int] = json.load(reply)
+            return counts
+
+
+class RotationWorld:
+    """A running stack with keys that are made due again and again."""
+
+    def __init__(self, stack: Stack, kms: Kms) -> None:
+        self.stack = stack
+        self.kms = kms
+        use_environment(stack.environment)
+        runtime = build(load_settings())
+        migrate.upgrade(runtime.engine)
+        runtime.close()
+        self.database_url = stack.environment["BYOK_DATABASE_URL"].replace("+psycopg", "")
+        self._celery = Celery("benchmark", broker=stack.environment["BYOK_BROKER_URL"], set_as_current=False)
+        self._celery.conf.update(queue.COMMON_SETTINGS)
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self.worker: Child | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect()
+        self._celery.close()
+
+    @property
+    def database(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = psycopg.connect(
+                self.database_url, autocommit=True, application_name="benchmark"
+            )
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Let go of the database, so that it can be copied."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- keys -------------------------------------------------------------------------------------
+
+    def add_keys(self, tenants: int, keys: int) -> None:
+        """Tenants with ``keys`` keys in all, none of which has a version yet. Replaces what was there."""
+        names = "SELECT string_agg(format('%I', tablename), ', ') FROM pg_tables WHERE schemaname = 'public'"
+        (tables,) = self.database.execute(f"{names} AND tablename <> 'alembic_version'").fetchone() or ("",)
+        self.database.execute(f"TRUNCATE {tables}")
+        ids = self._join(tenants) if self.kms.is_simulator else self._insert_tenants(tenants)
+        with self.database.cursor().copy(
+            "COPY keys (id, tenant_id, name, rotation_period_seconds, rotation_source, lease_ttl_seconds,"
+            " created_at, next_rotation_at) FROM STDIN"
+        ) as copy:
+            for number in range(keys):
+                row = (uuid4(), ids[number % tenants], f"key-{number // tenants}")
+                copy.write_row((*row, 30 * 86400, "default", 3600, "now", "now"))
+        self.database.execute("VACUUM ANALYZE")
+
+    def _insert_tenants(self, count: int) -> list[UUID]:
+        ids = [uuid4() for _ in range(count)]
+        with self.database.cursor().copy(
+            "COPY tenants (id, name, state, generation, external_id, kms_key_arn, role_arn, created_at,"
+            " verified_at, next_probe_at) FROM STDIN"
+        ) as copy:
+            for number, tenant_id in enumerate(ids):
+                account = f"2{number:011d}"
+                key = f"arn:aws:kms:eu-central-1:{account}:key/{tenant_id}"
+                row = (tenant_id, f"tenant-{number:06d}", "active", 1, f"external-{number}", key)
+                copy.write_row((*row, f"arn:aws:iam::{account}:role/byok", "now", "now", "tomorrow"))
+        return ids
+
+    def _join(self, count: int) -> list[UUID]:
+        """Customers with a KMS key and a role each, through the preflight."""
+        runtime = build(load_settings())
+        ids = [join(self.stack, runtime, f"tenant-{number:06d}").tenant.id for number in range(count)]
+        runtime.close()
+        return ids
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    def start_worker(
+        self,
+        concurrency: int,
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        application: str = "workers",
+    ) -> Child:
+        """A worker that consumes every queue, ready."""
+        settings = {
+            "BYOK_KMS_ENDPOINT_URL": self.kms.url,
+            "BYOK_LOG_FORMAT": "json",
+            "BYOK_WORKER_CONCURRENCY": str(concurrency),
+            "BYOK_DATABASE_POOL_SIZE": str(concurrency + 2),
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+        }
+        argv = [sys.executable, "-m", "celery", "-A", application, "worker", "--loglevel", "INFO"]
+        child = self.stack.supervisor.spawn(
+            "worker",
+            [*argv, "--without-mingle", *options],
+            child_environment({**self.stack.environment, **PACE, **settings, **(environment or {})}),
+        )
+        processes.wait_for_worker(self.stack, child)
+        self.worker = child
+        return child
+
+    def stop_worker(self) -> None:
+        if self.worker is not None:
+            self.stack.supervisor.stop([self.worker])
+            self.worker = None
+
+    # --- rounds -----------------------------------------------------------------------------------
+
+    def rotate_all(self) -> Round:
+        """Make every key due, dispatch, and wait until each is rotated.
+
+        Raises:
+            Stalled.
+        """
+        self.database.execute("CHECKPOINT")
+        due_at = self._make_due()
+        kms_before, commits_before, used_before = self.kms.counts(), self._commits(), self._usage()
+        (began_at,) = self.database.execute("SELECT clock_timestamp()").fetchone() or (None,)
+        self._send(queue.DISPATCH_DUE)
+        self._wait_until_none_is_due(due_at)
+        used = self._usage() - used_before
+        rotations, seconds, failed, deferrals = self.database.execute(
+            "SELECT count(*), EXTRACT(EPOCH FROM max(finished_at) - %s::timestamptz)::float,"
+            " count(*) FILTER (WHERE state = 'failed'), sum(deferrals)"
+            " FROM rotations WHERE requested_at >= %s",
+            (began_at, due_at),
+        ).fetchone() or (0, 0.0, 0, 0)
+        if failed:
+            raise Stalled(f"{failed} of {rotations} rotations failed; see {self.stack.home.log_folder}")
+        kms_requests = {name: count - kms_before[name] for name, count in self.kms.counts().items()}
+        commits = self._commits() - commits_before
+        return Round(rotations, seconds, used, kms_requests, commits, int(deferrals or 0))
+
+    def _make_due(self) -> Any:  # noqa: ANN401  # a time that only PostgreSQL looks at
+        row = self.database.execute(
+            "WITH due AS (UPDATE keys SET next_rotation_at = now() RETURNING next_rotation_at)"
+            " SELECT max(next_rotation_at) FROM due"
+        ).fetchone()
+        assert row is not None
+        return row[0]
+
+    def _wait_until_none_is_due(self, due_at: Any) -> None:  # noqa: ANN401  # as above
+        """Asks seldom and by an index; sends what Beat sends."""
+        left, moved, swept = None, time.monotonic(), time.monotonic()
+        while left != 0:
+            time.sleep(_POLL_SECONDS)
+            row = self.database.execute(
+                "SELECT count(*) FROM keys WHERE next_rotation_at <= %s", (due_at,)
+            ).fetchone()
+            assert row is not None
+            now = time.monotonic()
+            if row[0] != left:
+                left, moved = row[0], now
+            if now - moved > _STALLED_SECONDS:
+                raise Stalled(f"{left} keys are due and nothing moves; see {self.stack.home.log_folder}")
+            if now - swept > _SWEEP_SECONDS:
+                self._send(queue.SWEEP)
+                swept = now
+
+    def _send(self, name: str) -> None:
+        self._celery.send_task(name, queue=queue.MAINTENANCE_QUEUE)
+
+    # --- what it uses -----------------------------------------------------------------------------
+
+    def _usage(self) -> Usage:
+        assert self.worker is not None
+        postgres, valkeys = self.stack.postgres.child, (self.stack.broker.child, self.stack.cache.child)
+        assert postgres is not None
+        return Usage(
+            worker=cpu_seconds(self.worker.process.pid),
+            postgres=cpu_seconds(postgres.process.pid),
+            valkey=sum(cpu_seconds(one.process.pid) for one in valkeys if one is not None),
+            kms=self.kms.cpu_seconds(),
+        )
+
+    def _commits(self) -> int:
+        """Transactions that wrote or read, of all sessions but this one's, which is in no transaction."""
+        self.database.execute("SELECT pg_stat_clear_snapshot()")
+        row = self.database.execute(
+            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def memory(self) -> Memory:
+        assert self.worker is not None
+        infos = [one.memory_full_info() for one in _family(self.worker.process.pid)]
+        return Memory(sum(one.rss for one in infos) / 2**20, sum(one.pss for one in infos) / 2**20)
+
+    def connections(self) -> int:
+        """Connections to PostgreSQL that are byok's."""
+        row = self.database.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'byok'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and all its descendants, of those that have ended, too."""
+    total = 0.0
+    for one in _family(pid):
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
