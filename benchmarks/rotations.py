@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import rotation_memory
-from benchmarks.cpu_split import PARTS, TITLES, NoSampler, Sampler, cpu_ms
+from benchmarks.cpu_split import PARTS, TITLES, NoSampler, Sampler, cpu_ms, shares
 from benchmarks.kms_stub import OPERATIONS, ceiling
 from benchmarks.rotation_floor import load
 from benchmarks.rotation_world import Kms, RotationWorld, Round, cpu_seconds
@@ -44,7 +44,7 @@ from byok.settings import child_environment
 
 TARGET = 0.7
 _BEFORE, _FLOOR = "byok_before", "byok_floor"
-console, progress = Console(), Console(stderr=True)
+console, progress = Console(width=110), Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,6 @@ class Report:
     traffic: Traffic | None = None
     floor_traffic: Traffic | None = None
     statements: list[tuple[str, float]] = field(default_factory=list)
-    background_statements: int = 0
 
     def to_json(self) -> dict[str, Any]:
         report = asdict(self)
@@ -149,8 +148,11 @@ class Floors:
 class Benchmark:
     """One fleet of keys, one worker at a time."""
 
-    def __init__(self, world: RotationWorld, report: Report, folder: Path) -> None:
+    def __init__(
+        self, world: RotationWorld, report: Report, folder: Path, stacks: Path | None = None
+    ) -> None:
         self._world = world
+        self._stacks = stacks
         self._report = report
         self._recording, self._floor_traces = folder / "recording", folder / "floor"
         self._recording.mkdir()
@@ -221,7 +223,10 @@ class Benchmark:
             try:
                 sampler = Sampler(self._world.worker.process.pid)
                 self._world.rotate_all()
-                self._report.shares = sampler.stop()
+                samples = sampler.stop()
+                self._report.shares = shares(samples)
+                if self._stacks is not None:
+                    self._stacks.write_text(samples)
             except NoSampler as error:
                 progress.print(f"no split: {error}", markup=False)
 
@@ -315,7 +320,7 @@ def counts_table(report: Report) -> Table:
         each = [f"{getattr(one, name) / report.keys:.2f}" for one in (report.traffic, report.floor_traffic)]
         table.add_row(f"PostgreSQL: {what}", *each)
     table.add_row(
-        "PostgreSQL: commits",
+        "PostgreSQL: commits, pings included",
         f"{ours.commits / ours.rotations:.2f}",
         f"{floor.commits / floor.rotations:.2f}",
     )
@@ -371,6 +376,7 @@ def main() -> None:
         "--simulator", action="store_true", help="the enforcing simulator in place of the stub"
     )
     parser.add_argument("--memory", action="store_true", help="a worker's memory over many rotations")
+    parser.add_argument("--stacks", type=Path, metavar="FILE", help="keep the samples, for flamegraph.pl")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the tables")
     arguments = parser.parse_args()
     settings = parse_settings(arguments.set)
@@ -382,7 +388,7 @@ def main() -> None:
                 return
             tenants = min(arguments.tenants, 25) if arguments.simulator else arguments.tenants
             report = Report(arguments.keys, tenants, arguments.threads, settings)
-            benchmark = Benchmark(world, report, Path(folder))
+            benchmark = Benchmark(world, report, Path(folder), arguments.stacks)
             if arguments.simulator:
                 benchmark.run_over_simulator(arguments.rounds)
             else:
