@@ -1,7 +1,7 @@
 """Where a worker's CPU goes: py-spy looks 250 times a second at who holds the interpreter lock.
 
 A sample belongs to the deepest frame that is of a known package, so that what `json` does for botocore is
-botocore's. The shares are of the samples; multiplied by the CPU that the process used they add up to that. The
+botocore's. The shares are of the samples; multiplied by the CPU that the process used they add up to it. The
 CPU that is used without the lock (TLS, libpq, the kernel) is so dealt out in proportion.
 """
 
