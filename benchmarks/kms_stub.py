@@ -157,7 +157,7 @@ class _Connection(asyncio.Protocol):
             for one in self._shared:
                 one.latency_seconds = float(value[0]) / 1000
                 one.most_in_flight = 0
-        names = [name for name, _ in _Shared._fields_ if name != "latency_seconds"]
+        names = (*OPERATIONS, "in_flight", "most_in_flight")
         return {name: sum(getattr(one, name) for one in self._shared) for name in names}
 
     def _answer(self, operation: str, body: bytes) -> None:

@@ -159,9 +159,9 @@ def execute(connection: psycopg.Connection[Any], transaction: Transaction) -> No
 
 def _execute(cursor: psycopg.Cursor[Any], statement: Statement) -> None:
     if statement.many:
-        cursor.executemany(statement.text, [_restored(one) for one in statement.parameters])  # type: ignore[arg-type]
+        cursor.executemany(statement.text, [_restored(one) for one in statement.parameters])
     else:
-        cursor.execute(statement.text, _restored(statement.parameters))  # type: ignore[arg-type]
+        cursor.execute(statement.text, _restored(statement.parameters))
 
 
 def _restored(parameters: Any) -> Any:  # noqa: ANN401  # a mapping or a sequence

@@ -95,10 +95,11 @@ class Memory:
 class Kms:
     """The stub, or the enforcing simulator: its URL, its CPU, and what it was asked."""
 
-    def __init__(self, stack: Stack, *, simulator: bool, stub_processes: int = 1) -> None:
+    def __init__(self, stack: Stack, *, simulator: bool = False, stub_processes: int = 1) -> None:
         self._stack = stack
         self.is_simulator = simulator
         if simulator:
+            assert stack.simulator.child is not None
             self.url, self._child = stack.simulator.url, stack.simulator.child
             return
         port = stack.home.port("kms-stub")
@@ -108,12 +109,20 @@ class Kms:
         self._child = stack.supervisor.spawn("kms-stub", argv, child_environment({}))
         stack.supervisor.wait_until(self._child, lambda: accepts(port))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.is_simulator:
+            self._stack.supervisor.stop([self._child])
+
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
     def cpu_seconds(self) -> float:
-        assert self._child is not None
         return cpu_seconds(self._child.process.pid)
 
     def counts(self) -> dict[str, int]:
@@ -182,7 +191,7 @@ class RotationWorld:
         ) as copy:
             for number in range(keys):
                 row = (uuid4(), ids[number % tenants], f"key-{number // tenants}")
-                copy.write_row((*row, 30 * 86400, "default", 3600, "now", "now"))
+                copy.write_row((*row, 30 * 86400, "default", 3600, "now", "tomorrow"))
         self.database.execute("VACUUM ANALYZE")
 
     def _insert_tenants(self, count: int) -> list[UUID]:
@@ -240,14 +249,14 @@ class RotationWorld:
 
     # --- rounds -----------------------------------------------------------------------------------
 
-    def rotate_all(self) -> Round:
-        """Make every key due, dispatch, and wait until each is rotated.
+    def rotate_all(self, limit: int | None = None) -> Round:
+        """Make every key due, or ``limit`` keys, dispatch, and wait until each is rotated.
 
         Raises:
             Stalled.
         """
         self.database.execute("CHECKPOINT")
-        due_at = self._make_due()
+        due_at = self._make_due(limit)
         kms_before, commits_before, used_before = self.kms.counts(), self._commits(), self._usage()
         (began_at,) = self.database.execute("SELECT clock_timestamp()").fetchone() or (None,)
         self._send(queue.DISPATCH_DUE)
@@ -265,10 +274,12 @@ class RotationWorld:
         commits = self._commits() - commits_before
         return Round(rotations, seconds, used, kms_requests, commits, int(deferrals or 0))
 
-    def _make_due(self) -> Any:  # noqa: ANN401  # a time that only PostgreSQL looks at
+    def _make_due(self, limit: int | None) -> Any:  # noqa: ANN401  # a time that only PostgreSQL looks at
         row = self.database.execute(
-            "WITH due AS (UPDATE keys SET next_rotation_at = now() RETURNING next_rotation_at)"
-            " SELECT max(next_rotation_at) FROM due"
+            "WITH due AS (UPDATE keys SET next_rotation_at = now()"
+            " WHERE id IN (SELECT id FROM keys LIMIT %s) RETURNING next_rotation_at)"
+            " SELECT max(next_rotation_at) FROM due",
+            (limit,),
         ).fetchone()
         assert row is not None
         return row[0]

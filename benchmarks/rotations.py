@@ -367,7 +367,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keys", type=int, default=1000)
-    parser.add_argument("--tenants", type=int, default=250)
+    parser.add_argument("--tenants", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=8, help="of the worker, and of the floor")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency-ms", type=float, nargs="+", default=[0.0, 10.0])
@@ -376,6 +376,7 @@ def main() -> None:
         "--simulator", action="store_true", help="the enforcing simulator in place of the stub"
     )
     parser.add_argument("--memory", action="store_true", help="a worker's memory over many rotations")
+    parser.add_argument("--rotations", type=int, default=100_000, help="with --memory: how many")
     parser.add_argument("--stacks", type=Path, metavar="FILE", help="keep the samples, for flamegraph.pl")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the tables")
     arguments = parser.parse_args()
@@ -384,7 +385,9 @@ def main() -> None:
         kms = Kms(stack, simulator=arguments.simulator)
         with RotationWorld(stack, kms) as world:
             if arguments.memory:
-                rotation_memory.run(world, arguments.threads, settings, as_json=arguments.json)
+                rotation_memory.run(
+                    world, arguments.threads, settings, arguments.rotations, as_json=arguments.json
+                )
                 return
             tenants = min(arguments.tenants, 25) if arguments.simulator else arguments.tenants
             report = Report(arguments.keys, tenants, arguments.threads, settings)

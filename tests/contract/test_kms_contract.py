@@ -1,21 +1,28 @@
-"""What every KMS must do: the fake of the service tests, and the AWS adapter over the simulator."""
+"""What every KMS must do: the fake of the service tests, and the AWS adapter over the simulator.
+
+The stub of the benchmarks knows neither accounts nor states: it must do the rest.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 import pytest
 
+from benchmarks.rotation_world import Kms as Stub
 from byok.core.encryption_context import version_context
 from byok.core.findings import Cause, failed
-from byok.core.model import Connection, KmsKeyArn
+from byok.core.model import Connection, KmsKeyArn, RoleArn
 from byok.embedded.stack import Stack
 from byok.errors import KmsAccessRevoked, KmsIntegrityError
+from byok.kms.aws import AwsKms
+from byok.kms.bulkhead import Bulkhead
 from byok.ports import Kms
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import join
-from tests.fakes import FakeKms
+from tests.fakes import FakeClock, FakeKms
 from tests.world import kms_key_arn
 
 KEY = uuid4()
@@ -25,33 +32,54 @@ KEY = uuid4()
 class Case:
     kms: Kms
     connection: Connection
-    account: CustomerAccount | FakeKms
+    account: CustomerAccount | FakeKms | None
     tenant_id: UUID
 
     def context(self, number: int = 1) -> dict[str, str]:
         return version_context(self.tenant_id, KEY, number)
 
     def disable(self) -> None:
+        assert self.account is not None
         if isinstance(self.account, FakeKms):
             self.account.disable(self.connection.kms_key_arn)
         else:
             self.account.disable_key(str(self.connection.kms_key_arn))
 
     def enable(self) -> None:
+        assert self.account is not None
         if isinstance(self.account, FakeKms):
             self.account.enable(self.connection.kms_key_arn)
         else:
             self.account.enable_key(str(self.connection.kms_key_arn))
 
 
-@pytest.fixture(params=["fake", "aws"])
+@pytest.fixture(params=["fake", "aws", "stub"])
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    if request.param == "fake":
+    with make_case(request.param, request) as made:
+        yield made
+
+
+@pytest.fixture(params=["fake", "aws"])
+def case_with_states(request: pytest.FixtureRequest) -> Iterator[Case]:
+    with make_case(request.param, request) as made:
+        yield made
+
+
+@contextmanager
+def make_case(kind: str, request: pytest.FixtureRequest) -> Iterator[Case]:
+    connection = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external-id")
+    if kind == "fake":
         fake = FakeKms()
-        connection = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external-id")
         yield Case(fake, connection, fake, connection.tenant_id)
         return
     stack: Stack = request.getfixturevalue("stack")
+    if kind == "stub":
+        request.getfixturevalue("environment")  # the vendor's credentials
+        role = RoleArn.parse(f"arn:aws:iam::{connection.kms_key_arn.account}:role/byok")
+        with Stub(stack) as stub:
+            kms = AwsKms(FakeClock(), Bulkhead(), endpoint_url=stub.url)
+            yield Case(kms, replace(connection, role_arn=role), None, connection.tenant_id)
+        return
     runtime: Runtime = request.getfixturevalue("runtime")
     customer = join(stack, runtime, "acme")
     assert customer.tenant.connection is not None
@@ -94,7 +122,8 @@ def test_a_flipped_bit_is_an_integrity_error(case: Case, place: int) -> None:
         case.kms.decrypt(case.connection, bytes(blob), case.context())
 
 
-def test_a_disabled_key_is_a_revocation_with_evidence_and_comes_back(case: Case) -> None:
+def test_a_disabled_key_is_a_revocation_with_evidence_and_comes_back(case_with_states: Case) -> None:
+    case = case_with_states
     wrapped = case.kms.generate_data_key(case.connection, case.context())
     case.disable()
     for call in (
@@ -109,16 +138,24 @@ def test_a_disabled_key_is_a_revocation_with_evidence_and_comes_back(case: Case)
     case.kms.decrypt(case.connection, wrapped.ciphertext, case.context())
 
 
-def test_describe_works_in_every_state_and_proves_nothing(case: Case) -> None:
-    assert case.kms.describe_key(case.connection).state == "Enabled"
-    case.disable()
-    described = case.kms.describe_key(case.connection)
+def test_describe_works_in_every_state_and_proves_nothing(case_with_states: Case) -> None:
+    assert case_with_states.kms.describe_key(case_with_states.connection).state == "Enabled"
+    case_with_states.disable()
+    described = case_with_states.kms.describe_key(case_with_states.connection)
     assert described.state == "Disabled"
-    assert described.arn == str(case.connection.kms_key_arn)
+    assert described.arn == str(case_with_states.connection.kms_key_arn)
 
 
-def test_check_connection_passes_and_fails_with_the_key(case: Case) -> None:
-    assert not failed(case.kms.check_connection(case.connection, "acme"))
-    case.disable()
-    (finding,) = failed(case.kms.check_connection(case.connection, "acme"))
+def test_check_connection_passes_and_fails_with_the_key(case_with_states: Case) -> None:
+    assert not failed(case_with_states.kms.check_connection(case_with_states.connection, "acme"))
+    case_with_states.disable()
+    (finding,) = failed(case_with_states.kms.check_connection(case_with_states.connection, "acme"))
     assert (finding.check, finding.cause) == ("kms-key-is-usable", Cause.KEY_DISABLED)
+
+
+def test_describe_names_an_enabled_symmetric_key(case: Case) -> None:
+    described = case.kms.describe_key(case.connection)
+    assert described.arn == str(case.connection.kms_key_arn)
+    assert (described.state, described.spec, described.usage, described.manager) == (
+        "Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER",
+    )  # fmt: skip
