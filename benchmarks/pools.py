@@ -27,7 +27,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rotation_world import Kms, Memory, RotationWorld, Round
+from benchmarks.kms_process import KmsProcess
+from benchmarks.rotation_usage import Memory, Round
+from benchmarks.rotation_world import RotationWorld
 from byok.embedded.stack import Stack
 
 POOLS = (
@@ -158,7 +160,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         Stack(Path(folder) / "home", durable=False) as stack,
-        RotationWorld(stack, Kms(stack)) as world,
+        RotationWorld(stack, KmsProcess(stack)) as world,
     ):
         for number in range(arguments.rounds):
             for pool in pools if number % 2 == 0 else reversed(pools):

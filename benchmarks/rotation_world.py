@@ -4,24 +4,20 @@ Everything goes by the public doors: keys are made due in their table, the task 
 PostgreSQL is asked until no key is due any more. So it measures whatever code runs behind them.
 """
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.request import urlopen
 from uuid import UUID, uuid4
 
-import psutil
 import psycopg
 from celery import Celery
 
+from benchmarks.kms_process import KmsProcess
+from benchmarks.rotation_usage import Memory, Round, Usage, cpu_seconds, family
 from byok import queue
 from byok.cli import processes
-from byok.embedded.servers import accepts
 from byok.embedded.stack import Stack
 from byok.embedded.supervisor import Child
 from byok.settings import child_environment, load_settings, use_environment
@@ -40,108 +36,10 @@ class Stalled(Exception):
     """Rotations failed, or none ended for a long time; the message says how many are left."""
 
 
-@dataclass(frozen=True)
-class Usage:
-    """CPU seconds since each process's start."""
-
-    worker: float
-    postgres: float
-    valkey: float
-    kms: float
-
-    def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(*(getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
-class Round:
-    """All keys rotated once. ``seconds`` is from the dispatch to the last end that PostgreSQL has."""
-
-    rotations: int
-    seconds: float
-    used: Usage
-    kms_requests: Mapping[str, int]
-    commits: int
-    deferrals: int
-
-    @property
-    def per_second(self) -> float:
-        return self.rotations / self.seconds
-
-    def cpu_ms(self, process: str) -> float:
-        """CPU of a process, milliseconds per rotation."""
-        return float(getattr(self.used, process)) * 1000 / self.rotations
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "rotations": self.rotations,
-            "seconds": self.seconds,
-            "per_second": self.per_second,
-            "cpu_ms": {name: self.cpu_ms(name) for name in Usage.__dataclass_fields__},
-            "kms_requests": dict(self.kms_requests),
-            "commits": self.commits,
-            "deferrals": self.deferrals,
-        }
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Of all processes of a worker. Pages that prefork's children share count once in ``pss_mib``."""
-
-    rss_mib: float
-    pss_mib: float
-
-
-class Kms:
-    """The stub, or the enforcing simulator: its URL, its CPU, and what it was asked."""
-
-    def __init__(self, stack: Stack, *, simulator: bool = False, stub_processes: int = 1) -> None:
-        self._stack = stack
-        self.is_simulator = simulator
-        if simulator:
-            assert stack.simulator.child is not None
-            self.url, self._child = stack.simulator.url, stack.simulator.child
-            return
-        port = stack.home.port("kms-stub")
-        argv = [sys.executable, "-m", "benchmarks.kms_stub", "--port", str(port)]
-        argv += ["--processes", str(stub_processes)]
-        self.url = f"http://127.0.0.1:{port}"
-        self._child = stack.supervisor.spawn("kms-stub", argv, child_environment({}))
-        stack.supervisor.wait_until(self._child, lambda: accepts(port))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.is_simulator:
-            self._stack.supervisor.stop([self._child])
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    def cpu_seconds(self) -> float:
-        return cpu_seconds(self._child.process.pid)
-
-    def counts(self) -> dict[str, int]:
-        """Requests by operation since the start, and the most in flight; of the simulator nothing."""
-        return {} if self.is_simulator else self._ask("counts")
-
-    def set_latency(self, milliseconds: float) -> None:
-        self._ask(f"latency/{milliseconds}")
-
-    def _ask(self, what: str) -> dict[str, int]:
-        with urlopen(f"{self.url}/_stub/{what}", timeout=5) as reply:
-            counts: dict[str, int] = json.load(reply)
-            return counts
-
-
 class RotationWorld:
     """A running stack with keys that are made due again and again."""
 
-    def __init__(self, stack: Stack, kms: Kms) -> None:
+    def __init__(self, stack: Stack, kms: KmsProcess) -> None:
         self.stack = stack
         self.kms = kms
         use_environment(stack.environment)
@@ -329,7 +227,7 @@ class RotationWorld:
 
     def memory(self) -> Memory:
         assert self.worker is not None
-        infos = [one.memory_full_info() for one in _family(self.worker.process.pid)]
+        infos = [one.memory_full_info() for one in family(self.worker.process.pid)]
         return Memory(sum(one.rss for one in infos) / 2**20, sum(one.pss for one in infos) / 2**20)
 
     def connections(self) -> int:
@@ -339,18 +237,3 @@ class RotationWorld:
         ).fetchone()
         assert row is not None
         return int(row[0])
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    root = psutil.Process(pid)
-    return [root, *root.children(recursive=True)]
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and all its descendants, of those that have ended, too."""
-    total = 0.0
-    for one in _family(pid):
-        with suppress(psutil.NoSuchProcess):
-            times = one.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total

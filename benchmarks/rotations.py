@@ -4,7 +4,7 @@
     python -m benchmarks.rotations                   # 10 minutes
     python -m benchmarks.rotations --simulator       # over the enforcing simulator, without a floor
     python -m benchmarks.rotations --memory          # a worker's memory over 100,000 rotations
-    python -m benchmarks.rotations --set BYOK_WORKER_CONCURRENCY=16 --threads 16 --json
+    python -m benchmarks.rotations --threads 16 --set BYOK_TENANT_KMS_CALLS=4 --json
 
 Real PostgreSQL, Valkey and a real worker process; KMS is a stub (`benchmarks.kms_stub`), whose own ceiling is
 printed. All keys are due at once; the time is from the dispatch to the last end that PostgreSQL has.
@@ -17,132 +17,26 @@ disk decides nothing.
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import psycopg
-from psycopg import sql
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import rotation_memory
-from benchmarks.cpu_split import PARTS, TITLES, NoSampler, Sampler, cpu_ms, shares
-from benchmarks.kms_stub import OPERATIONS, ceiling
+from benchmarks.cpu_split import NoSampler, Sampler, shares
+from benchmarks.floor_runs import Floors
+from benchmarks.kms_process import KmsProcess
+from benchmarks.kms_stub import ceiling
 from benchmarks.rotation_floor import load
-from benchmarks.rotation_world import Kms, RotationWorld, Round, cpu_seconds
-from benchmarks.sql_recording import FOLDER_VARIABLE, Traffic, read_traffic
+from benchmarks.rotation_report import AtLatency, Report, print_report
+from benchmarks.rotation_world import RotationWorld
+from benchmarks.sql_recording import FOLDER_VARIABLE, read_traffic
 from byok.embedded.stack import Stack
-from byok.settings import child_environment
 
-TARGET = 0.7
-_BEFORE, _FLOOR = "byok_before", "byok_floor"
-console, progress = Console(width=110), Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class FloorRun:
-    """The floor on all keys once."""
-
-    rotations: int
-    seconds: float
-    cpu_seconds: float
-    postgres_cpu_seconds: float
-    commits: int
-
-    @property
-    def per_second(self) -> float:
-        return self.rotations / self.seconds
-
-
-@dataclass
-class AtLatency:
-    """Rounds in turns; the n-th of each are neighbours."""
-
-    latency_ms: float
-    rounds: list[Round] = field(default_factory=list)
-    floors: list[FloorRun] = field(default_factory=list)
-    most_in_flight: int = 0
-
-    @property
-    def ratio(self) -> float:
-        pairs = zip(self.rounds, self.floors, strict=True)
-        return statistics.median(ours.per_second / floor.per_second for ours, floor in pairs)
-
-
-@dataclass
-class Report:
-    """All that was measured."""
-
-    keys: int
-    tenants: int
-    threads: int
-    settings: Mapping[str, str]
-    stub_per_core_second: float = 0.0
-    at: list[AtLatency] = field(default_factory=list)
-    shares: dict[str, float] | None = None
-    traffic: Traffic | None = None
-    floor_traffic: Traffic | None = None
-    statements: list[tuple[str, float]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        report = asdict(self)
-        for shown, one in zip(report["at"], self.at, strict=True):
-            shown["rounds"] = [each.to_json() for each in one.rounds]
-            shown["ratio"] = one.ratio if one.floors else None
-        return report
-
-
-class Floors:
-    """Runs the floor on copies of the database as it was before the recorded round."""
-
-    def __init__(self, world: RotationWorld, recording: Path, threads: int) -> None:
-        self._world = world
-        self._recording = recording
-        self._threads = threads
-        base = world.database_url.rpartition("/")[0]
-        self._admin_url, self._floor_url = f"{base}/postgres", f"{base}/{_FLOOR}"
-
-    def keep_database(self) -> None:
-        """Copy the database as it is; nobody may be connected to it."""
-        self._world.disconnect()
-        self._copy("byok", _BEFORE)
-
-    def _copy(self, source: str, target: str) -> None:
-        names = {"source": sql.Identifier(source), "target": sql.Identifier(target)}
-        with psycopg.connect(self._admin_url, autocommit=True) as admin:
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {target} WITH (FORCE)").format(**names))
-            admin.execute(sql.SQL("CREATE DATABASE {target} TEMPLATE {source}").format(**names))
-            admin.execute("CHECKPOINT")
-
-    def run(self, rotations: int, trace: Path | None = None) -> FloorRun:
-        self._copy(_BEFORE, _FLOOR)
-        postgres = self._world.stack.postgres.child
-        assert postgres is not None
-        argv = [sys.executable, "-m", "benchmarks.rotation_floor", str(self._recording)]
-        argv += ["--database", self._floor_url, "--kms", self._world.kms.url]
-        argv += ["--threads", str(self._threads), "--rotations", str(rotations)]
-        argv += [] if trace is None else ["--trace", str(trace)]
-        before, commits_before = cpu_seconds(postgres.process.pid), self._commits()
-        done = subprocess.run(argv, env=child_environment({}), stdout=subprocess.PIPE, check=True)
-        used, commits = cpu_seconds(postgres.process.pid) - before, self._commits() - commits_before
-        told = json.loads(done.stdout)
-        return FloorRun(rotations, told["seconds"], told["cpu_seconds"], used, commits)
-
-    def _commits(self) -> int:
-        with psycopg.connect(self._admin_url, autocommit=True) as admin:
-            row = admin.execute(
-                "SELECT xact_commit FROM pg_stat_database WHERE datname = %s", (_FLOOR,)
-            ).fetchone()
-        assert row is not None
-        return int(row[0])
+progress = Console(stderr=True)
 
 
 class Benchmark:
@@ -185,7 +79,7 @@ class Benchmark:
             self._world.add_keys(self._report.tenants, self._report.keys)
         self.start_worker()
         self._world.rotate_all()
-        measured = AtLatency(0.0)
+        measured = AtLatency(None)
         for number in range(rounds):
             with progress.status(f"simulator, round {number + 1} …"):
                 measured.rounds.append(self._world.rotate_all())
@@ -252,114 +146,6 @@ def kind_of(text: str) -> str:
     return verb
 
 
-# --- what is printed ------------------------------------------------------------------------------
-
-
-def throughput_table(report: Report) -> Table:
-    title = f"{report.keys:,} due keys of {report.tenants:,} tenants, {report.threads} threads; medians"
-    table = _table(
-        title,
-        "KMS",
-        "what",
-        "rotations/s",
-        "to the floor",
-        "CPU-ms: process",
-        "PostgreSQL",
-        "Valkey",
-        "KMS stub",
-    )
-    for one in report.at:
-        if one.floors:
-            table.add_row(
-                f"{one.latency_ms:g} ms",
-                "floor",
-                f"{_median(floor.per_second for floor in one.floors):,.0f}",
-                "1",
-                f"{_median(floor.cpu_seconds * 1000 / floor.rotations for floor in one.floors):.2f}",
-                f"{_median(floor.postgres_cpu_seconds * 1000 / floor.rotations for floor in one.floors):.2f}",
-                "–",
-                "–",
-            )
-        cpu = [
-            f"{_median(each.cpu_ms(name) for each in one.rounds):.2f}"
-            for name in ("worker", "postgres", "valkey", "kms")
-        ]
-        table.add_row(
-            f"{one.latency_ms:g} ms" if not one.floors else "",
-            "byok",
-            f"{_median(each.per_second for each in one.rounds):,.0f}",
-            f"{one.ratio:.2f}" if one.floors else "–",
-            *cpu,
-            end_section=True,
-        )
-    return table
-
-
-def split_table(report: Report) -> Table:
-    assert report.shares is not None
-    total_ms = _median(each.cpu_ms("worker") for each in report.at[0].rounds)
-    table = _table("Where the worker's CPU goes", "part", "CPU-ms per rotation", "share")
-    parts = cpu_ms(report.shares, total_ms)
-    for part in PARTS:
-        table.add_row(TITLES[part], f"{parts[part]:.2f}", f"{report.shares[part]:.0%}")
-    table.add_section()
-    table.add_row("together", f"{total_ms:.2f}", "100%")
-    return table
-
-
-def counts_table(report: Report) -> Table:
-    assert report.traffic is not None
-    assert report.floor_traffic is not None
-    ours, floor = report.at[0].rounds[-1], report.at[0].floors[-1]
-    table = _table("Per rotation", "what", "byok", "floor")
-    floor_requests = {"GenerateDataKeyWithoutPlaintext": 1, "Decrypt": 1}
-    for operation in OPERATIONS:
-        count = ours.kms_requests[operation] / ours.rotations
-        table.add_row(f"KMS: {operation}", f"{count:.2f}", f"{floor_requests.get(operation, 0):.2f}")
-    for what, name in (("SQL statements", "statements"), ("round trips", "round_trips"), ("pings", "pings")):
-        each = [f"{getattr(one, name) / report.keys:.2f}" for one in (report.traffic, report.floor_traffic)]
-        table.add_row(f"PostgreSQL: {what}", *each)
-    table.add_row(
-        "PostgreSQL: commits, pings included",
-        f"{ours.commits / ours.rotations:.2f}",
-        f"{floor.commits / floor.rotations:.2f}",
-    )
-    return table
-
-
-def statements_table(report: Report) -> Table:
-    table = _table("SQL of the tasks, which the floor repeats", "statement", "per rotation")
-    for kind, count in report.statements:
-        table.add_row(kind, f"{count:.2f}")
-    return table
-
-
-def print_report(report: Report) -> None:
-    console.print(throughput_table(report))
-    if report.shares is not None:
-        console.print(split_table(report))
-    if report.traffic is not None:
-        console.print(counts_table(report), statements_table(report))
-        console.print(
-            f"KMS stub: {report.stub_per_core_second:,.0f} requests per second of its CPU", highlight=False
-        )
-        console.print(f"target: {TARGET} of the floor or more")
-    deferrals = sum(each.deferrals for one in report.at for each in one.rounds)
-    if deferrals:
-        console.print(f"{deferrals} rotations were deferred, their tenant having too many calls at once")
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column == "what" else "right")
-    return table
-
-
-def _median(values: Any) -> float:  # noqa: ANN401  # any iterable of numbers
-    return float(statistics.median(values))
-
-
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
@@ -382,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = parse_settings(arguments.set)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home", durable=False) as stack:
-        kms = Kms(stack, simulator=arguments.simulator)
+        kms = KmsProcess(stack, simulator=arguments.simulator)
         with RotationWorld(stack, kms) as world:
             if arguments.memory:
                 rotation_memory.run(

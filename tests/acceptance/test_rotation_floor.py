@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rotation_world import Kms, RotationWorld
-from benchmarks.rotations import Benchmark, Report
+from benchmarks.kms_process import KmsProcess
+from benchmarks.rotation_report import Report
+from benchmarks.rotation_world import RotationWorld
+from benchmarks.rotations import Benchmark
 from byok.embedded.stack import Stack
 
 pytestmark = pytest.mark.slow
@@ -26,7 +28,7 @@ def environment_as_it_was() -> Iterator[None]:
 @pytest.mark.usefixtures("environment_as_it_was")
 def test_the_floor_repeats_what_the_worker_asked_postgresql(tmp_path: Path) -> None:
     report = Report(KEYS, tenants=10, threads=THREADS, settings={})
-    with Stack(tmp_path / "home", durable=False) as stack, RotationWorld(stack, Kms(stack)) as world:
+    with Stack(tmp_path / "home", durable=False) as stack, RotationWorld(stack, KmsProcess(stack)) as world:
         Benchmark(world, report, tmp_path).run([0.0], rounds=1)
     (measured,) = report.at
     (ours,), (floor,) = measured.rounds, measured.floors

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from benchmarks.rotation_world import Kms as Stub
+from benchmarks.kms_process import KmsProcess
 from byok.core.encryption_context import version_context
 from byok.core.findings import Cause, failed
 from byok.core.model import Connection, KmsKeyArn, RoleArn
@@ -76,7 +76,7 @@ def make_case(kind: str, request: pytest.FixtureRequest) -> Iterator[Case]:
     if kind == "stub":
         request.getfixturevalue("environment")  # the vendor's credentials
         role = RoleArn.parse(f"arn:aws:iam::{connection.kms_key_arn.account}:role/byok")
-        with Stub(stack) as stub:
+        with KmsProcess(stack) as stub:
             kms = AwsKms(FakeClock(), Bulkhead(), endpoint_url=stub.url)
             yield Case(kms, replace(connection, role_arn=role), None, connection.tenant_id)
         return
