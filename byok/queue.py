@@ -142,6 +142,12 @@ class CeleryQueue:
         depths = self.depths()
         return depths[FORCED_QUEUE] + depths[SCHEDULED_QUEUE] * ROTATIONS_A_MESSAGE
 
+    def checks_waiting(self) -> int:
+        return self.depths()[VALIDATE_QUEUE]
+
+    def syncs_waiting(self) -> int:
+        return self.depths()[MAINTENANCE_QUEUE]
+
     def depths(self) -> dict[str, int]:
         """How many messages wait in each queue."""
 

@@ -20,6 +20,7 @@ log = get_logger(__name__)
 Seconds = Annotated[float, Field(gt=0)]
 
 _LONGEST_PROBE_TICK_SECONDS = 5.0
+_LONGEST_FAN_OUT_TICK_SECONDS = 10.0
 
 
 class Settings(BaseSettings):
@@ -157,6 +158,16 @@ class Settings(BaseSettings):
     def probe_tick_seconds(self) -> float:
         """How often to look whose probe is due: no tenant's probe period is shorter than that."""
         return min(self.probe_interval_seconds, _LONGEST_PROBE_TICK_SECONDS)
+
+    @property
+    def validate_tick_seconds(self) -> float:
+        """How often to look which keys are to be validated."""
+        return min(self.validate_interval_seconds, _LONGEST_FAN_OUT_TICK_SECONDS)
+
+    @property
+    def sync_tick_seconds(self) -> float:
+        """How often to look which tenants are to be synced."""
+        return min(self.sync_interval_seconds, _LONGEST_FAN_OUT_TICK_SECONDS)
 
     @property
     def regions(self) -> tuple[str, ...]:

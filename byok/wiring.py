@@ -32,6 +32,7 @@ from byok.services.checkups import Checkups
 from byok.services.claims import Claims
 from byok.services.destruction import Destruction
 from byok.services.dispatching import Dispatcher
+from byok.services.fanout import FanOut
 from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
@@ -43,13 +44,14 @@ from byok.services.offloading import Offloading
 from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
+from byok.services.periods import Periods
 from byok.services.records import Records
 from byok.services.reencryption import Reencryption
 from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
-from byok.services.scheduling import Periods, Scheduling
+from byok.services.scheduling import Scheduling
 from byok.services.setbacks import Setbacks
 from byok.services.suspension import Suspensions
 from byok.services.targets import TargetRegistry
@@ -98,6 +100,7 @@ class Services:
     requests: RotationRequests
     claims: Claims
     rotations: Rotations
+    fan_out: FanOut
     scheduling: Scheduling
     checkups: Checkups
     destruction: Destruction
@@ -207,6 +210,7 @@ def assemble(
         pins=(pins.blind_indexes, pins.registered_tables),
     )
     vault = Vault(desk, requests)
+    fan_out = FanOut(store, queue, clock, random, periods)
     return Services(
         desk=desk,
         watch=watch,
@@ -226,8 +230,18 @@ def assemble(
         requests=requests,
         claims=claims,
         rotations=rotations,
+        fan_out=fan_out,
         scheduling=Scheduling(
-            store, dispatcher, requests, suspensions, campaigns, queue, metrics, clock, random, periods
+            store,
+            dispatcher,
+            requests,
+            suspensions,
+            campaigns,
+            fan_out,
+            queue,
+            metrics,
+            clock,
+            periods,
         ),
         checkups=Checkups(
             store=store,
@@ -366,7 +380,9 @@ def _periods(settings: Settings) -> Periods:
         probe=timedelta(seconds=settings.probe_interval_seconds),
         probe_tick=timedelta(seconds=settings.probe_tick_seconds),
         validate=timedelta(seconds=settings.validate_interval_seconds),
+        validate_tick=timedelta(seconds=settings.validate_tick_seconds),
         sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
+        sync_tick=timedelta(seconds=settings.sync_tick_seconds),
     )
 
 

@@ -4,7 +4,7 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -288,7 +288,7 @@ class RecordingQueue:
         self.syncs: list[str] = []
         self.campaigns: list[tuple[Campaign, timedelta]] = []
         self.is_down = False
-        self.fail_after: int | None = None  # so many probes
+        self.fail_after: int | None = None  # so many of a kind
 
     def rotate(self, works: Sequence[OpenWork]) -> None:
         self.ping()
@@ -298,19 +298,32 @@ class RecordingQueue:
         self.ping()
         return len(self.rotations)
 
+    def checks_waiting(self) -> int:
+        self.ping()
+        return len(self.validations) + len(self.probes)
+
+    def syncs_waiting(self) -> int:
+        self.ping()
+        return len(self.syncs)
+
     def validate(self, tenant: str, key: str) -> None:
         self.ping()
+        self._fail_after(self.validations)
         self.validations.append((tenant, key))
 
     def probe(self, tenant: str) -> None:
         self.ping()
-        if self.fail_after is not None and len(self.probes) >= self.fail_after:
-            raise QueueUnavailable("the broker is down")
+        self._fail_after(self.probes)
         self.probes.append(tenant)
 
     def sync_rotation(self, tenant: str) -> None:
         self.ping()
+        self._fail_after(self.syncs)
         self.syncs.append(tenant)
+
+    def _fail_after(self, published: Sized) -> None:
+        if self.fail_after is not None and len(published) >= self.fail_after:
+            raise QueueUnavailable("the broker is down")
 
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         self.ping()

@@ -357,6 +357,20 @@ MUTANTS = (
         f"{_IN}/test_scheduling.py::test_a_tick_runs_once_a_period_however_many_beats_there_are",
     ),
     Mutant(
+        "a fan-out that the broker cut off",
+        "byok/services/fanout.py",
+        "                    times_in(tx).give_back(missed, now)\n",
+        "                    pass\n",
+        f"{_IN}/test_fan_out.py::test_a_broker_that_fails_costs_no_period",
+    ),
+    Mutant(
+        "the time of a claimed validation, moved on",
+        "byok/store/due_times.py",
+        "return sa.literal(now, schema.Timestamp) + share * period",
+        "return sa.literal(now, schema.Timestamp)",
+        f"{_IN}/test_fan_out.py::test_two_processes_publish_each_once",
+    ),
+    Mutant(
         "times that never run backwards",
         "byok/store/versions.py",
         "getattr(version, time_of) or max(at, version.changed_at)",

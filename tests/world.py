@@ -10,8 +10,8 @@ from byok.core.model import Key, KeyVersion, Rotation, Tenant, TenantState
 from byok.crypto.hazmat import SecretBytes
 from byok.crypto.keyring import MasterKeyRing
 from byok.ports import RowStore, Store
+from byok.services.periods import Periods
 from byok.services.registry import KeyDetails
-from byok.services.scheduling import Periods
 from byok.store.application import PostgresRows
 from byok.wiring import Services, assemble
 from tests.fakes import (
@@ -34,7 +34,9 @@ PERIODS = Periods(
     probe=timedelta(minutes=5),
     probe_tick=timedelta(seconds=5),
     validate=timedelta(days=1),
+    validate_tick=timedelta(seconds=10),
     sync_rotation=timedelta(hours=12),
+    sync_tick=timedelta(seconds=10),
 )
 
 

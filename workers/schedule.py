@@ -20,8 +20,8 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         queue.DISPATCH_DUE: min(settings.dispatch_interval_seconds, _REFILL_SECONDS),
         queue.SWEEP: settings.sweep_interval_seconds,
         queue.PUBLISH_PROBES: settings.probe_tick_seconds,
-        queue.PUBLISH_VALIDATIONS: settings.validate_interval_seconds,
-        queue.PUBLISH_SYNCS: settings.sync_interval_seconds,
+        queue.PUBLISH_VALIDATIONS: settings.validate_tick_seconds,
+        queue.PUBLISH_SYNCS: settings.sync_tick_seconds,
     }
     return {
         name: {

@@ -145,19 +145,19 @@ def sweep(self: ByokTask) -> str:
 
 @shared_task(bind=True, name=queue.PUBLISH_PROBES)
 def publish_probes(self: ByokTask) -> str:
-    """Publish a probe for each tenant."""
+    """Publish a probe for each tenant whose time has come."""
     return _tick(self, Job.PROBE)
 
 
 @shared_task(bind=True, name=queue.PUBLISH_VALIDATIONS)
 def publish_validations(self: ByokTask) -> str:
-    """Publish a validation for each key."""
+    """Publish a validation for each key whose time has come."""
     return _tick(self, Job.VALIDATE)
 
 
 @shared_task(bind=True, name=queue.PUBLISH_SYNCS)
 def publish_syncs(self: ByokTask) -> str:
-    """Publish a sync for each tenant."""
+    """Publish a sync for each tenant whose time has come."""
     return _tick(self, Job.SYNC_ROTATION)
 
 

@@ -30,6 +30,7 @@ from byok.core.model import (
     VersionEvent,
 )
 from byok.ports.campaigns import Campaigns, Targets
+from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.usage import Usage
 
@@ -318,6 +319,14 @@ class Transaction(Protocol):
     @property
     def campaigns(self) -> Campaigns:
         """The campaigns."""
+
+    @property
+    def validations(self) -> DueTimes:
+        """When keys are to be validated."""
+
+    @property
+    def syncs(self) -> DueTimes:
+        """When tenants are to be synced."""
 
     @property
     def audit(self) -> AuditLog:

@@ -126,6 +126,12 @@ class TaskQueue(Protocol):
     def backlog(self) -> int:
         """How many rotations wait to be taken by a worker, at most."""
 
+    def checks_waiting(self) -> int:
+        """How many validations and probes wait to be taken by a worker."""
+
+    def syncs_waiting(self) -> int:
+        """How many syncs, with the ticks beside them, wait to be taken by a worker."""
+
     def validate(self, tenant: str, key: str) -> None:
         """Publish a validation of a key's active version."""
 

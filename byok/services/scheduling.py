@@ -1,25 +1,23 @@
-"""What Beat sets off: due keys, requests that got lost, periodic probes and validations."""
+"""What Beat sets off: due keys, requests that got lost, and the fan-outs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 
 from byok.core.lifecycle import latest_wake_time
 from byok.core.model import (
     Job,
     OpenWork,
-    Tenant,
-    TenantState,
     VersionEvent,
 )
-from byok.core.stops import SHOWN_FOR, TAKEN_FOR_DEAD, next_probe_time, probe_period
+from byok.core.stops import SHOWN_FOR, TAKEN_FOR_DEAD
 from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Metrics, Random, Store, TaskQueue
+from byok.ports import Clock, Metrics, Store, TaskQueue
 from byok.services.campaigns import CampaignRequests
 from byok.services.dispatching import Dispatcher
+from byok.services.fanout import FanOut
+from byok.services.periods import Periods
 from byok.services.requests import RotationRequests
 from byok.services.suspension import Suspensions
 
@@ -33,18 +31,6 @@ _FORGET_MEMBERS_AFTER = 10 * TAKEN_FOR_DEAD  # meanwhile `byok tenant show` can 
 _SHOWN_STOPS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Periods:
-    """How often each job is due."""
-
-    dispatch_due: timedelta
-    sweep: timedelta
-    probe: timedelta  # the longest between two probes of a tenant
-    probe_tick: timedelta  # how often to look whose probe is due
-    validate: timedelta
-    sync_rotation: timedelta
-
-
 class Scheduling:
     """Finds work by what the tables say; a tick that comes twice finds nothing the second time."""
 
@@ -55,10 +41,10 @@ class Scheduling:
         requests: RotationRequests,
         suspensions: Suspensions,
         campaigns: CampaignRequests,
+        fan_out: FanOut,
         queue: TaskQueue,
         metrics: Metrics,
         clock: Clock,
-        random: Random,
         periods: Periods,
     ) -> None:
         self._store = store
@@ -69,16 +55,15 @@ class Scheduling:
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
-        self._random = random
         self._periods = periods
         self._jobs: Mapping[Job, tuple[timedelta, Callable[[], int]]] = {
             Job.DISPATCH_DUE: (periods.dispatch_due, self.dispatch_due),
             Job.SWEEP: (periods.sweep, self.sweep),
             # Half a tick: one that comes late must not make the next one, which is in time, come too early.
-            # What is found twice is published once, since each tenant has a time of its own.
-            Job.PROBE: (periods.probe_tick / 2, self.publish_probes),
-            Job.VALIDATE: (periods.validate, self.publish_validations),
-            Job.SYNC_ROTATION: (periods.sync_rotation, self.publish_syncs),
+            # What is found twice is published once, since each tenant and key has a time of its own.
+            Job.PROBE: (periods.probe_tick / 2, fan_out.publish_probes),
+            Job.VALIDATE: (periods.validate_tick / 2, fan_out.publish_validations),
+            Job.SYNC_ROTATION: (periods.sync_tick / 2, fan_out.publish_syncs),
         }
 
     def tick(self, job: Job) -> int | None:
@@ -164,62 +149,3 @@ class Scheduling:
             self._metrics.sweeper_found("orphan-rejected", len(orphans))
             log.warning("orphans_rejected", count=len(orphans))
         return len(orphans)
-
-    def publish_probes(self) -> int:
-        """Publish a liveness probe for every tenant whose time has come; return how many.
-
-        Each has a time of its own: at most half of its shortest lease TTL after the last one.
-        """
-        total = 0
-        now = self._clock.now()  # of the whole tick: what becomes due meanwhile waits, or it might never end
-        while due := self._take_due_probes(now):
-            published = self._publish_all([partial(self._queue.probe, tenant.name) for tenant in due])
-            total += published
-            if missed := due[published:]:  # due as before: the broker's failure must not cost a period
-                with self._store.transaction() as tx:
-                    tx.tenants.set_next_probes({tenant.id: now for tenant in missed})
-                break
-        return total
-
-    def _take_due_probes(self, now: datetime) -> Sequence[Tenant]:
-        periods = self._periods
-        with self._store.transaction() as tx:
-            due = tx.tenants.lock_due_probes(now, _BATCH)
-            times = {
-                tenant.id: next_probe_time(
-                    now,
-                    probe_period(periods.probe, [] if ttl is None else [ttl]),
-                    periods.probe_tick,
-                    self._random.fraction(),
-                )
-                for tenant, ttl in due
-            }
-            if times:
-                tx.tenants.set_next_probes(times)
-        return [tenant for tenant, _ in due]
-
-    def publish_syncs(self) -> int:
-        """Publish, for every active tenant, a look at what its KMS key says of rotation."""
-        names = self._tenants_that_are(TenantState.ACTIVE)
-        return self._publish_all([partial(self._queue.sync_rotation, name) for name in names])
-
-    def _tenants_that_are(self, *states: TenantState) -> Sequence[str]:
-        with self._store.transaction() as tx:
-            return [tenant.name for tenant in tx.tenants.list() if tenant.state in states]
-
-    def publish_validations(self) -> int:
-        """Publish a validation of the active version of every key of every active tenant."""
-        with self._store.transaction() as tx:
-            tenants = [tenant for tenant in tx.tenants.list() if tenant.state is TenantState.ACTIVE]
-            named = [(tenant.name, key.name) for tenant in tenants for key in tx.keys.list(tenant.id)]
-        return self._publish_all([partial(self._queue.validate, tenant, key) for tenant, key in named])
-
-    def _publish_all(self, publications: Sequence[Callable[[], None]]) -> int:
-        """Publish until the broker fails; the next tick comes back for the rest."""
-        for done, publish in enumerate(publications):
-            try:
-                publish()
-            except QueueUnavailable as error:
-                log.warning("not_published", count=len(publications) - done, error=error.message)
-                return done
-        return len(publications)

@@ -35,6 +35,7 @@ Timestamp = DateTime(timezone=True)
 
 NOT_SHARED = text("NOT shares_connection")
 PROBED = text("state IN ('active', 'suspended')")
+NOT_ACTIVE = text("state <> 'active'")
 OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
 OPEN_CAMPAIGN = text("state IN ('running', 'paused')")
 
@@ -80,6 +81,13 @@ tenants = Table(
         server_default=text("0"),
         comment="how long a call waits for a KMS that can't be reached, once no lease is left",
     ),
+    Column(
+        "next_sync_at",
+        Timestamp,
+        nullable=False,
+        server_default=text("now() + random() * interval '12 hours'"),
+        comment="when to read next what its KMS key says of rotation",
+    ),
     CheckConstraint("state IN ('pending', 'active', 'suspended', 'offboarded')", name="state"),
     CheckConstraint(
         "state NOT IN ('active', 'suspended') OR (kms_key_arn IS NOT NULL AND verified_at IS NOT NULL)",
@@ -95,6 +103,8 @@ tenants = Table(
     Index("uq_tenants_kms_key_arn", "kms_key_arn", unique=True, postgresql_where=NOT_SHARED),
     Index("uq_tenants_role_arn", "role_arn", unique=True, postgresql_where=NOT_SHARED),
     Index("ix_tenants_next_probe_at", "next_probe_at", postgresql_where=PROBED),
+    Index("ix_tenants_next_sync_at", "next_sync_at"),
+    Index("ix_tenants_not_active", "state", "suspended_at", postgresql_where=NOT_ACTIVE),
 )
 
 keys = Table(
@@ -141,6 +151,13 @@ keys = Table(
         comment="versions below it decrypt no more",
     ),
     Column("decryption_floor_set_at", Timestamp, comment="NULL: never"),
+    Column(
+        "next_validation_at",
+        Timestamp,
+        nullable=False,
+        server_default=text("now() + random() * interval '1 day'"),
+        comment="when its active version is to be validated next",
+    ),
     UniqueConstraint("tenant_id", "name"),
     CheckConstraint("rotation_period_seconds BETWEEN 3600 AND 315360000", name="rotation_period"),
     CheckConstraint("rotation_setting_seconds BETWEEN 3600 AND 315360000", name="rotation_setting"),
@@ -158,6 +175,7 @@ keys = Table(
         postgresql_include=["tenant_id"],
         postgresql_where=text("next_rotation_at IS NOT NULL"),
     ),
+    Index("ix_keys_next_validation_at", "next_validation_at"),
 )
 
 rotations = Table(
