@@ -27,6 +27,7 @@ from byok.queue import CeleryQueue
 from byok.services import pins
 from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
+from byok.services.auditing import Auditor
 from byok.services.campaigns import CampaignRequests
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
@@ -106,6 +107,7 @@ class Services:
     destruction: Destruction
     old_versions: OldVersions
     observer: Observer
+    auditor: Auditor
     targets: TargetRegistry
     campaigns: CampaignRequests
     reencryption: Reencryption
@@ -261,6 +263,7 @@ def assemble(
             recheck=recheck,
         ),
         observer=Observer(store, clock),
+        auditor=Auditor(store),
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,
         reencryption=Reencryption(

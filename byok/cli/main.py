@@ -8,6 +8,7 @@ import typer
 
 from byok import __version__
 from byok.cli import (
+    audit,
     demo,
     destruction,
     fields,
@@ -45,7 +46,7 @@ reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destr
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(operations.master_key_app, name="master-key")
-app.add_typer(operations.audit_app, name="audit")
+app.add_typer(audit.audit_app, name="audit")
 app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"
 )(fields.encrypt)

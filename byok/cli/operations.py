@@ -1,14 +1,13 @@
-"""``byok status``, ``doctor``, ``db``, ``master-key`` and ``audit``."""
+"""``byok status``, ``doctor``, ``db`` and ``master-key``."""
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from byok.cli.output import (
     AsJson,
-    TenantName,
     checks_json,
     checks_table,
     console,
@@ -18,8 +17,8 @@ from byok.cli.output import (
     show_time,
     table,
 )
-from byok.cli.services import open_runtime, open_services
-from byok.core.model import AuditEvent, Check
+from byok.cli.services import open_runtime
+from byok.core.model import Check
 from byok.errors import ByokError, QueueUnavailable, Unavailable
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 db_app = typer.Typer(help="The database schema.", no_args_is_help=True)
 master_key_app = typer.Typer(help="The vendor's own master keys.", no_args_is_help=True)
-audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
 
 
 def status(as_json: AsJson = False) -> None:
@@ -152,55 +150,3 @@ def generate(
     from byok.crypto.keyring import format_entry
 
     typer.echo(format_entry(key_id or f"mk-{secrets.token_hex(4)}", secrets.token_bytes(32)))
-
-
-@audit_app.command("log")
-def audit_log(
-    tenant: TenantName,
-    as_json: AsJson = False,
-) -> None:
-    """Show what happened to a tenant and its keys, and who did it."""
-    with open_services() as services:
-        events = services.registry.audit_log(tenant)
-    if as_json:
-        print_json([_event_json(event) for event in events])
-        return
-    rows = [
-        (
-            str(event.sequence),
-            show_time(event.at),
-            event.actor,
-            event.action,
-            ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in (None, "")),
-        )
-        for event in events
-    ]
-    console.print(table(f"audit log of {tenant}", ("#", "when", "who", "what", "details"), rows))
-
-
-@audit_app.command("verify")
-def audit_verify(
-    tenant: TenantName,
-    as_json: AsJson = False,
-) -> None:
-    """Verify a tenant's hash chain from the first event to the last."""
-    from byok.core.audit import verify_chain
-
-    with open_services() as services:
-        count = verify_chain(services.registry.audit_log(tenant))
-    if as_json:
-        print_json({"tenant": tenant, "events": count, "intact": True})
-    else:
-        console.print(f"{count} events, [green]the chain is intact[/]")
-
-
-def _event_json(event: AuditEvent) -> dict[str, Any]:
-    return {
-        "sequence": event.sequence,
-        "at": event.at,
-        "actor": event.actor,
-        "action": event.action,
-        "details": event.details,
-        "previous_hash": event.previous_hash.hex(),
-        "hash": event.hash.hex(),
-    }

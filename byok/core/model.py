@@ -397,6 +397,15 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditChain:
+    """A tenant's audit events as a whole. ``length`` is the number of the last one, by the chain's head."""
+
+    tenant_id: UUID
+    tenant: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One act of the control plane, as it stands in a tenant's hash chain."""
 

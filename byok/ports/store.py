@@ -9,6 +9,7 @@ from uuid import UUID
 from byok.core.audit import AuditEntry
 from byok.core.dispatch import DueKey, DueWork, InFlight, Place
 from byok.core.model import (
+    AuditChain,
     AuditEvent,
     Check,
     Connection,
@@ -275,6 +276,15 @@ class AuditLog(Protocol):
 
     def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
         """A tenant's events, oldest first."""
+
+    def list_after(self, tenant_id: UUID, sequence: int, limit: int) -> Sequence[AuditEvent]:
+        """Up to ``limit`` of a tenant's events behind the one of this number, oldest first."""
+
+    def chain(self, tenant: Tenant) -> AuditChain:
+        """A tenant's chain as its head has it."""
+
+    def list_chains(self, after: UUID | None, limit: int) -> Sequence[AuditChain]:
+        """Up to ``limit`` chains of tenants with greater ids than ``after``, by id."""
 
 
 class Transaction(Protocol):

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from byok.core.audit import GENESIS_HASH, AuditEntry, link_event
-from byok.core.model import AuditEvent
+from byok.core.model import AuditChain, AuditEvent, Tenant
 from byok.store import schema
 from byok.store.batches import any_of, insert_all, rows_of
 from byok.store.rows import from_audit_event, to_audit_event
 
-_events, _heads = schema.audit_events, schema.audit_heads
+_events, _heads, _tenants = schema.audit_events, schema.audit_heads, schema.tenants
 
 
 class AuditTable:
@@ -87,3 +87,27 @@ class AuditTable:
     def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
         query = sa.select(_events).where(_events.c.tenant_id == tenant_id).order_by(_events.c.sequence)
         return [to_audit_event(row) for row in self._connection.execute(query)]
+
+    def list_after(self, tenant_id: UUID, sequence: int, limit: int) -> Sequence[AuditEvent]:
+        query = (
+            sa.select(_events)
+            .where(_events.c.tenant_id == tenant_id, _events.c.sequence > sequence)
+            .order_by(_events.c.sequence)
+            .limit(limit)
+        )
+        return [to_audit_event(row) for row in self._connection.execute(query)]
+
+    def chain(self, tenant: Tenant) -> AuditChain:
+        query = sa.select(_heads.c.sequence).where(_heads.c.tenant_id == tenant.id)
+        return AuditChain(tenant.id, tenant.name, self._connection.execute(query).scalar_one_or_none() or 0)
+
+    def list_chains(self, after: UUID | None, limit: int) -> Sequence[AuditChain]:
+        query = (
+            sa.select(_heads.c.tenant_id, _tenants.c.name, _heads.c.sequence)
+            .join(_tenants)
+            .order_by(_heads.c.tenant_id)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(_heads.c.tenant_id > after)
+        return [AuditChain(*row) for row in self._connection.execute(query)]

@@ -105,6 +105,9 @@ def test_the_tour_of_a_tenant(byok: Byok, stack: Stack) -> None:
     assert "active" in shown.out
     assert key in shown.out
     assert byok("audit", "verify", "acme", "--json").json() == {"tenant": "acme", "events": 3, "intact": True}
+    assert byok("audit", "verify", "--all", "--json").json() == {"tenants": 1, "events": 3, "intact": True}
+    assert "all chains are intact" in byok("audit", "verify", "--all").out
+    assert byok("audit", "verify").exit_code == byok("audit", "verify", "acme", "--all").exit_code == 2
 
 
 def test_the_tour_of_a_key(byok: Byok, acme: Customer, runtime: Runtime) -> None:
@@ -250,6 +253,17 @@ def test_set_floor_tells_who_has_not_heard_of_it(
     waited = byok("key", "set-floor", "acme", "pii", "2", "--wait")
     assert (waited.exit_code, "service 7@h" in waited.err) == (6, True)
     assert runtime.services.registry.show_key("acme", "pii").key.decryption_floor == 2
+
+
+def test_audit_verify_names_each_tenant_whose_chain_is_broken(byok: Byok, engine: sa.Engine) -> None:
+    for tenant in ("acme", "globex"):
+        byok("tenant", "add", tenant)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE audit_events SET actor = 'somebody else'"))
+    broken = byok("audit", "verify", "--all")
+    assert broken.exit_code == 7
+    assert "2 of 2 chains are broken" in broken.err
+    assert "globex: event 1 was changed" in broken.err
 
 
 def test_status_and_doctor(byok: Byok, acme: Customer) -> None:
