@@ -5,7 +5,7 @@ _TENANT_EVENTS, _KEY_EVENTS, _ROTATION_EVENTS = 3, 1, 4
 
 # A version 7 UUID (RFC 9562) of a moment, as `byok.wiring.SystemRandom.uuid` makes it.
 _UUID7 = """
-    CREATE FUNCTION pg_temp.uuid7(at timestamptz) RETURNS uuid VOLATILE LANGUAGE sql RETURN (
+    CREATE OR REPLACE FUNCTION pg_temp.uuid7(at timestamptz) RETURNS uuid VOLATILE LANGUAGE sql RETURN (
         SELECT encode(set_byte(b, 6, get_byte(b, 6) & 15 | 112), 'hex')::uuid FROM (
             SELECT overlay(uuid_send(gen_random_uuid())
                 PLACING substring(int8send((extract(epoch FROM at) * 1000)::bigint) FROM 3) FROM 1 FOR 6) AS b

@@ -1,8 +1,8 @@
 """``byok status``, ``doctor``, ``db`` and ``master-key``."""
 
 import secrets
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,14 +18,19 @@ from byok.cli.output import (
     table,
 )
 from byok.cli.services import open_runtime
-from byok.core.model import Check
+from byok.core.counts import Count, Precision
+from byok.core.model import Check, RotationState
 from byok.errors import ByokError, QueueUnavailable, Unavailable
 
 if TYPE_CHECKING:
+    from byok.services.overview import Overview
     from byok.wiring import Runtime
 
 db_app = typer.Typer(help="The database schema.", no_args_is_help=True)
 master_key_app = typer.Typer(help="The vendor's own master keys.", no_args_is_help=True)
+
+
+_ENDED = (RotationState.DONE, RotationState.FAILED)
 
 
 def status(as_json: AsJson = False) -> None:
@@ -36,10 +41,7 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(
             {
-                "tenants": overview.tenants,
-                "keys": overview.keys,
-                "overdue": overview.overdue,
-                "rotations": overview.rotations,
+                **_numbers(overview),
                 "queues": queues,
                 "workers": workers,
                 "failed": [str(work.rotation.id) for work in overview.failed],
@@ -53,7 +55,7 @@ def status(as_json: AsJson = False) -> None:
     rows = [
         ("tenants", ", ".join(f"{count} {show_state(state)}" for state, count in overview.tenants.items())),
         ("keys", f"{overview.keys}, {overview.overdue} overdue"),
-        ("rotations", ", ".join(f"{n} {show_state(state)}" for state, n in overview.rotations.items())),
+        ("rotations", _show_rotations(overview.rotations)),
         ("queues", ", ".join(f"{name} {depth}" for name, depth in (queues or {}).items()) or "no broker"),
         ("last ticks", ", ".join(f"{one.job} {show_time(one.began_at)}" for one in overview.ticks) or "none"),
         ("workers", ", ".join(workers) or "[red]none answers[/]"),
@@ -76,6 +78,35 @@ def status(as_json: AsJson = False) -> None:
             f"[bold red]suspended[/] {tenant.name} since {show_time(stopped.since)}: {stopped.reason} "
             f"({stopped.aws_code or 'by hand'}, request {stopped.request_id or '–'})"
         )
+
+
+def _numbers(overview: "Overview") -> dict[str, Any]:
+    """The counts as numbers; ``inexact`` names those that are estimates, or lower bounds."""
+    inexact = {
+        name: count.precision
+        for name, count in (
+            *((f"tenants.{state}", count) for state, count in overview.tenants.items()),
+            *((f"rotations.{state}", count) for state, count in overview.rotations.items()),
+            ("keys", overview.keys),
+            ("overdue", overview.overdue),
+        )
+        if count.precision is not Precision.EXACT
+    }
+    return {
+        "tenants": {state: count.number for state, count in overview.tenants.items()},
+        "keys": overview.keys.number,
+        "overdue": overview.overdue.number,
+        "rotations": {state: count.number for state, count in overview.rotations.items()},
+        "inexact": inexact,
+    }
+
+
+def _show_rotations(rotations: Mapping[RotationState, Count]) -> str:
+    """Those that have ended are of the last day, and say so."""
+    return ", ".join(
+        f"{count} {show_state(state)}" + (" within a day" if state in _ENDED else "")
+        for state, count in rotations.items()
+    )
 
 
 def _queue_state(runtime: "Runtime") -> tuple[dict[str, int] | None, list[str]]:

@@ -4,6 +4,7 @@ Adapters implement these; the fakes of the test suite pass the same contract tes
 """
 
 from byok.ports.campaigns import Campaigns, Targets
+from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
@@ -29,6 +30,7 @@ __all__ = [
     "Campaigns",
     "Clock",
     "CountedPage",
+    "Counts",
     "DueTimes",
     "Failing",
     "Failure",

@@ -23,7 +23,6 @@ from byok.core.model import (
     Rotation,
     RotationEvent,
     RotationReason,
-    RotationState,
     Suspension,
     Tenant,
     TenantEvent,
@@ -31,6 +30,7 @@ from byok.core.model import (
     VersionEvent,
 )
 from byok.ports.campaigns import Campaigns, Targets
+from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.usage import Usage
@@ -53,6 +53,9 @@ class Tenants(Protocol):
 
     def list(self) -> Sequence[Tenant]:
         """All tenants, by name."""
+
+    def list_suspended(self, limit: int) -> Sequence[Tenant]:
+        """Suspended tenants, the latest first."""
 
     def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
         """Connect a pending tenant.
@@ -120,9 +123,6 @@ class Keys(Protocol):
 
     def set_decryption_floor(self, key: Key, floor: int, at: datetime) -> Key:
         """Write the floor below which versions decrypt no more; the key as it is afterwards."""
-
-    def count_overdue(self, now: datetime) -> tuple[int, int]:
-        """How many keys there are, and how many of active tenants are due by ``now``."""
 
     def lock(self, key_id: UUID) -> Key:
         """The key's row, locked until the transaction ends: the lock that orders changes of its versions."""
@@ -240,9 +240,6 @@ class Rotations(Protocol):
     def count_in_flight(self) -> Mapping[UUID, InFlight]:
         """How many open rotations each tenant has, of those that have any."""
 
-    def count_by_state(self) -> Mapping[RotationState, int]:
-        """How many rotations are in each state."""
-
 
 class Ticks(Protocol):
     """The ticks table."""
@@ -329,6 +326,10 @@ class Transaction(Protocol):
     @property
     def campaigns(self) -> Campaigns:
         """The campaigns."""
+
+    @property
+    def counts(self) -> Counts:
+        """Numbers for a glance."""
 
     @property
     def validations(self) -> DueTimes:

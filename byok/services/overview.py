@@ -1,27 +1,32 @@
 """What an operator sees at a glance."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from byok.core.counts import Count
 from byok.core.model import OpenWork, RotationState, Tenant, TenantState, Tick
 from byok.core.stops import SHOWN_FOR, alive_since
 from byok.ports import Clock, Store
 
+ENDED_SINCE = timedelta(days=1)  # rotations that ended before that are history, for the metrics to tell
 _SHOWN_FAILURES = 20
+_SHOWN_SUSPENDED = 20
 _SHOWN_STOPS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The fleet in numbers, what failed for good, who is stopped, and when Beat last set off what."""
+    """The fleet in numbers, what failed for good, who was stopped last, and when Beat last set off what.
 
-    tenants: Mapping[TenantState, int]
-    keys: int
-    overdue: int
-    rotations: Mapping[RotationState, int]
+    Of ``rotations`` those that have ended are of the last day.
+    """
+
+    tenants: Mapping[TenantState, Count]
+    keys: Count
+    overdue: Count
+    rotations: Mapping[RotationState, Count]
     failed: Sequence[OpenWork]
     suspended: Sequence[Tenant]
     ticks: Sequence[Tick]
@@ -51,24 +56,17 @@ class Observer:
             return tx.rotations.get_work(rotation_id)
 
     def overview(self) -> Overview:
-        """Count tenants, keys and rotations by state."""
+        """The fleet at a glance, in a time that does not grow with it."""
+        now = self._clock.now()
         with self._store.transaction() as tx:
-            tenants = tx.tenants.list()
-            keys, overdue = tx.keys.count_overdue(self._clock.now())
-            rotations = tx.rotations.count_by_state()
-            failed = tx.rotations.list_failed(_SHOWN_FAILURES)
-            ticks = tx.ticks.list()
-            now = self._clock.now()
-            members = tx.members.count(alive_since(now))
-            worst_stops = tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS)
-        return Overview(
-            tenants=Counter(tenant.state for tenant in tenants),
-            keys=keys,
-            overdue=overdue,
-            rotations=rotations,
-            failed=failed,
-            ticks=ticks,
-            members=members,
-            worst_stops=worst_stops,
-            suspended=[tenant for tenant in tenants if tenant.state is TenantState.SUSPENDED],
-        )
+            return Overview(
+                tenants=tx.counts.tenants(),
+                keys=tx.counts.keys(),
+                overdue=tx.counts.overdue(now),
+                rotations=tx.counts.rotations(now - ENDED_SINCE),
+                failed=tx.rotations.list_failed(_SHOWN_FAILURES),
+                suspended=tx.tenants.list_suspended(_SHOWN_SUSPENDED),
+                ticks=tx.ticks.list(),
+                members=tx.members.count(alive_since(now)),
+                worst_stops=tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS),
+            )

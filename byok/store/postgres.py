@@ -10,6 +10,7 @@ from byok.postgres_url import PostgresUrl
 from byok.store.audit import AuditTable
 from byok.store.campaigns import CampaignTable, TargetTable
 from byok.store.clock import DatabaseClock
+from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
 from byok.store.fleet import MemberTable, StopTable
 from byok.store.registry import KeyTable, TenantTable
@@ -84,6 +85,7 @@ class PostgresTransaction:
         self.usage = UsageTable(connection)
         self.targets = TargetTable(connection)
         self.campaigns = CampaignTable(connection)
+        self.counts = CountTable(connection)
         self.validations = DueTimeTable.of_validations(connection)
         self.syncs = DueTimeTable.of_syncs(connection)
         self.audit = AuditTable(connection)

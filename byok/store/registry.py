@@ -69,6 +69,15 @@ class TenantTable:
         rows = self._connection.execute(sa.select(_tenants).order_by(_tenants.c.name))
         return [to_tenant(row) for row in rows]
 
+    def list_suspended(self, limit: int) -> Sequence[Tenant]:
+        rows = self._connection.execute(
+            sa.select(_tenants)
+            .where(schema.NOT_ACTIVE, _tenants.c.state == TenantState.SUSPENDED)
+            .order_by(_tenants.c.suspended_at.desc())
+            .limit(limit)
+        )
+        return [to_tenant(row) for row in rows]
+
     def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
         with translated_errors():
             changed = self._connection.execute(
@@ -225,13 +234,6 @@ class KeyTable:
     def list(self, tenant_id: UUID) -> Sequence[Key]:
         query = sa.select(_keys).where(_keys.c.tenant_id == tenant_id).order_by(_keys.c.name)
         return [to_key(row) for row in self._connection.execute(query)]
-
-    def count_overdue(self, now: datetime) -> tuple[int, int]:
-        overdue = sa.and_(_keys.c.next_rotation_at <= now, _tenants.c.state == TenantState.ACTIVE)
-        row = self._connection.execute(
-            sa.select(sa.func.count(), sa.func.count().filter(overdue)).select_from(_keys.join(_tenants))
-        ).one()
-        return row[0], row[1]
 
     def update(self, key: Key) -> None:
         self._connection.execute(_keys.update().where(_keys.c.id == key.id).values(from_key(key)))

@@ -1,6 +1,6 @@
 """The tables of rotations and of the requests for them: who asked, who works on it, how it ended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -159,7 +159,7 @@ class RotationTable:
             .join(_keys, _keys.c.id == _rotations.c.key_id)
             .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
             .where(*conditions)
-            .order_by(_rotations.c.requested_at.desc(), _rotations.c.id.desc())
+            .order_by(_rotations.c.id.desc())  # later ids sort behind earlier ones, and there is an index
             .limit(limit)
         )
         return [_to_work(row) for row in self._connection.execute(query)]
@@ -270,10 +270,6 @@ class RotationTable:
             .group_by(_keys.c.tenant_id)
         )
         return {row.tenant_id: InFlight(row.open, row.waiting) for row in self._connection.execute(query)}
-
-    def count_by_state(self) -> Mapping[RotationState, int]:
-        query = sa.select(_rotations.c.state, sa.func.count()).group_by(_rotations.c.state)
-        return {RotationState(state): count for state, count in self._connection.execute(query)}
 
 
 def _unknown(rotation_id: UUID) -> UnknownRotation:

@@ -37,6 +37,7 @@ NOT_SHARED = text("NOT shares_connection")
 PROBED = text("state IN ('active', 'suspended')")
 NOT_ACTIVE = text("state <> 'active'")
 OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
+FAILED_ROTATION = text("state = 'failed'")
 OPEN_CAMPAIGN = text("state IN ('running', 'paused')")
 
 tenants = Table(
@@ -216,7 +217,7 @@ rotations = Table(
     Index("uq_rotations_open", "key_id", unique=True, postgresql_where=OPEN_ROTATION),
     Index("ix_rotations_wake_at", "wake_at", postgresql_where=OPEN_ROTATION),
     Index("ix_rotations_key_id_requested_at", "key_id", "requested_at"),
-    Index("ix_rotations_failed", "finished_at", postgresql_where=text("state = 'failed'")),
+    Index("ix_rotations_failed", "finished_at", postgresql_where=FAILED_ROTATION),
 )
 
 # Every request, also one that joined a rotation which was open: asked again, it gets the same answer.

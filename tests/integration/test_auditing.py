@@ -55,7 +55,8 @@ def test_chains_of_all_tenants_are_found_once(store: PostgresStore, engine: sa.E
             sa.text(
                 "WITH made AS (INSERT INTO tenants (id, name, state, generation, external_id, created_at)"
                 " SELECT gen_random_uuid(), n, 'pending', 0, n, now() FROM generate_series(1, 2001) AS n"
-                " RETURNING id) INSERT INTO audit_heads SELECT id, 0, decode(repeat('00', 32), 'hex') FROM made"
+                " RETURNING id) INSERT INTO audit_heads"
+                " SELECT id, 0, decode(repeat('00', 32), 'hex') FROM made"
             )
         )
     assert len({chain.tenant for chain in Auditor(store).chains()}) == 2_001

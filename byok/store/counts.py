@@ -1,0 +1,91 @@
+"""Counts for a glance at the fleet. Each statement reads a bounded part of one index.
+
+`docs/scale.md` has their plans at a million keys.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from byok.core.counts import Count, Precision
+from byok.core.model import RotationState, TenantState
+from byok.store import schema
+
+_tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
+# Beyond this many nobody asks for the exact number, and counting them would begin to take time.
+_COUNTED = 10_000
+
+
+class CountTable:
+    """Implements `byok.ports.Counts`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def tenants(self) -> Mapping[TenantState, Count]:
+        total = self._size(_tenants)
+        counted = self._by_state(sa.select(_tenants.c.state).where(schema.NOT_ACTIVE))
+        others = {TenantState(state): count for state, count in counted.items()}
+        active = max(total.number - sum(count.number for count in others.values()), 0)
+        if active:
+            others[TenantState.ACTIVE] = Count(active, total.precision)
+        return others
+
+    def keys(self) -> Count:
+        return self._size(_keys)
+
+    def overdue(self, now: datetime) -> Count:
+        due = (
+            sa.select(_keys.c.tenant_id)
+            .where(_keys.c.next_rotation_at <= now)
+            .order_by(_keys.c.next_rotation_at)
+            .limit(_COUNTED + 1)
+            .subquery()
+        )
+        active = sa.func.count().filter(_tenants.c.state == TenantState.ACTIVE)
+        query = sa.select(sa.func.count(), active).select_from(
+            due.join(_tenants, _tenants.c.id == due.c.tenant_id)
+        )
+        seen, overdue = self._connection.execute(query).one()
+        return Count(min(overdue, _COUNTED), _precision(seen))
+
+    def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
+        counted = self._by_state(sa.select(_rotations.c.state).where(schema.OPEN_ROTATION))
+        done = sa.and_(_rotations.c.id >= _first_id(since), _rotations.c.state == RotationState.DONE)
+        counted |= self._by_state(sa.select(_rotations.c.state).where(done))
+        failed = sa.and_(schema.FAILED_ROTATION, _rotations.c.finished_at >= since)
+        counted |= self._by_state(sa.select(_rotations.c.state).where(failed))
+        return {RotationState(state): count for state, count in counted.items()}
+
+    def _by_state(self, states: sa.Select[Any]) -> dict[str, Count]:
+        seen: Sequence[str] = self._connection.execute(states.limit(_COUNTED + 1)).scalars().all()
+        return {
+            state: Count(min(number, _COUNTED), _precision(len(seen)))
+            for state, number in sorted(Counter(seen).items())
+        }
+
+    def _size(self, table: sa.Table) -> Count:
+        """Rows of a table: counted, or else as vacuum and analyze last saw them."""
+        some = sa.select(sa.literal(1)).select_from(table).limit(_COUNTED + 1).subquery()
+        seen: int = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        if seen <= _COUNTED:
+            return Count(seen)
+        known = sa.text("SELECT reltuples::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)")
+        estimate = self._connection.execute(known, {"name": table.name}).scalar_one()
+        if estimate > _COUNTED:
+            return Count(estimate, Precision.ABOUT)
+        return Count(_COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
+
+
+def _precision(seen: int) -> Precision:
+    return Precision.AT_LEAST if seen > _COUNTED else Precision.EXACT
+
+
+def _first_id(since: datetime) -> UUID:
+    """No rotation that was requested later has a smaller id: they are version 7 UUIDs, which begin with the
+    milliseconds since 1970. That saves an index."""
+    return UUID(int=int(since.timestamp() * 1000) << 80)
