@@ -371,6 +371,13 @@ MUTANTS = (
         f"{_IN}/test_fan_out.py::test_two_processes_publish_each_once",
     ),
     Mutant(
+        "the end of an audit log, by its head",
+        "byok/services/auditing.py",
+        "        if count < chain.length:\n",
+        "        if False:\n",
+        f"{_IN}/test_auditing.py::test_damage_behind_the_first_page_is_found",
+    ),
+    Mutant(
         "times that never run backwards",
         "byok/store/versions.py",
         "getattr(version, time_of) or max(at, version.changed_at)",

@@ -1,6 +1,6 @@
 """The tables of rotations and of the requests for them: who asked, who works on it, how it ended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
