@@ -36,6 +36,7 @@ _ONE_IN = 1000
 _MEMBERS = 20  # processes that owed an acknowledgement to each stop
 _KEYEVENTS, _ROTATIONEVENTS, _TENANTEVENTS = 1, 4, 3
 _MASTER_KEY_ID = "mk-2026"
+_NO_TIMEOUT = sa.text("SET LOCAL statement_timeout = 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def load(
         "genesis": GENESIS_HASH,
     }
     with engine.begin() as connection:
-        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        connection.execute(_NO_TIMEOUT)
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         # Temporary tables have no statistics: a nested loop over a million rows would not end.
         connection.execute(sa.text("SET LOCAL enable_nestloop = off"))
@@ -103,6 +104,7 @@ def load(
 def add_chain(engine: sa.Engine, tenant: str, events: int) -> None:
     """One more tenant, with so many audit events whose chain verifies."""
     with engine.begin() as connection:
+        connection.execute(_NO_TIMEOUT)
         at, tenant_id = connection.execute(
             sa.text(
                 "INSERT INTO tenants (id, name, state, generation, external_id, created_at)"
