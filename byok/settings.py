@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         "shorter",
     )
     validate_interval_seconds: Seconds = Field(
-        86_400.0, description="how often active versions are validated"
+        86_400.0, description="how often each active version is validated, evenly spread over all keys"
     )
     sync_interval_seconds: Seconds = Field(
         43_200.0,
