@@ -3,31 +3,33 @@
     python -m benchmarks.dispatch                  # three minutes; --json in place of the table
     python -m benchmarks.dispatch --keys 100000
 
-Real PostgreSQL and Valkey of the embedded stack, durable commits, the services as a worker builds them, in this one
-process. No worker takes the rotations, so the window is opened to as many keys as there are. The claim is what
-finds due keys and locks those that there is room for: two statements, timed together in each transaction.
+Real PostgreSQL and Valkey of the embedded stack, durable commits, the services as a worker builds them, in
+this one process. No worker takes the rotations, so the window is opened to as many keys as there are. A claim
+is two statements, timed together: the look at a page of due keys, and the lock of those there is room for.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
+import threading
 import time
+from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 import sqlalchemy as sa
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.bulk import load
+from benchmarks.rotation_usage import cpu_seconds
 from byok.embedded.stack import Stack
 from byok.queue import SCHEDULED_QUEUE
 from byok.settings import load_settings, use_environment
 from byok.store import migrate
 from byok.wiring import build
 
-CLAIM = ("keys.next_rotation_at <=", "FOR NO KEY UPDATE OF keys SKIP LOCKED")
 progress = Console(stderr=True)
 
 
@@ -51,32 +53,28 @@ class Result:
 
 
 class Statements:
-    """Times the statements of an engine."""
+    """Counts the statements of an engine and times the claims: the look at a page, then the lock."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.count = 0
-        self.claims: list[float] = []
-        self._began = 0.0
-        self._page = 0.0
+        self.claims_ms: list[float] = []
+        self._began = threading.local()
+        self._looks_ms: deque[float] = (
+            deque()
+        )  # the look ahead is a thread's, the lock that follows another's
         sa.event.listen(engine, "before_cursor_execute", self._before)
         sa.event.listen(engine, "after_cursor_execute", self._after)
 
     def _before(self, *_: object) -> None:
-        self._began = time.perf_counter()
+        self._began.at = time.perf_counter()
 
     def _after(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
-        took = time.perf_counter() - self._began
+        took_ms = (time.perf_counter() - self._began.at) * 1000
         self.count += 1
-        if "FOR NO KEY UPDATE OF keys SKIP LOCKED" in statement:
-            self.claims.append((self._page + took) * 1000)
-        elif "ORDER BY anon_1.next_rotation_at" in statement:
-            self._page = took
-
-
-def server_cpu(name: str) -> float:
-    """CPU seconds of all processes of a server that is ours."""
-    ours = psutil.Process().children(recursive=True)
-    return sum(sum(one.cpu_times()[:2]) for one in ours if name in one.name())
+        if statement.endswith("FOR NO KEY UPDATE OF keys SKIP LOCKED"):
+            self.claims_ms.append(self._looks_ms.popleft() + took_ms)
+        elif "next_rotation_at" in statement and " LIMIT " in statement:
+            self._looks_ms.append(took_ms)
 
 
 def run(keys: int, keys_per_tenant: int) -> Result:
@@ -94,12 +92,13 @@ def run(keys: int, keys_per_tenant: int) -> Result:
                 due_share=1.0,
             )
         statements = Statements(runtime.engine)
+        postgres_pid, valkey_pid = stack.postgres.child.process.pid, stack.broker.child.process.pid
+        postgres, valkey = cpu_seconds(postgres_pid), cpu_seconds(valkey_pid)
         own, began = time.process_time(), time.perf_counter()
-        postgres, valkey = server_cpu("postgres"), server_cpu("valkey")
         with progress.status(f"dispatching {loaded.due:,} due keys"):
             dispatched = runtime.services.scheduling.dispatch_due()
         seconds = time.perf_counter() - began
-        claims = sorted(statements.claims)
+        claims = sorted(statements.claims_ms)
         result = Result(
             keys=keys,
             dispatched=dispatched,
@@ -110,13 +109,29 @@ def run(keys: int, keys_per_tenant: int) -> Result:
             claim_p99_ms=statistics.quantiles(claims, n=100)[98],
             claim_longest_ms=claims[-1],
             own_cpu_us=(time.process_time() - own) / dispatched * 1e6,
-            postgres_cpu_us=(server_cpu("postgres") - postgres) / dispatched * 1e6,
-            valkey_cpu_us=(server_cpu("valkey") - valkey) / dispatched * 1e6,
+            postgres_cpu_us=(cpu_seconds(postgres_pid) - postgres) / dispatched * 1e6,
+            valkey_cpu_us=(cpu_seconds(valkey_pid) - valkey) / dispatched * 1e6,
             statements_per_1000_keys=statements.count / dispatched * 1000,
             messages=runtime.queue.depths()[SCHEDULED_QUEUE],
         )
         runtime.close()
         return result
+
+
+def print_table(result: Result) -> None:
+    """For people."""
+    table = Table("one dispatcher", "", "target", title=f"{result.keys:,} keys, {result.dispatched:,} due")
+    table.add_row("claimed, recorded and published", f"{result.keys_per_second:,.0f} keys/s", "10,000")
+    table.add_row("in all", f"{result.seconds:.1f} s")
+    table.add_row(f"claim of up to 500 keys, median of {result.claims:,}", f"{result.claim_median_ms:.1f} ms")
+    table.add_row("claim, p99", f"{result.claim_p99_ms:.1f} ms", "20 ms")
+    table.add_row("claim, longest", f"{result.claim_longest_ms:.1f} ms")
+    table.add_row("CPU of the dispatcher", f"{result.own_cpu_us:.0f} µs a key")
+    table.add_row("CPU of PostgreSQL", f"{result.postgres_cpu_us:.0f} µs a key")
+    table.add_row("CPU of Valkey", f"{result.valkey_cpu_us:.1f} µs a key")
+    table.add_row("SQL statements", f"{result.statements_per_1000_keys:.1f} for 1,000 keys")
+    table.add_row("messages", f"{result.messages:,}")
+    Console().print(table)
 
 
 if __name__ == "__main__":
@@ -125,5 +140,8 @@ if __name__ == "__main__":
     parser.add_argument("--keys-per-tenant", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = run(options.keys, options.keys_per_tenant)
-    print(json.dumps(asdict(result), indent=1))
+    outcome = run(options.keys, options.keys_per_tenant)
+    if options.json:
+        print(json.dumps(asdict(outcome), indent=1))
+    else:
+        print_table(outcome)

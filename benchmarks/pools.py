@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="the worker's environment")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     arguments = parser.parse_args()
+    arguments.tenants = min(arguments.tenants, arguments.keys)
     pools = [Pool.parse(text) for text in arguments.pools]
     measured: list[Measured] = []
     with (

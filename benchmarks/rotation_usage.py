@@ -29,7 +29,6 @@ class Round:
     seconds: float
     used: Usage
     kms_requests: Mapping[str, int]
-    commits: int
     deferrals: int
 
     @property
@@ -47,7 +46,6 @@ class Round:
             "per_second": self.per_second,
             "cpu_ms": {name: self.cpu_ms(name) for name in Usage.__dataclass_fields__},
             "kms_requests": dict(self.kms_requests),
-            "commits": self.commits,
             "deferrals": self.deferrals,
         }
 

@@ -154,11 +154,11 @@ class RotationWorld:
             Stalled.
         """
         self.database.execute("CHECKPOINT")
-        due_at = self._make_due(limit)
-        kms_before, commits_before, used_before = self.kms.counts(), self._commits(), self._usage()
+        due_at, due = self._make_due(limit)
+        kms_before, used_before = self.kms.counts(), self._usage()
         (began_at,) = self.database.execute("SELECT clock_timestamp()").fetchone() or (None,)
         self._send(queue.DISPATCH_DUE)
-        self._wait_until_none_is_due(due_at)
+        self._wait_until_all_are_rotated(due_at)
         used = self._usage() - used_before
         rotations, seconds, failed, deferrals = self.database.execute(
             "SELECT count(*), EXTRACT(EPOCH FROM max(finished_at) - %s::timestamptz)::float,"
@@ -166,36 +166,41 @@ class RotationWorld:
             " FROM rotations WHERE requested_at >= %s",
             (began_at, due_at),
         ).fetchone() or (0, 0.0, 0, 0)
-        if failed:
-            raise Stalled(f"{failed} of {rotations} rotations failed; see {self.stack.home.log_folder}")
+        if failed or rotations != due:
+            told = f"{due} keys were due, {rotations} rotations ended, of these {failed} failed"
+            raise Stalled(f"{told}; see {self.stack.home.log_folder}")
         kms_requests = {name: count - kms_before[name] for name, count in self.kms.counts().items()}
-        commits = self._commits() - commits_before
-        return Round(rotations, seconds, used, kms_requests, commits, int(deferrals or 0))
+        return Round(rotations, seconds, used, kms_requests, int(deferrals or 0))
 
-    def _make_due(self, limit: int | None) -> Any:  # noqa: ANN401  # a time that only PostgreSQL looks at
+    def _make_due(self, limit: int | None) -> tuple[Any, int]:
+        """The time since when they are due, and how many."""
         row = self.database.execute(
             "WITH due AS (UPDATE keys SET next_rotation_at = now()"
             " WHERE id IN (SELECT id FROM keys LIMIT %s) RETURNING next_rotation_at)"
-            " SELECT max(next_rotation_at) FROM due",
+            " SELECT max(next_rotation_at), count(*) FROM due",
             (limit,),
         ).fetchone()
         assert row is not None
-        return row[0]
+        return row[0], int(row[1])
 
-    def _wait_until_none_is_due(self, due_at: Any) -> None:  # noqa: ANN401  # as above
+    def _wait_until_all_are_rotated(self, due_at: Any) -> None:  # noqa: ANN401  # as above
         """Asks seldom and by an index; sends what Beat sends."""
         left, moved, swept = None, time.monotonic(), time.monotonic()
         while left != 0:
             time.sleep(_POLL_SECONDS)
             row = self.database.execute(
-                "SELECT count(*) FROM keys WHERE next_rotation_at <= %s", (due_at,)
+                "SELECT (SELECT count(*) FROM keys WHERE next_rotation_at <= %s)"
+                " + (SELECT count(*) FROM rotations WHERE state IN ('requested', 'generated', 'validated'))",
+                (due_at,),
             ).fetchone()
             assert row is not None
             now = time.monotonic()
             if row[0] != left:
                 left, moved = row[0], now
             if now - moved > _STALLED_SECONDS:
-                raise Stalled(f"{left} keys are due and nothing moves; see {self.stack.home.log_folder}")
+                raise Stalled(
+                    f"{left} rotations are to be done and nothing moves; see {self.stack.home.log_folder}"
+                )
             if now - swept > _SWEEP_SECONDS:
                 self._send(queue.SWEEP)
                 swept = now
@@ -215,15 +220,6 @@ class RotationWorld:
             valkey=sum(cpu_seconds(one.process.pid) for one in valkeys if one is not None),
             kms=self.kms.cpu_seconds(),
         )
-
-    def _commits(self) -> int:
-        """Transactions that wrote or read, of all sessions but this one's, which is in no transaction."""
-        self.database.execute("SELECT pg_stat_clear_snapshot()")
-        row = self.database.execute(
-            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
 
     def memory(self) -> Memory:
         assert self.worker is not None

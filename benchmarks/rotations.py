@@ -175,7 +175,7 @@ def main() -> None:
                     world, arguments.threads, settings, arguments.rotations, as_json=arguments.json
                 )
                 return
-            tenants = min(arguments.tenants, 25) if arguments.simulator else arguments.tenants
+            tenants = min(arguments.tenants, arguments.keys, 25 if arguments.simulator else arguments.keys)
             report = Report(arguments.keys, tenants, arguments.threads, settings)
             benchmark = Benchmark(world, report, Path(folder), arguments.stacks)
             if arguments.simulator:

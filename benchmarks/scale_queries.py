@@ -17,6 +17,7 @@ from byok.store.postgres import PostgresTransaction
 DAY = timedelta(days=1)
 _RUNS = 7
 _BATCH = 100
+_PAGE = 500  # as the dispatcher's
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ ACTIONS: Mapping[str, Action] = {
     "status: failed rotations": lambda tx, _: tx.rotations.list_failed(20),
     "status: suspended tenants": lambda tx, _: tx.tenants.list_suspended(20),
     "status: slowest stops": lambda tx, one: tx.stops.worst_latencies(one.now - SHOWN_FOR, one.now, 3),
-    "dispatch query, 100 keys": lambda tx, one: tx.keys.lock_due(one.now, _BATCH),
+    "dispatch: a page of 500 due keys": lambda tx, one: tx.keys.list_due(one.now, None, _PAGE),
+    "dispatch: claim of 500 keys": lambda tx, one: _claim_due(tx, one.now),
+    "dispatch: rotations in flight": lambda tx, _: tx.rotations.count_in_flight(),
     "claim of 100 validations": lambda tx, one: tx.validations.claim(one.now + DAY / 4, DAY, _BATCH),
     "claim of 50 syncs": lambda tx, one: tx.syncs.claim(one.now + DAY, DAY / 2, 50),
     "validations to draw in": lambda tx, one: tx.validations.draw_in(one.now + DAY, DAY, 5000),
@@ -62,6 +65,11 @@ ACTIONS: Mapping[str, Action] = {
     "a page of audit chains": lambda tx, one: tx.audit.list_chains(one.tenant_id, 20),
     "tenant list": lambda tx, _: tx.tenants.list(),
 }
+
+
+def _claim_due(tx: PostgresTransaction, now: datetime) -> object:
+    page = tx.keys.list_due(now, None, _PAGE)
+    return tx.keys.lock_due([key.place.key_id for key in page if key.is_free], now)
 
 
 def pick(engine: sa.Engine) -> Sample:

@@ -64,6 +64,7 @@ class Traffic:
 
     statements: int
     round_trips: int
+    commits: int
     pings: int
 
 
@@ -163,5 +164,6 @@ def read_traffic(folder: Path) -> Traffic:
             text = rest[0].strip().strip('"')
             if kind == "Execute" or (kind == "Query" and text not in _NOT_COUNTED):
                 seen["statements"] += direction == "F"
+            seen["commits"] += kind == "Query" and text == "COMMIT"
             seen["pings"] += kind == "Query" and text == ";"
-    return Traffic(seen["statements"], seen["trips"], seen["pings"])
+    return Traffic(seen["statements"], seen["trips"], seen["commits"], seen["pings"])

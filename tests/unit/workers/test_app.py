@@ -98,6 +98,7 @@ CONTRACT = {
     "byok.keys.rotate": (
         "(tenant, key, reason='forced', idempotency_key=None, requested_by=None, rotation_id=None, **unknown)"
     ),
+    "byok.keys.rotate_many": "(rotation_ids, **unknown)",
     "byok.keys.validate": "(tenant, key, **unknown)",
     "byok.tenants.probe": "(tenant)",
     "byok.schedule.dispatch_due": "()",
