@@ -1,7 +1,7 @@
 """What one process holds in memory: views of keys, and leases. Bounded, and dropped at a word."""
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -59,6 +59,10 @@ class Held:
         self.drops = 0
         self.views: dict[tuple[str, str], View] = {}
         self.leases: dict[LeaseId, Lease] = {}
+        # Which of them are a tenant's: in a fleet that rotates, some tenant changes all the time, and each
+        # change reaches every process.
+        self._views_of: defaultdict[UUID, set[tuple[str, str]]] = defaultdict(set)
+        self._leases_of: defaultdict[UUID, set[LeaseId]] = defaultdict(set)
         self._openings = 0
         self._dropped: OrderedDict[UUID, int] = OrderedDict()
         self.tallies = Tallies()  # outlives what is dropped: its uses are still to be written
@@ -76,7 +80,7 @@ class Held:
             self.drops += 1
             self._floor = self.drops  # what was begun before this is not kept, whoever's it is
             self._dropped.clear()
-            self.views.clear()
+            self._clear_views()
             for lease_id in list(self.leases):
                 self._remove(lease_id)
 
@@ -90,8 +94,9 @@ class Held:
                 for number in range(1, view.key.decryption_floor):
                     self._remove(view.lease_id(number))
             self.views[names] = view
+            self._views_of[view.tenant.id].add(names)
             if len(self.views) > MAX_VIEWS:
-                del self.views[next(iter(self.views))]  # the oldest
+                self._remove_view(next(iter(self.views)))  # the oldest
             return True
 
     def keep_lease(self, since: int, lease_id: LeaseId, lease: Lease) -> bool:
@@ -101,6 +106,7 @@ class Held:
                 return False
             self._remove(lease_id)
             self.leases[lease_id] = lease
+            self._leases_of[lease_id.tenant_id].add(lease_id)
             self.tallies.add(lease_id, lease.uses_left)
             if len(self.leases) > self._max_leases:
                 self._remove(next(iter(self.leases)))
@@ -166,12 +172,20 @@ class Held:
         if lease is not None:
             lease.let_go()  # first: a child forked in between has to find it
             del self.leases[lease_id]
+            _discard(self._leases_of, lease_id.tenant_id, lease_id)
+
+    def _remove_view(self, names: tuple[str, str]) -> None:
+        _discard(self._views_of, self.views.pop(names).tenant.id, names)
+
+    def _clear_views(self) -> None:
+        self.views.clear()
+        self._views_of.clear()
 
     def drop_views(self, tenant_id: UUID | None = None) -> None:
         """Look at a tenant, or at all, again before using anything of it."""
         with self._lock:
             if tenant_id is None:
-                self.views.clear()
+                self._clear_views()
                 for lease in self.leases.values():
                     lease.disarm()
             else:
@@ -181,7 +195,7 @@ class Held:
         """Drop all of a tenant; return how many leases there were."""
         with self._lock:
             self._drop_views(tenant_id)
-            leases = [lease_id for lease_id in self.leases if lease_id.tenant_id == tenant_id]
+            leases = list(self._leases_of.get(tenant_id, ()))
             for lease_id in leases:
                 self._remove(lease_id)
         if leases:
@@ -208,11 +222,16 @@ class Held:
         forgotten = _forget_oldest(self._dropped)
         if forgotten is not None:
             self._floor = max(self._floor, forgotten)
-        for names in [names for names, view in self.views.items() if view.tenant.id == tenant_id]:
-            del self.views[names]
-        for lease_id, lease in self.leases.items():
-            if lease_id.tenant_id == tenant_id:
-                lease.disarm()
+        for names in list(self._views_of.get(tenant_id, ())):
+            self._remove_view(names)
+        for lease_id in self._leases_of.get(tenant_id, ()):
+            self.leases[lease_id].disarm()
+
+
+def _discard(index: "defaultdict[UUID, set[_Kept]]", tenant_id: UUID, one: "_Kept") -> None:
+    index[tenant_id].discard(one)
+    if not index[tenant_id]:
+        del index[tenant_id]
 
 
 def _forget_oldest(memory: "OrderedDict[UUID, _Kept]") -> "_Kept | None":

@@ -53,6 +53,38 @@ def test_a_drop_takes_all_of_one_tenant_and_nothing_of_another() -> None:
     assert set(held.views) == {(str(other), "pii")}
 
 
+def test_what_a_tenant_has_is_known_without_a_search_and_forgotten_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever way it goes: by age, by its deadline, by a drop."""
+    monkeypatch.setattr(held_module, "MAX_VIEWS", 3)
+    clock = FakeClock()
+    held, tenants = Held(clock, max_leases=3), [uuid4() for _ in range(6)]
+
+    def agree() -> None:
+        assert {one for ids in held._leases_of.values() for one in ids} == set(held.leases)
+        assert all(one.tenant_id == of for of, ids in held._leases_of.items() for one in ids)
+        assert {one for names in held._views_of.values() for one in names} == set(held.views)
+        assert all(held._leases_of.values())
+        assert all(held._views_of.values())
+
+    for tenant_id in [*tenants, *tenants]:
+        held.keep_lease(held.drops, lease_id(tenant_id), lease())
+        held.keep_view(held.drops, (str(tenant_id), "pii"), view(tenant_id))
+        agree()
+    assert len(held.leases) == len(held.views) == 3
+    held.drop(tenants[-1])
+    held.drop_lease(lease_id(tenants[-2]))
+    agree()
+    held.drop_views()
+    agree()
+    clock.advance(seconds=3000)
+    held.prune()
+    agree()
+    assert not held.leases
+    assert not held._leases_of
+
+
 def test_what_was_begun_before_a_drop_is_not_kept_after_it() -> None:
     held, tenant_id = Held(FakeClock()), uuid4()
     since = held.drops
