@@ -40,12 +40,12 @@ console = Console(width=150)
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Of one chain: events, time, and the peak of the process's memory before and after."""
+    """Of one chain: events, time, and the process's memory before and at most."""
 
     events: int
     seconds: float
-    before_kib: int
-    after_kib: int
+    before_bytes: int
+    peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +160,8 @@ def show_rest(measured: Mapping[int, Measured]) -> Table:
     chains = [one.verification for one in every]
     table.add_row("loading them", *(f"{one.load_seconds:.0f} s" for one in every))
     table.add_row("audit chain of as many events: verified in", *(f"{one.seconds:.1f} s" for one in chains))
-    table.add_row("  peak memory of that process", *(f"{one.after_kib / 1024:.0f} MiB" for one in chains))
-    table.add_row("  of it before", *(f"{one.before_kib / 1024:.0f} MiB" for one in chains))
+    table.add_row("  peak memory of that process", *(f"{one.peak_bytes / _MIB:.0f} MiB" for one in chains))
+    table.add_row("  of it before", *(f"{one.before_bytes / _MIB:.0f} MiB" for one in chains))
     totals = [sum(relation.total_bytes for relation in one.relations) for one in every]
     table.add_row("all tables and indexes", *(f"{total / _MIB:,.0f} MiB" for total in totals))
     per_key = [f"{total / one.loaded.keys:,.0f} B" for one, total in zip(every, totals, strict=True)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -151,15 +152,23 @@ class RotationTable:
         superseded = sa.exists().where(
             later.c.key_id == _rotations.c.key_id, later.c.requested_at > _rotations.c.requested_at
         )
-        return self._works(_rotations.c.state == RotationState.FAILED, ~superseded, limit=limit)
+        failed = _rotations.c.state == RotationState.FAILED
+        return self._works(failed, ~superseded, limit=limit, latest=_rotations.c.finished_at)
 
-    def _works(self, *conditions: sa.ColumnElement[bool], limit: int) -> Sequence[OpenWork]:
+    def _works(
+        self,
+        *conditions: sa.ColumnElement[bool],
+        limit: int,
+        latest: sa.ColumnElement[
+            Any
+        ] = _rotations.c.id,  # an index, and by time: later ids sort behind earlier
+    ) -> Sequence[OpenWork]:
         query = (
             sa.select(_rotations, _tenants.c.name.label("tenant"), _keys.c.name.label("key"))
             .join(_keys, _keys.c.id == _rotations.c.key_id)
             .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
             .where(*conditions)
-            .order_by(_rotations.c.id.desc())  # later ids sort behind earlier ones, and there is an index
+            .order_by(latest.desc())
             .limit(limit)
         )
         return [_to_work(row) for row in self._connection.execute(query)]
