@@ -159,10 +159,9 @@ class RotationTable:
         self,
         *conditions: sa.ColumnElement[bool],
         limit: int,
-        latest: sa.ColumnElement[
-            Any
-        ] = _rotations.c.id,  # an index, and by time: later ids sort behind earlier
+        latest: sa.ColumnElement[Any] = _rotations.c.id,
     ) -> Sequence[OpenWork]:
+        """By ``latest``, which has an index: ids are in order of time."""
         query = (
             sa.select(_rotations, _tenants.c.name.label("tenant"), _keys.c.name.label("key"))
             .join(_keys, _keys.c.id == _rotations.c.key_id)
