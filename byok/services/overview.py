@@ -56,7 +56,7 @@ class Observer:
             return tx.rotations.get_work(rotation_id)
 
     def overview(self) -> Overview:
-        """The fleet at a glance, in a time that does not grow with it."""
+        """The fleet at a glance, in a time that is bounded however large it is."""
         now = self._clock.now()
         with self._store.transaction() as tx:
             return Overview(
