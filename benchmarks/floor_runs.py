@@ -24,12 +24,16 @@ class Floors:
         self._recording = recording
         self._threads = threads
         base = world.database_url.rpartition("/")[0]
-        self._admin_url, self._floor_url = f"{base}/postgres", f"{base}/{_FLOOR}"
+        self._admin_url = f"{base}/postgres"
+        self._before_url, self._floor_url = f"{base}/{_BEFORE}", f"{base}/{_FLOOR}"
 
     def keep_database(self) -> None:
-        """Copy the database as it is; nobody may be connected to it."""
+        """Copy the database as it is, all keys due; nobody may be connected to it."""
         self._world.disconnect()
         self._copy("byok", _BEFORE)
+        with psycopg.connect(self._before_url, autocommit=True) as before:
+            before.execute("UPDATE keys SET next_rotation_at = created_at")
+            before.execute("VACUUM (FULL, ANALYZE) keys")
 
     def _copy(self, source: str, target: str) -> None:
         names = {"source": sql.Identifier(source), "target": sql.Identifier(target)}

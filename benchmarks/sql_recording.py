@@ -21,6 +21,8 @@ import sqlalchemy as sa
 from celery.signals import task_postrun, task_prerun, worker_shutdown
 from psycopg.types.json import Json, Jsonb
 
+from byok.queue import DISPATCH_DUE
+
 FOLDER_VARIABLE = "BENCHMARK_RECORDING"
 _NOT_COUNTED = ("BEGIN", "COMMIT", "ROLLBACK", ";")
 
@@ -102,7 +104,7 @@ class Recorder:
     def _end(self, *, committed: bool) -> None:
         transaction: Transaction = self._current.transaction
         transaction.committed = committed
-        task = getattr(self._current, "task", None) or self._new_task(None)
+        task = getattr(self._current, "task", None) or self._new_task(_task_of_thread())
         task.transactions.append(transaction)
 
     def execute(
@@ -116,6 +118,11 @@ class Recorder:
     ) -> None:
         kept = [_picklable(one) for one in parameters] if many else _picklable(parameters)
         self._current.transaction.statements.append(Statement(text, kept, many))
+
+
+def _task_of_thread() -> str | None:
+    """The task that this thread works for, where it is not the task's own."""
+    return DISPATCH_DUE if threading.current_thread().name.startswith("dispatch") else None
 
 
 def _picklable(parameters: Mapping[str, Any] | Sequence[Any]) -> Any:  # noqa: ANN401  # either kind
