@@ -157,7 +157,8 @@ class Versions(Protocol):
         """All versions of a key, by number."""
 
     def list_since_active(self, key_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[KeyVersion]]:
-        """Of each key, by number, its active version and those after it; all, where none is active."""
+        """Of each key, by number, its active version and those after it; all, where none is active.
+        Without their reports."""
 
     def find_active(self, key_id: UUID) -> KeyVersion | None:
         """The version that encrypts, if there is one."""

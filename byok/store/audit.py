@@ -10,10 +10,21 @@ from sqlalchemy.dialects.postgresql import insert
 from byok.core.audit import GENESIS_HASH, AuditEntry, link_event
 from byok.core.model import AuditChain, AuditEvent, Tenant
 from byok.store import schema
-from byok.store.batches import any_of, insert_all, rows_of
+from byok.store.batches import any_of, insert_all, parameters, rows_of
 from byok.store.rows import from_audit_event, to_audit_event
 
 _events, _heads, _tenants = schema.audit_events, schema.audit_heads, schema.tenants
+_given = rows_of(_heads, "tenant_id", "sequence", "hash")
+_NEW_HEADS = (
+    insert(_heads)
+    .from_select(["tenant_id", "sequence", "hash"], sa.select(*_given.c))
+    .on_conflict_do_nothing()
+)
+_MOVE_HEADS = (
+    _heads.update()
+    .where(_heads.c.tenant_id == _given.c.tenant_id)
+    .values(sequence=_given.c.sequence, hash=_given.c.hash)
+)
 
 
 class AuditTable:
@@ -50,13 +61,10 @@ class AuditTable:
         """The last number and hash of each chain, locked; the first writer of a tenant makes the head."""
         heads = self._read_locked(tenant_ids)
         if missing := tenant_ids - heads.keys():
-            new = rows_of(_heads, [{"tenant_id": tenant_id} for tenant_id in sorted(missing)])
-            genesis = sa.select(new.c.tenant_id, sa.literal(0), sa.literal(GENESIS_HASH))
-            self._connection.execute(
-                insert(_heads)
-                .from_select(["tenant_id", "sequence", "hash"], genesis)
-                .on_conflict_do_nothing()
-            )
+            rows = [
+                {"tenant_id": tenant_id, "sequence": 0, "hash": GENESIS_HASH} for tenant_id in sorted(missing)
+            ]
+            self._connection.execute(_NEW_HEADS, parameters(rows))
             heads |= self._read_locked(missing)
         return heads
 
@@ -71,18 +79,11 @@ class AuditTable:
         return {row.tenant_id: (row.sequence, row.hash) for row in self._connection.execute(locked).all()}
 
     def _move(self, heads: dict[UUID, tuple[int, bytes]]) -> None:
-        new = rows_of(
-            _heads,
-            [
-                {"tenant_id": tenant_id, "sequence": sequence, "hash": hash_}
-                for tenant_id, (sequence, hash_) in heads.items()
-            ],
-        )
-        self._connection.execute(
-            _heads.update()
-            .where(_heads.c.tenant_id == new.c.tenant_id)
-            .values(sequence=new.c.sequence, hash=new.c.hash)
-        )
+        rows = [
+            {"tenant_id": tenant_id, "sequence": sequence, "hash": hash_}
+            for tenant_id, (sequence, hash_) in heads.items()
+        ]
+        self._connection.execute(_MOVE_HEADS, parameters(rows))
 
     def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
         query = sa.select(_events).where(_events.c.tenant_id == tenant_id).order_by(_events.c.sequence)

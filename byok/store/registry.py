@@ -22,7 +22,7 @@ from byok.core.model import (
 )
 from byok.errors import LostRace, UnknownKey, UnknownTenant
 from byok.store import schema
-from byok.store.batches import any_of, rows_of
+from byok.store.batches import any_of, parameters, rows_of
 from byok.store.rows import from_connection, from_index, from_key, from_suspension, to_key, to_tenant
 from byok.store.translate import translated_errors
 
@@ -220,9 +220,10 @@ class KeyTable:
         return {key.id: key for key in keys}
 
     def set_next_rotations(self, times: Mapping[UUID, datetime]) -> None:
-        new = rows_of(_keys, [{"id": key_id, "next_rotation_at": at} for key_id, at in times.items()])
+        new = rows_of(_keys, "id", "next_rotation_at")
         self._connection.execute(
-            _keys.update().where(_keys.c.id == new.c.id).values(next_rotation_at=new.c.next_rotation_at)
+            _keys.update().where(_keys.c.id == new.c.id).values(next_rotation_at=new.c.next_rotation_at),
+            parameters([{"id": key_id, "next_rotation_at": at} for key_id, at in times.items()]),
         )
 
     def _one(self, query: sa.Select[tuple[object, ...]], message: str) -> Key:

@@ -20,7 +20,7 @@ from byok.core.model import (
 )
 from byok.errors import LostRace, UnknownRotation
 from byok.store import schema
-from byok.store.batches import any_of, rows_of
+from byok.store.batches import any_of, parameters, rows_of
 from byok.store.claims import lock_waking, unclaimed
 from byok.store.rows import to_rotation
 
@@ -39,7 +39,7 @@ class RotationTable:
 
     def schedule(self, rotations: Sequence[Rotation], wake_at: datetime) -> Sequence[Rotation]:
         names = ("id", "key_id", "reason", "state", "requested_by", "requested_at")
-        new = rows_of(_rotations, [{name: getattr(one, name) for name in names} for one in rotations])
+        new = rows_of(_rotations, *names)
         # The keys are looked at again under their locks: one may have been rotated since it was found due.
         due = (
             sa.select(*new.c, sa.literal(wake_at))
@@ -50,7 +50,8 @@ class RotationTable:
             insert(_rotations)
             .from_select([*names, "wake_at"], due)
             .on_conflict_do_nothing()
-            .returning(_rotations.c.id)
+            .returning(_rotations.c.id),
+            parameters([{name: getattr(one, name) for name in names} for one in rotations]),
         )
         recorded = set(rows.scalars())
         return [rotation for rotation in rotations if rotation.id in recorded]
@@ -240,12 +241,13 @@ class RotationTable:
     def _swap(
         self, rotations: Sequence[Rotation], state: RotationState, values: Mapping[str, object]
     ) -> Sequence[Rotation]:
-        new = rows_of(_rotations, [{"id": one.id, "version_number": one.version_number} for one in rotations])
+        new = rows_of(_rotations, "id", "version_number")
         rows = self._connection.execute(
             _rotations.update()
             .where(_rotations.c.id == new.c.id, _rotations.c.state == state)
             .values(version_number=new.c.version_number, **values)
-            .returning(_rotations)
+            .returning(_rotations),
+            parameters([{"id": one.id, "version_number": one.version_number} for one in rotations]),
         )
         return [to_rotation(row) for row in rows.all()]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from byok.core.lifecycle import VERSION_LIFECYCLE
 from byok.core.model import Check, KeyVersion, VersionEvent, VersionState
 from byok.errors import LostRace, UnknownVersion
 from byok.store import schema
-from byok.store.batches import insert_all, rows_of, table_of
+from byok.store.batches import insert_all, parameters, rows_of, table_of
 from byok.store.rows import from_checks, from_version, to_version
 from byok.store.translate import translated_errors
 
@@ -69,21 +70,9 @@ class VersionTable:
         return None if row is None else to_version(row)
 
     def list_since_active(self, key_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[KeyVersion]]:
-        active = _versions.alias("active")
-        since = (
-            sa.select(active.c.number)
-            .where(active.c.key_id == _versions.c.key_id, active.c.state == VersionState.ACTIVE)
-            .scalar_subquery()
-        )
-        keys = rows_of(_versions, [{"key_id": key_id} for key_id in key_ids])
-        latest = (
-            sa.select(_versions)
-            .where(_versions.c.key_id == keys.c.key_id, _versions.c.number >= sa.func.coalesce(since, 1))
-            .lateral()
-        )
-        query = sa.select(latest).select_from(keys.join(latest, sa.true())).order_by(latest.c.number)
+        keys = parameters([{"key_id": key_id} for key_id in key_ids])
         found: dict[UUID, list[KeyVersion]] = {key_id: [] for key_id in key_ids}
-        for row in self._connection.execute(query).all():
+        for row in self._connection.execute(_SINCE_ACTIVE, keys).all():
             found[row.key_id].append(to_version(row))
         return found
 
@@ -119,27 +108,13 @@ class VersionTable:
 
     def _update(self, versions: Sequence[KeyVersion], **values: Sequence[object]) -> None:
         """Write columns of versions that are in the state they are said to be in, or of none."""
-        identity: dict[str, TypeEngine[Any]] = {
-            "key_id": sa.Uuid(), "number": sa.Integer(), "from_state": sa.Text()
-        }  # fmt: skip
-        new = table_of(
-            identity | {f"new_{name}": _versions.c[name].type for name in values},
-            [
-                {"key_id": version.key_id, "number": version.number, "from_state": version.state}
-                | {f"new_{name}": column[place] for name, column in values.items()}
-                for place, version in enumerate(versions)
-            ],
-        )
+        rows = [
+            {"key_id": version.key_id, "number": version.number, "from_state": version.state}
+            | {f"new_{name}": column[place] for name, column in values.items()}
+            for place, version in enumerate(versions)
+        ]
         with translated_errors():
-            changed = self._connection.execute(
-                _versions.update()
-                .where(
-                    _versions.c.key_id == new.c.key_id,
-                    _versions.c.number == new.c.number,
-                    _versions.c.state == new.c.from_state,
-                )
-                .values({name: new.c[f"new_{name}"] for name in values})
-            ).rowcount
+            changed = self._connection.execute(_update_of(*values), parameters(rows)).rowcount
         if changed != len(versions):
             one = versions[0]
             raise LostRace(
@@ -147,3 +122,44 @@ class VersionTable:
                 if len(versions) == 1
                 else f"of {len(versions)} versions, {len(versions) - changed} are not what they were any more"
             )
+
+
+@cache
+def _update_of(*names: str) -> sa.Update:
+    """Of versions by key, number and state, these columns."""
+    types: dict[str, TypeEngine[Any]] = {
+        "key_id": sa.Uuid(), "number": sa.Integer(), "from_state": sa.Text()
+    }  # fmt: skip
+    new = table_of(types | {f"new_{name}": _versions.c[name].type for name in names})
+    return (
+        _versions.update()
+        .where(
+            _versions.c.key_id == new.c.key_id,
+            _versions.c.number == new.c.number,
+            _versions.c.state == new.c.from_state,
+        )
+        .values({name: new.c[f"new_{name}"] for name in names})
+    )
+
+
+def _since_active() -> sa.Select[Any]:
+    """Of keys, their active versions and those after, without the reports, which are long."""
+    active, keys = _versions.alias("active"), rows_of(_versions, "key_id")
+    since = (
+        sa.select(active.c.number)
+        .where(active.c.key_id == keys.c.key_id, active.c.state == VersionState.ACTIVE)
+        .scalar_subquery()
+    )
+    columns = [column for column in _versions.c if column is not _versions.c.checks]
+    return (
+        sa.select(*columns, sa.literal([], _versions.c.checks.type).label("checks"))
+        .join_from(
+            keys,
+            _versions,
+            sa.and_(_versions.c.key_id == keys.c.key_id, _versions.c.number >= sa.func.coalesce(since, 1)),
+        )
+        .order_by(_versions.c.number)
+    )
+
+
+_SINCE_ACTIVE = _since_active()
