@@ -25,8 +25,8 @@ BOUND = revocation_bound(TTL, PROBE_PERIOD, timedelta(seconds=float(PACE["BYOK_R
 DISPATCH_SECONDS = float(PACE["BYOK_DISPATCH_INTERVAL_SECONDS"])
 CONCURRENCY = int(PACE["BYOK_WORKER_CONCURRENCY"])
 SLOW_KMS_SECONDS = 1.0  # a rotation is in the middle for at least as long
-# Beyond two sweeper periods: A may have taken one sweep along, which is then a period late; and what the sweeper
-# publishes waits for a thread of B's.
+# Beyond two sweeper periods: A may have taken one sweep along, which is then a period late; and what the
+# sweeper publishes waits for a thread of B's.
 ALLOWANCE_SECONDS = SWEEP_SECONDS + 3.0
 UNDER_WAY_SECONDS = 0.5  # a call that is under way at the deadline may end
 
