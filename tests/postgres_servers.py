@@ -1,6 +1,7 @@
 """PostgreSQL as production has it: a primary and a standby that follows it."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,13 @@ class Pair:
         return f"postgresql+psycopg://{self.login}@{servers}/byok?{parameters}"
 
     def fail_over(self) -> None:
-        """Kill the primary, and make the standby the primary."""
+        """Kill the primary once the standby has all that it has, and make the standby the primary."""
+        caught_up = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()"
+        with self._admin(self.primary_port) as admin:
+            deadline = time.monotonic() + 20
+            while admin.execute(caught_up).fetchone() != (1,):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
         self.primary.process.send_signal(signal.SIGQUIT)
         self.primary.process.wait(20)
         with self._admin(self.standby_port) as admin:
