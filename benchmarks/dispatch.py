@@ -5,19 +5,22 @@
 
 Real PostgreSQL and Valkey of the embedded stack, durable commits, the services as a worker builds them, in
 this one process. No worker takes the rotations, so the window is opened to as many keys as there are. A claim
-is two statements, timed together: the look at a page of due keys, and the lock of those there is room for.
+is two statements, the look at a page of due keys and the lock of those there is room for, as PostgreSQL times
+them: parse, bind and execute.
 """
 
 import argparse
 import json
+import re
 import statistics
 import tempfile
-import threading
 import time
-from collections import deque
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +31,15 @@ from byok.embedded.stack import Stack
 from byok.queue import SCHEDULED_QUEUE
 from byok.settings import load_settings, use_environment
 from byok.store import migrate
-from byok.wiring import build
+from workers.app import make_app
+from workers.base import runtime_of
 
+# How the two statements of a claim begin, and what PostgreSQL writes of each step of them.
+_LOOK, _LOCK = "SELECT anon_1.next_rotation_at", "SELECT keys.id, keys.tenant_id, (SELECT"
+_TIMED = re.compile(
+    rf"\[(\d+)\] LOG:  duration: ([\d.]+) ms  (parse|bind|execute) [^:]*: "
+    rf"({re.escape(_LOOK)}|{re.escape(_LOCK)})"
+)
 progress = Console(stderr=True)
 
 
@@ -53,28 +63,32 @@ class Result:
 
 
 class Statements:
-    """Counts the statements of an engine and times the claims: the look at a page, then the lock."""
+    """Counts the statements of an engine, and has PostgreSQL write down how long each takes."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.count = 0
-        self.claims_ms: list[float] = []
-        self._began = threading.local()
-        self._looks_ms: deque[float] = (
-            deque()
-        )  # the look ahead is a thread's, the lock that follows another's
-        sa.event.listen(engine, "before_cursor_execute", self._before)
-        sa.event.listen(engine, "after_cursor_execute", self._after)
+        sa.event.listen(engine, "before_cursor_execute", self._note)
+        sa.event.listen(engine, "connect", self._have_timed)
 
-    def _before(self, *_: object) -> None:
-        self._began.at = time.perf_counter()
-
-    def _after(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
-        took_ms = (time.perf_counter() - self._began.at) * 1000
+    def _note(self, *_: object) -> None:
         self.count += 1
-        if statement.endswith("FOR NO KEY UPDATE OF keys SKIP LOCKED"):
-            self.claims_ms.append(self._looks_ms.popleft() + took_ms)
-        elif "next_rotation_at" in statement and " LIMIT " in statement:
-            self._looks_ms.append(took_ms)
+
+    def _have_timed(self, connection: "psycopg.Connection[Any]", _record: object) -> None:
+        connection.execute("SET log_min_duration_statement = 0")
+        connection.execute("SET log_parameter_max_length = 0")
+        connection.commit()
+
+
+def claims_ms(log: Path) -> list[float]:
+    """What each claim took, as PostgreSQL wrote it down: looks at pages and locks, each in order."""
+    took: defaultdict[tuple[str, str], float] = defaultdict(float)
+    looks: list[float] = []
+    locks: list[float] = []
+    for backend, ms, step, statement in _TIMED.findall(log.read_text(errors="replace")):
+        took[backend, statement] += float(ms)
+        if step == "execute":
+            (looks if statement == _LOOK else locks).append(took.pop((backend, statement)))
+    return sorted(look + lock for look, lock in zip(looks, locks, strict=False))
 
 
 def run(keys: int, keys_per_tenant: int) -> Result:
@@ -82,7 +96,8 @@ def run(keys: int, keys_per_tenant: int) -> Result:
     with tempfile.TemporaryDirectory() as home, Stack(Path(home)) as stack:
         use_environment(stack.environment | {"BYOK_ROTATIONS_IN_FLIGHT": str(20 * keys)})
         settings = load_settings()
-        runtime = build(settings)
+        runtime = runtime_of(make_app(settings))
+        statements = Statements(runtime.engine)
         migrate.upgrade(runtime.engine)
         with progress.status(f"loading {keys:,} keys"):
             loaded = load(
@@ -91,14 +106,14 @@ def run(keys: int, keys_per_tenant: int) -> Result:
                 keys_per_tenant=keys_per_tenant,
                 due_share=1.0,
             )
-        statements = Statements(runtime.engine)
+        statements.count = 0
         postgres_pid, valkey_pid = stack.postgres.child.process.pid, stack.broker.child.process.pid
         postgres, valkey = cpu_seconds(postgres_pid), cpu_seconds(valkey_pid)
         own, began = time.process_time(), time.perf_counter()
         with progress.status(f"dispatching {loaded.due:,} due keys"):
             dispatched = runtime.services.scheduling.dispatch_due()
         seconds = time.perf_counter() - began
-        claims = sorted(statements.claims_ms)
+        claims = claims_ms(stack.home.log_folder / "postgres.log")
         result = Result(
             keys=keys,
             dispatched=dispatched,

@@ -1,5 +1,6 @@
 """What all tasks share: the process's services, and log lines bound to the task."""
 
+import gc
 import threading
 from typing import Any
 
@@ -20,6 +21,10 @@ def runtime_of(app: Celery) -> Runtime:
         runtime: Runtime | None = getattr(app, "byok_runtime", None)
         if runtime is None:
             runtime = app.byok_runtime = build(app.byok_settings, kind="worker")
+            # What is there by now stays: out of the collector's sight, whose every full round would go over
+            # it and hold up all threads for a tenth of a second.
+            gc.collect()
+            gc.freeze()
         return runtime
 
 
