@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -27,10 +28,13 @@ _NOT_DURABLE = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_p
 class Postgres:
     """PostgreSQL on 127.0.0.1 with a password, its data in HOME/pg."""
 
-    def __init__(self, home: Home, supervisor: Supervisor, *, durable: bool) -> None:
+    def __init__(
+        self, home: Home, supervisor: Supervisor, *, durable: bool, settings: Sequence[str] = ()
+    ) -> None:
         self._home = home
         self._supervisor = supervisor
         self._durable = durable
+        self._settings = settings
         self._bin = _postgres_bin()
         self._run_as = run_as()
         self._data = home.path / "pg"
@@ -87,6 +91,7 @@ class Postgres:
         """Start the server without waiting for it."""
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
         settings += ["shared_buffers=32MB", "max_wal_senders=0", "wal_level=minimal", "timezone=UTC"]
+        settings += self._settings
         command = [str(self._bin / "postgres"), "-D", str(self._data)]
         command += [word for setting in settings for word in ("-c", setting)]
         command += [] if self._durable else _NOT_DURABLE

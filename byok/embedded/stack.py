@@ -1,6 +1,6 @@
 """All servers together, in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,14 +20,21 @@ class Stack:
     """PostgreSQL, a Valkey for the queue, one for the leases, and the KMS simulator.
 
     ``durable`` keeps data through a crash; without it everything is faster, for tests.
+    ``postgres_settings`` (``NAME=VALUE``) go over those for a small database.
     ``on_step`` is told what is being done.
     """
 
     def __init__(
-        self, home: Path, *, durable: bool = True, on_step: Callable[[str], None] | None = None
+        self,
+        home: Path,
+        *,
+        durable: bool = True,
+        postgres_settings: Sequence[str] = (),
+        on_step: Callable[[str], None] | None = None,
     ) -> None:
         self.home = Home(home)
         self._durable = durable
+        self._postgres_settings = postgres_settings
         self._on_step = on_step
         self.supervisor: Supervisor
         self.postgres: Postgres
@@ -61,7 +68,9 @@ class Stack:
 
     def _start_servers(self) -> None:
         kept = _BROKER_DURABLE if self._durable else _IN_MEMORY
-        self.postgres = Postgres(self.home, self.supervisor, durable=self._durable)
+        self.postgres = Postgres(
+            self.home, self.supervisor, durable=self._durable, settings=self._postgres_settings
+        )
         self.broker = Valkey(self.home, self.supervisor, "broker", _BROKER + kept)
         self.cache = Valkey(self.home, self.supervisor, "cache", _CACHE + _IN_MEMORY)
         self.simulator = SimulatorServer(self.home, self.supervisor)
