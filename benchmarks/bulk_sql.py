@@ -3,7 +3,7 @@
 # Audit events of a tenant before its first key, of a key before its first rotation, and of a rotation.
 _TENANT_EVENTS, _KEY_EVENTS, _ROTATION_EVENTS = 3, 1, 4
 
-# A version 7 UUID (RFC 9562) of a moment, as `byok.wiring.SystemRandom.uuid` makes it.
+# A version 7 UUID (RFC 9562) of a moment, as `byok.entropy.SystemRandom.uuid` makes it.
 _UUID7 = """
     CREATE OR REPLACE FUNCTION pg_temp.uuid7(at timestamptz) RETURNS uuid VOLATILE LANGUAGE sql RETURN (
         SELECT encode(set_byte(b, 6, get_byte(b, 6) & 15 | 112), 'hex')::uuid FROM (

@@ -25,12 +25,12 @@ from rich.table import Table
 from byok.core import policies
 from byok.core.model import Connection, KmsKeyArn, RoleArn
 from byok.embedded.stack import Stack
+from byok.entropy import SystemRandom
 from byok.kms.aws import AwsKms
 from byok.kms.bulkhead import Bulkhead
 from byok.settings import use_environment
 from byok.simulator import ADMIN_ACCESS_KEY_PREFIX
 from byok.simulator.customer import CustomerAccount
-from byok.wiring import SystemRandom
 from tests.customers import VENDOR
 from tests.fakes import FakeClock
 

@@ -1,14 +1,10 @@
 """The one place that knows every adapter: builds the services from settings."""
 
 import os
-import random as system_random
-import secrets
 import signal
 import threading
-import time
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -17,6 +13,7 @@ from byok.cache.redis import RedisLeaseCache
 from byok.core.bounds import MAX_ROTATION_PERIOD
 from byok.core.model import RoleArn
 from byok.crypto.keyring import MasterKeyRing
+from byok.entropy import SystemRandom
 from byok.failpoints import arm
 from byok.forks import forget_after_fork
 from byok.kms.aws import AwsKms
@@ -64,23 +61,6 @@ from byok.services.watch import Watch
 from byok.settings import Settings, load_settings
 from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore, create_engine
-
-
-class SystemRandom:
-    """The operating system's random source."""
-
-    def bytes(self, count: int) -> bytes:
-        return os.urandom(count)
-
-    def fraction(self) -> float:
-        return system_random.SystemRandom().random()
-
-    def uuid(self) -> UUID:
-        """A version 7 UUID (RFC 9562): milliseconds since the epoch, then 74 random bits."""
-        value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-        value = value & ~(0xF << 76) | 7 << 76
-        return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
-
 
 _NO_APPLICATION = PostgresRows(None)
 _APPLICATION_POOL_SIZE = 4  # connections to the application's database, per process

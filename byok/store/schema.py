@@ -338,13 +338,7 @@ ticks = Table(
     Column("job", Text, primary_key=True),
     Column("began_at", Timestamp, nullable=False),
     Column("ended_at", Timestamp, comment="NULL while it runs, or if its worker died"),
-    Column(
-        "more",
-        Boolean,
-        nullable=False,
-        server_default=text("false"),
-        comment="the run left something to do: the job is due at once",
-    ),
+    Column("more", Boolean, nullable=False, server_default=text("false"), comment="due again at once"),
     Column("cursor", Text, comment="where the next run goes on"),
 )
 

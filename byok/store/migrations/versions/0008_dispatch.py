@@ -19,7 +19,7 @@ def upgrade() -> None:
             sa.Boolean(),
             nullable=False,
             server_default=sa.text("false"),
-            comment="the run left something to do: the job is due at once",
+            comment="due again at once",
         ),
     )
     op.add_column(
