@@ -25,7 +25,6 @@ from byok.core.footprint import (
     STORED_BY_TENANT,
     STS_QUOTA,
     TARGET_LOAD,
-    TASK_CPU_MS,
     Act,
     Stored,
 )
@@ -274,7 +273,7 @@ def _workers(fleet: Fleet, pace: Pace, acts: Mapping[Act, float]) -> tuple[int, 
     for act, cpu_ms in CPU_MS.items():
         # A probe asks for a new session first.
         requests = sum(KMS_REQUESTS[act].values()) + (act is Act.PROBE)
-        cpu += acts[act] * (cpu_ms + TASK_CPU_MS) / 1000
+        cpu += acts[act] * cpu_ms / 1000
         waiting += acts[act] * requests * fleet.kms_latency_ms / 1000
     threads = max(ceil((cpu + waiting) / TARGET_LOAD), 1)
     return threads, max(ceil(threads / pace.worker_concurrency), ceil(cpu / TARGET_LOAD))

@@ -35,16 +35,16 @@ KMS_REQUESTS: Mapping[Act, Mapping[str, int]] = {
 # These share one quota of an account and region; the others have quotas of their own.
 CRYPTOGRAPHIC_OPERATIONS = frozenset({"Decrypt", "GenerateDataKeyWithoutPlaintext"})
 
-# CPU of the worker process. The rotation's and the task's are provisional, until benchmarks/rotations.py has
-# measured them; the others are measured by `python -m benchmarks.footprint`, without Celery's part, on two
-# cores that others used, too: medians of three runs. The sync's is that of a tenant with ten keys.
+# CPU of the worker process, Celery's part and all, on two cores. The rotation's is measured by `python -m
+# benchmarks.rotations`, 25 to a message. The others are by `python -m benchmarks.footprint`, which leaves
+# Celery out: medians of three runs, and 2 ms for a message of their own. The sync's is that of a tenant with
+# ten keys.
 CPU_MS: Mapping[Act, float] = {
-    Act.ROTATION: 4.0,
-    Act.VALIDATION: 7.0,
-    Act.PROBE: 5.5,
-    Act.SYNC: 11.0,
+    Act.ROTATION: 3.9,
+    Act.VALIDATION: 9.0,
+    Act.PROBE: 7.5,
+    Act.SYNC: 13.0,
 }
-TASK_CPU_MS = 2.0  # what Celery takes for a message, on top
 # Of the time of its threads and of its core a worker should be busy: bursts wait in the rest.
 TARGET_LOAD = 0.6
 

@@ -18,7 +18,6 @@ from byok.core.footprint import (
     STORED,
     STORED_BY_TENANT,
     TARGET_LOAD,
-    TASK_CPU_MS,
     Act,
 )
 from byok.core.stops import next_probe_time
@@ -139,7 +138,7 @@ def test_rows_by_hand() -> None:
 def test_workers_and_connections_by_hand() -> None:
     fleet = Fleet(keys=10**6, tenants=10**6, rotation_period=timedelta(days=30), processes=200)
     one = plan(fleet, PACE, HOUR)
-    cpu = sum(one.acts[act] * (cpu_ms + TASK_CPU_MS) / 1000 for act, cpu_ms in CPU_MS.items())
+    cpu = sum(one.acts[act] * cpu_ms / 1000 for act, cpu_ms in CPU_MS.items())
     asked = sum(one.acts[act] * requests(act) for act in CPU_MS) + one.sessions_per_second
     assert one.worker_threads == pytest.approx((cpu + asked * 0.020) / TARGET_LOAD, abs=1)
     assert one.worker_processes == pytest.approx(max(cpu / TARGET_LOAD, one.worker_threads / 8), abs=1)
