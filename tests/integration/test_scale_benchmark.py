@@ -19,8 +19,8 @@ def test_every_query_is_timed_and_explained_and_changes_nothing(
     costs = measure(engine)
     assert costs.keys() == ACTIONS.keys()
     assert all(cost.scans and cost.milliseconds > 0 for cost in costs.values())
-    assert costs["dispatch query, 100 keys"].pages >= 100
-    assert "Index Scan ix_keys_due" in costs["dispatch query, 100 keys"].scans
+    assert costs["dispatch: claim of 500 keys"].pages >= 100
+    assert "Index Only Scan ix_keys_due" in costs["dispatch: a page of 500 due keys"].scans
     with engine.connect() as connection:
         after = connection.execute(sa.text("SELECT max(next_validation_at) FROM keys")).scalar_one()
     assert before == after
