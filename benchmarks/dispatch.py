@@ -126,7 +126,7 @@ def dispatch(stack: Stack, keys: int) -> Result:
     postgres_pid, valkey_pid = stack.postgres.child.process.pid, stack.broker.child.process.pid
     postgres, valkey = cpu_seconds(postgres_pid), cpu_seconds(valkey_pid)
     own, began = time.process_time(), time.perf_counter()
-    dispatched = runtime.services.scheduling.dispatch_due()
+    dispatched = sum(iter(runtime.services.scheduling.dispatch_due, 0))
     seconds = time.perf_counter() - began
     claims = claims_ms(stack.home.log_folder / "postgres.log")
     result = Result(

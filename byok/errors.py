@@ -19,7 +19,8 @@
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
     │   ├── KmsUnavailable ─ KmsBackingOff
-    │   ├── StoreUnavailable · CacheUnavailable · QueueUnavailable · StackUnavailable
+    │   ├── StoreUnavailable ─ StoreBusy
+    │   ├── CacheUnavailable · QueueUnavailable · StackUnavailable
     │   ├── ApplicationUnavailable
     ├── IntegrityError          exit 7   bytes are not what they must be
     │   ├── CannotDecrypt · SealBroken · KmsIntegrityError · AuditChainBroken · InvariantBroken
@@ -334,6 +335,13 @@ class StoreUnavailable(Unavailable):
     """PostgreSQL cannot be reached."""
 
     code = "store-unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """PostgreSQL answers, and gave up a statement: it waited too long for a lock, or for one that waited
+    for it, or took too long."""
+
+    code = "store-busy"
 
 
 class CacheUnavailable(Unavailable):

@@ -29,15 +29,16 @@ PUBLISH_PROBES = "byok.schedule.publish_probes"
 PUBLISH_VALIDATIONS = "byok.schedule.publish_validations"
 PUBLISH_SYNCS = "byok.schedule.publish_syncs"
 
-# In the order in which a worker empties them.
+# In the order in which a worker empties them. Ticks and probes come before what is set going by thousands: a
+# revocation must be noticed, and what got lost be found, however many rotations wait.
 FORCED_QUEUE = "rotate.forced"
-SCHEDULED_QUEUE = "rotate.scheduled"
-VALIDATE_QUEUE = "validate"
 MAINTENANCE_QUEUE = "maintenance"
+VALIDATE_QUEUE = "validate"
+SCHEDULED_QUEUE = "rotate.scheduled"
 # Behind all else, so that no sweep or probe waits for the batches of campaigns; of its own, so that workers
 # can be set aside for them.
 REENCRYPT_QUEUE = "reencrypt"
-QUEUES = (FORCED_QUEUE, SCHEDULED_QUEUE, VALIDATE_QUEUE, MAINTENANCE_QUEUE, REENCRYPT_QUEUE)
+QUEUES = (FORCED_QUEUE, MAINTENANCE_QUEUE, VALIDATE_QUEUE, SCHEDULED_QUEUE, REENCRYPT_QUEUE)
 
 _ROUTES = {
     GENERATE: FORCED_QUEUE,

@@ -65,8 +65,9 @@ class Window:
     """
 
     def __init__(self, size: int, in_flight: Mapping[UUID, InFlight]) -> None:
-        self.room = size - sum(one.open - one.waiting for one in in_flight.values())
         self._share = max(1, size // _SHARE)
+        # What a tenant has beyond its share, asked for by somebody, is its own affair.
+        self.room = size - sum(min(one.open - one.waiting, self._share) for one in in_flight.values())
         self._open = {tenant_id: one.open for tenant_id, one in in_flight.items()}
 
     def choose(self, page: Sequence[DueKey]) -> tuple[Sequence[UUID], Place | None]:

@@ -233,10 +233,17 @@ class Rotations(Protocol):
         those that were in the state they are said to be in. Raises IllegalTransition."""
 
     def lock_waking(
-        self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
+        self,
+        now: datetime,
+        limit: int,
+        next_wake_at: datetime,
+        latest_wake_at: datetime,
+        *,
+        begun_only: bool = False,
     ) -> Sequence[OpenWork]:
         """Open rotations that nobody works on any more; their next time to wake is moved on, so that two
-        sweepers don't publish the same one. ``latest_wake_at``: a later one was set by a wrong clock."""
+        sweepers don't publish the same one. ``latest_wake_at``: a later one was set by a wrong clock.
+        ``begun_only``: those that some worker had."""
 
     def count_in_flight(self) -> Mapping[UUID, InFlight]:
         """How many open rotations each tenant has, of those that have any."""

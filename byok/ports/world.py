@@ -158,8 +158,8 @@ class Metrics(Protocol):
         """An attempt failed with this error code, and another will follow."""
 
     def dispatch_held_back(self, reason: str) -> None:
-        """Keys that are due were left for later: ``window-full``, ``queue-deep``, ``broker-silent`` or
-        ``database-slow``."""
+        """Keys that are due were left for later: ``window-full``, ``time-up``, ``queue-deep``,
+        ``broker-silent`` or ``database-slow``."""
 
     def sweeper_found(self, finding: str, count: int) -> None:
         """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``, or a

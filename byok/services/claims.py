@@ -65,7 +65,8 @@ class Claims:
         finally:
             with self._change:
                 for rotation in rotations:
-                    self._held.pop(rotation.id, None)
+                    if self._held.get(rotation.id) is rotation:  # not a later claim of another thread's
+                        del self._held[rotation.id]
 
     def _renew_for_ever(self) -> None:
         change = self._change

@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 # Keys in one transaction. Twice as many save a twentieth of the time and hold their locks twice as long.
 _BATCH = 500
+# A run ends after this long and goes on in the next one: it must not be taken for dead.
+_RUN_SECONDS = 10.0
 # A batch takes a twentieth of that. Where it takes longer, the database has enough to do without us.
 _SLOW_SECONDS = 1.0
 # At a time, while the next page is read: what waits for PostgreSQL leaves Python to the others.
@@ -73,7 +75,7 @@ class Dispatcher:
         if run.hindrance is not None:
             self._hold_back(run.hindrance)
         with self._store.transaction() as tx:
-            more = run.hindrance == "window-full"  # room comes with every rotation that ends
+            more = run.hindrance in ("window-full", "time-up")  # room comes with every rotation that ends
             tx.ticks.set_cursor(Job.DISPATCH_DUE, str(run.end) if run.end else None, more=more)
         return run.count
 
@@ -91,11 +93,12 @@ class Dispatcher:
     def _go_along(self, window: Window, after: Place | None) -> "_Run":
         """Go on behind ``after``, and once around."""
         run, may_go_around = _Run(after), after is not None
+        end_ticks = self._clock.ticks() + _RUN_SECONDS
         with ThreadPoolExecutor(_TRANSACTIONS, thread_name_prefix="dispatch") as pool:
             under_way: deque[Future[_Batch]] = deque()
             while run.hindrance is None:
-                if window.room <= 0:
-                    run.hindrance = "window-full"
+                if window.room <= 0 or self._clock.ticks() > end_ticks:
+                    run.hindrance = "window-full" if window.room <= 0 else "time-up"
                     break
                 chosen, run.end = self._look_ahead(window, run.end)
                 if chosen:

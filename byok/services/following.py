@@ -17,6 +17,9 @@ from byok.services.suspension import require_active
 
 log = get_logger(__name__)
 
+# Rotations of one tenant, whose KMS takes a few at a time.
+_PUBLISHED_AT_ONCE = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Synced:
@@ -64,7 +67,7 @@ class KmsKeyFollower:
             tx.tenants.set_kms_key_rotation(tenant, reading.known, self._clock.now())
         rotated: list[OpenWork] = []
         synced = [self._sync_key(tenant, key, reading.known, actor, rotated) for key in keys]
-        self._requests.publish(*rotated)
+        self._requests.publish(*rotated[:_PUBLISHED_AT_ONCE])  # the sweeper publishes the others bit by bit
         return Synced(tenant, reading.known, reading.ignored_tag, synced, rotated)
 
     def _sync_key(

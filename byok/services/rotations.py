@@ -6,27 +6,20 @@ leaves each rotation's row in the state it reached; whoever claims it next goes 
 in the rows, too: an attempt that failed is due again at the row's ``wake_at``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from uuid import UUID
 
-from byok.core.audit import AuditEntry
 from byok.core.encryption_context import version_context
-from byok.core.lifecycle import check_versions, next_rotation_time
 from byok.core.model import (
-    Key,
     KeyVersion,
     Rotation,
-    RotationEvent,
     RotationReason,
     RotationState,
-    Tenant,
-    VersionEvent,
     VersionState,
 )
-from byok.errors import GaveUp, KmsBackingOff, LostRace, StoreUnavailable
+from byok.errors import GaveUp, KmsBackingOff, LostRace, StoreBusy, StoreUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Metrics, Random, Store, Transaction
@@ -34,40 +27,21 @@ from byok.services.campaigns import CampaignRequests
 from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
+from byok.services.rotation_steps import Steps, Work, made_by
 from byok.services.setbacks import MAX_ATTEMPTS, Setbacks
 from byok.services.suspension import Suspensions, require_active
-from byok.services.validation import Validated, Validator
+from byok.services.validation import Validator
 
 log = get_logger(__name__)
 
-# A step that asks KMS for many goes no further after this long, so that one customer's slow KMS does not
-# hold up those behind it: they are put off, and found by the next sweep. Many healthy calls long.
-_PATIENCE_SECONDS = 5.0
+# A step that asks KMS for many goes no further after a call that took this long (a healthy one takes 5 to 50
+# ms, with a new session 200), or after so long in all: one customer's slow KMS is not to hold up those behind
+# it. They are put off, and found by the next sweep.
+_SLOW_SECONDS = 2.0
+_PATIENCE_SECONDS = 30.0
 
 # byok starts these by itself, for all tenants. Their gate makes one KMS call; see `Validator`.
 _ROUTINE = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED})
-
-
-@dataclass(slots=True)
-class Work:
-    """A rotation in hand. ``error``: why this attempt came to nothing; ``is_lost``: another worker is ahead.
-
-    ``versions``: the key's active version and those after it, as last read.
-    """
-
-    tenant: Tenant
-    key: Key
-    rotation: Rotation
-    versions: Sequence[KeyVersion] = ()
-    pending: KeyVersion | None = None
-    validated: Validated | None = None
-    error: Exception | None = None
-    is_lost: bool = False
-
-    @property
-    def is_going_on(self) -> bool:
-        """Whether there is a next step."""
-        return self.error is None and not self.is_lost
 
 
 class Rotations:
@@ -100,7 +74,7 @@ class Rotations:
         self._setbacks = setbacks
         self._metrics = metrics
         self._clock = clock
-        self._random = random
+        self._steps = Steps(clock, random)
 
     def run(self, rotation_id: UUID) -> Rotation | None:
         """Bring a rotation to its end, or give it back to be tried again; None if it is not to be had.
@@ -154,15 +128,15 @@ class Rotations:
         for work in works:
             with self._settled(work):
                 _require_runnable(work)
-        if self._step(works, RotationState.REQUESTED, self._generate, self._write_generated):
+        if self._step(works, RotationState.REQUESTED, self._generate, self._steps.generated):
             reached(FailPoint.GENERATED)
-        if self._step(works, RotationState.GENERATED, self._validate, self._write_validated):
+        if self._step(works, RotationState.GENERATED, self._validate, self._steps.validated):
             reached(FailPoint.VALIDATED)
         at_hand = [work for work in works if work.is_going_on]
-        if self._write(at_hand, self._write_promoted):
+        if self._write(at_hand, self._steps.promoted):
             reached(FailPoint.PROMOTED)
-        self._look_again([work for work in works if work.is_lost])
         self._announce([work for work in works if work.is_going_on])
+        self._look_again([work for work in works if work.is_lost])
 
     def _step(
         self,
@@ -186,16 +160,20 @@ class Rotations:
         return self._write(works, read)
 
     def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None]) -> Sequence[Work]:
-        give_up_ticks = self._clock.ticks() + _PATIENCE_SECONDS
-        for place, work in enumerate(works):
-            if place and self._clock.ticks() > give_up_ticks:
-                self._put_off(works[place:])
-                break
+        began_ticks = self._clock.ticks()
+        for place, work in enumerate(works, 1):
+            asked_ticks = self._clock.ticks()
             with self._settled(work):
                 ask(work)
+            now_ticks = self._clock.ticks()
+            if now_ticks - asked_ticks > _SLOW_SECONDS or now_ticks - began_ticks > _PATIENCE_SECONDS:
+                self._put_off(works[place:])
+                break
         return [work for work in works if work.is_going_on]
 
     def _put_off(self, works: Sequence[Work]) -> None:
+        if not works:
+            return
         why = KmsBackingOff("it waited behind a slow KMS", retry_after_seconds=0.0)
         self._setbacks.put_off([work.rotation for work in works], why)
         for work in works:
@@ -214,6 +192,8 @@ class Rotations:
             with self._store.transaction() as tx:
                 rotations = {rotation.id: rotation for rotation in write(tx, works)}
         except StoreUnavailable as error:
+            if isinstance(error, StoreBusy) and len(works) > 1:  # one of them may be all that is in the way
+                return [one for work in works for one in self._write([work], write)]
             self._setbacks.give_back([work.rotation for work in works], error)
             for work in works:
                 work.error = error
@@ -238,7 +218,16 @@ class Rotations:
             work.is_lost = True
         except Exception as error:  # noqa: BLE001  # whatever it is, it is one rotation's alone
             work.error = error
+            self._record_setback(work, error)
+
+    def _record_setback(self, work: Work, error: Exception) -> None:
+        """The others go on even where this can't be written down: then the claim lapses."""
+        try:
             self._setbacks.record(work.tenant, work.key, work.rotation, error)
+        except LostRace:
+            work.is_lost = True
+        except StoreUnavailable as why:
+            log.warning("setback_not_recorded", rotation=str(work.rotation.id), error=why.message)
 
     def _generate(self, work: Work) -> None:
         tenant, key, rotation = work.tenant, work.key, work.rotation
@@ -261,23 +250,8 @@ class Rotations:
             generated_at=self._clock.now(),
         )
 
-    def _write_generated(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
-        now = self._clock.now()
-        numbered = [replace(work.rotation, version_number=_pending(work).number) for work in works]
-        generated = tx.rotations.transition(numbered, RotationEvent.GENERATE, now)
-        ours = _of(works, generated)
-        if ours:
-            tx.versions.add([_pending(work) for work in ours])
-            tx.audit.append_all(
-                [
-                    _entry(work, "version.generated", now, request_id=_pending(work).kms_request_id)
-                    for work in ours
-                ]
-            )
-        return generated
-
     def _validate(self, work: Work) -> None:
-        pending = _made_by(work.rotation, work.versions)
+        pending = made_by(work.rotation, work.versions)
         routine = work.rotation.reason in _ROUTINE and work.versions[0].state is VersionState.ACTIVE
         validated = self._validator.validate(work.tenant, work.key, pending, work.versions, routine=routine)
         reached(FailPoint.GATE_PASSED)
@@ -285,58 +259,6 @@ class Rotations:
         work.pending = replace(
             pending, checks=validated.checks, fingerprint=validated.fingerprint, canary=validated.canary
         )
-
-    def _write_validated(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
-        now = self._clock.now()
-        advanced = tx.rotations.transition([work.rotation for work in works], RotationEvent.VALIDATE, now)
-        ours = _of(works, advanced)
-        if ours:
-            tx.versions.set_validated([_pending(work) for work in ours], now)
-            tx.audit.append_all(
-                [_entry(work, "version.validated", now, checks=len(_pending(work).checks)) for work in ours]
-            )
-        return advanced
-
-    def _write_promoted(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
-        now = self._clock.now()
-        keys = tx.keys.lock_all({work.key.id for work in works})
-        tenants = tx.tenants.get_all({work.tenant.id for work in works})
-        for work in works:
-            require_active(tenants[work.tenant.id])
-            work.key = keys[work.key.id]
-        # First of all, since a reason may have become graver: a compromise joined it.
-        done = tx.rotations.transition([work.rotation for work in works], RotationEvent.PROMOTE, now)
-        ours = _of(works, done)
-        if ours:
-            self._activate(tx, ours, {rotation.id: rotation.reason for rotation in done}, now)
-            reached(FailPoint.PROMOTING)
-        return done
-
-    def _activate(
-        self, tx: Transaction, works: Sequence[Work], reasons: Mapping[UUID, RotationReason], now: datetime
-    ) -> None:
-        """Retire each key's active version for its new one, and say when it is due next."""
-        entries, due = [], {}
-        compromised: list[KeyVersion] = []
-        retired: list[KeyVersion] = []
-        activated = []
-        versions = tx.versions.list_since_active([work.key.id for work in works])
-        for work in works:
-            reason, (first, *_) = reasons[work.rotation.id], versions[work.key.id]
-            check_versions(versions[work.key.id], first=first.number)
-            previous = first if first.state is VersionState.ACTIVE else None
-            if previous is not None:
-                (compromised if reason is RotationReason.COMPROMISE else retired).append(previous)
-            activated.append(_made_by(work.rotation, versions[work.key.id]))
-            due[work.key.id] = next_rotation_time(now, work.key.rotation_period, self._random.fraction())
-            number = None if previous is None else previous.number
-            entries.append(_entry(work, "version.activated", now, reason=reason.value, previous=number))
-        # These first: at most one is active.
-        tx.versions.transition(compromised, VersionEvent.COMPROMISE, now)
-        tx.versions.transition(retired, VersionEvent.RETIRE, now)
-        tx.versions.transition(activated, VersionEvent.ACTIVATE, now)
-        tx.keys.set_next_rotations(due)
-        tx.audit.append_all(entries)
 
     # --- what comes after -------------------------------------------------------------------------
 
@@ -375,30 +297,3 @@ def _require_runnable(work: Work) -> None:
         last = f"; the last: {rotation.failure}" if rotation.failure else ""
         raise GaveUp(f"{MAX_ATTEMPTS} attempts came to no end{last}")
     require_active(work.tenant)
-
-
-def _pending(work: Work) -> KeyVersion:
-    assert work.pending is not None
-    return work.pending
-
-
-def _made_by(rotation: Rotation, versions: Sequence[KeyVersion]) -> KeyVersion:
-    """The version that a rotation makes."""
-    return next(one for one in versions if one.number == rotation.version_number)
-
-
-def _of(works: Sequence[Work], rotations: Sequence[Rotation]) -> Sequence[Work]:
-    ids = {rotation.id for rotation in rotations}
-    return [work for work in works if work.rotation.id in ids]
-
-
-def _entry(work: Work, action: str, at: datetime, **details: str | int | None) -> AuditEntry:
-    """What the audit log is told. The version is the one that the rotation makes."""
-    pending = work.pending
-    number = work.rotation.version_number if pending is None else pending.number
-    told: dict[str, str | int | None] = {
-        "key": work.key.name,
-        "version": number,
-        "rotation": str(work.rotation.id),
-    }
-    return AuditEntry(work.tenant.id, at, "rotation", action, told | details)

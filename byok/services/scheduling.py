@@ -27,6 +27,7 @@ _BATCH = 100
 # The sweeper publishes while no more rotations than this wait: with a longer queue a request that nobody took
 # yet is more likely waiting than lost, and publishing it again would only lengthen the queue.
 _MAX_BACKLOG = 1000
+_LONGEST_PAUSE = 20  # sweeps until a rotation is published once more, however long the queue
 _FORGET_MEMBERS_AFTER = 10 * TAKEN_FOR_DEAD  # meanwhile `byok tenant show` can name them
 _SHOWN_STOPS = 20
 
@@ -113,11 +114,15 @@ class Scheduling:
     def _republish(self) -> int:
         total = 0
         try:
-            room = _MAX_BACKLOG - self._queue.backlog()
+            backlog = self._queue.backlog()
         except QueueUnavailable as error:
             log.warning("sweep_waits_for_broker", error=error.message)
             return 0
-        while room > 0 and (waking := self._take_waking(min(room, _BATCH))):
+        # In a long queue what nobody took yet is waiting. What somebody had is not, but in the end of it.
+        begun_only = backlog >= _MAX_BACKLOG
+        room = _MAX_BACKLOG if begun_only else _MAX_BACKLOG - backlog
+        pause = self._periods.sweep * min(_LONGEST_PAUSE, 1 + backlog // _MAX_BACKLOG)
+        while room > 0 and (waking := self._take_waking(min(room, _BATCH), pause, begun_only=begun_only)):
             reached(FailPoint.SWEEP_RECORDED)
             self._requests.publish(*waking)
             total += len(waking)
@@ -127,10 +132,11 @@ class Scheduling:
             log.info("sweep_published", count=total)
         return total
 
-    def _take_waking(self, limit: int) -> Sequence[OpenWork]:
-        now, period = self._clock.now(), self._periods.sweep
+    def _take_waking(self, limit: int, pause: timedelta, *, begun_only: bool) -> Sequence[OpenWork]:
+        now = self._clock.now()
+        latest = latest_wake_time(now, self._periods.sweep)
         with self._store.transaction() as tx:
-            return tx.rotations.lock_waking(now, limit, now + period, latest_wake_time(now, period))
+            return tx.rotations.lock_waking(now, limit, now + pause, latest, begun_only=begun_only)
 
     def _reject_orphans(self) -> int:
         """Reject pending versions whose rotation has ended: nothing of ours leaves such, a hand might."""

@@ -6,7 +6,14 @@ from datetime import datetime, timedelta
 
 from byok.core.lifecycle import retry_delay
 from byok.core.model import Key, Rotation, RotationEvent, Tenant, VersionEvent, VersionState
-from byok.errors import ByokError, KmsAccessRevoked, KmsBackingOff, StoreUnavailable, failure_text
+from byok.errors import (
+    ByokError,
+    KmsAccessRevoked,
+    KmsBackingOff,
+    LostRace,
+    StoreUnavailable,
+    failure_text,
+)
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Random, Store
@@ -38,6 +45,7 @@ class Setbacks:
 
         Raises:
             StoreUnavailable: a failure for good could not be written down; the claim lapses.
+            LostRace: another worker is ahead.
         """
         if isinstance(error, KmsAccessRevoked):
             self._suspensions.revoked(tenant, error, actor="rotation")
@@ -101,7 +109,9 @@ class Setbacks:
                     tx.versions.set_checks(version, error.checks)
                 if version.state is VersionState.PENDING:
                     tx.versions.transition([version], VersionEvent.REJECT, now)
-            (failed,) = tx.rotations.transition([rotation], RotationEvent.FAIL, now, failure=failure)
+            failed = tx.rotations.transition([rotation], RotationEvent.FAIL, now, failure=failure)
+            if not failed:
+                raise LostRace(f"rotation {rotation.id} is not {rotation.state} any more")
             retry_at = now + min(key.rotation_period, RETRY_FAILED_AFTER)
             tx.keys.update(replace(key, next_rotation_at=max(key.next_rotation_at or now, retry_at)))
             tx.audit.append(
@@ -109,5 +119,5 @@ class Setbacks:
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
             )  # fmt: skip
             reached(FailPoint.FAILING)
-        self._metrics.rotation_ended(failed.reason, failed.state)
+        self._metrics.rotation_ended(failed[0].reason, failed[0].state)
         log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(claimed.id), why=failure)

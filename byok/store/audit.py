@@ -39,6 +39,8 @@ class AuditTable:
         self.append_all([AuditEntry(tenant_id, at, actor, action, details)])
 
     def append_all(self, entries: Sequence[AuditEntry]) -> None:
+        if not entries:
+            return
         heads = self._lock_heads({entry.tenant_id for entry in entries})
         events = []
         for entry in entries:

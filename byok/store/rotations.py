@@ -252,9 +252,17 @@ class RotationTable:
         return [to_rotation(row) for row in rows.all()]
 
     def lock_waking(
-        self, now: datetime, limit: int, next_wake_at: datetime, latest_wake_at: datetime
+        self,
+        now: datetime,
+        limit: int,
+        next_wake_at: datetime,
+        latest_wake_at: datetime,
+        *,
+        begun_only: bool = False,
     ) -> Sequence[OpenWork]:
         waking = lock_waking(_rotations, schema.OPEN_ROTATION, now, limit, latest_wake_at)
+        if begun_only:
+            waking = waking.where(_rotations.c.attempts > 0)
         rows = self._connection.execute(
             _rotations.update()
             .where(

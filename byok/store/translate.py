@@ -13,10 +13,13 @@ from byok.errors import (
     KmsKeyTaken,
     LostRace,
     RoleTaken,
+    StoreBusy,
     StoreUnavailable,
     ValidationFailed,
 )
 
+# lock_not_available, deadlock_detected, query_canceled (by the time limit)
+_BUSY = frozenset({"55P03", "40P01", "57014"})
 _REBUILD = "byok key index TENANT KEY shows which versions: those must decrypt"
 _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_tenants_name": DuplicateTenant("a tenant of this name exists", remedy="choose another name"),
@@ -61,6 +64,11 @@ def translated_errors() -> Iterator[None]:
             remedy="after a failover this ends by itself; otherwise BYOK_DATABASE_URL names a standby",
         ) from None
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) in _BUSY:
+            raise StoreBusy(
+                f"PostgreSQL gave up a statement ({type(error.__cause__).__name__})",
+                remedy="byok tries again; if it stays so, pg_stat_activity says what holds locks",
+            ) from None
         # from None: the driver's message may hold the connection's address and user
         raise _unavailable(error) from None
     except exc.ProgrammingError as error:

@@ -9,6 +9,7 @@ from byok.core.model import Job, Rotation, RotationReason, RotationState
 from byok.errors import KmsUnavailable
 from byok.services import dispatching
 from byok.services.scheduling import Scheduling
+from byok.store.rotations import RotationTable
 from tests.world import World
 
 
@@ -128,6 +129,33 @@ def test_a_slow_database_is_left_alone_after_what_is_under_way(
     assert first == 2 * (1 + dispatching._TRANSACTIONS)
     assert world.metrics.counts["held-back", "database-slow"] == 1
     assert world.services.scheduling.dispatch_due() == 9 - first
+
+
+def test_a_run_ends_in_time_and_the_next_one_goes_on(
+    world: World, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "_RUN_SECONDS", -1.0)
+    assert world.services.scheduling.tick(Job.DISPATCH_DUE) == 0
+    assert world.metrics.counts["held-back", "time-up"] == 1
+    monkeypatch.setattr(dispatching, "_RUN_SECONDS", 10.0)
+    assert world.services.scheduling.tick(Job.DISPATCH_DUE) == 9, "at once"
+
+
+def test_what_one_tenant_asked_for_leaves_the_others_their_room(world: World, keys: None) -> None:
+    for number in range(6):
+        world.services.requests.request(
+            "acme", f"key{number}", reason=RotationReason.FORCED, requested_by="test"
+        )
+    world.queue.rotations.clear()
+    assert narrow(world, window=4).dispatch_due() == 2
+    assert published(world) == {"globex": 1, "initech": 1}
+
+
+def test_a_batch_that_comes_too_late_for_all_its_keys_records_nothing(
+    world: World, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RotationTable, "schedule", lambda *_: [])
+    assert world.services.scheduling.dispatch_due() == 0
 
 
 def test_a_key_that_was_rotated_since_it_was_found_due_is_left_alone(world: World, keys: None) -> None:

@@ -14,7 +14,8 @@ from byok.core.model import RotationReason, RotationState, TenantState
 from byok.errors import KmsIntegrityError, KmsUnavailable, StoreUnavailable
 from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import Transaction
-from byok.services.rotations import Work
+from byok.services.rotation_steps import Work
+from byok.services.setbacks import Setbacks
 from tests.integration.acts import Killed, die, pass_time
 from tests.world import World
 
@@ -238,6 +239,41 @@ def test_a_database_that_goes_away_costs_no_rotation(world: World, due: list[UUI
     finally:
         del world.store.transaction
     assert {world.rotation(id_).state for id_ in due} == {RotationState.REQUESTED}
+    finish(world)
+    all_rotated_once(world)
+
+
+def test_a_lock_that_is_held_on_one_key_does_not_hold_up_the_others(
+    world: World, due: list[UUID], engine: sa.Engine
+) -> None:
+    """The transaction for all gives up; each alone comes through, but for the one."""
+    held = world.show("globex", "pii").key.id
+
+    def shorten(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+
+    sa.event.listen(engine, "begin", shorten)
+    try:
+        with engine.connect() as other, other.begin():
+            other.execute(sa.text("SELECT id FROM keys WHERE id = :id FOR UPDATE"), {"id": held})
+            works = world.services.rotations.run_many(due)
+    finally:
+        sa.event.remove(engine, "begin", shorten)
+    assert ends(works) == {"done": 5, "store-busy": 1}
+    finish(world)
+    all_rotated_once(world)
+
+
+def test_a_setback_that_cannot_be_written_down_leaves_the_others_alone(
+    world: World, due: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise StoreUnavailable("PostgreSQL does not answer")
+
+    monkeypatch.setattr(Setbacks, "record", break_down)
+    world.kms.fail_next(KmsUnavailable("ThrottlingException"))
+    assert ends(world.services.rotations.run_many(due)) == {"done": 5, "kms-unavailable": 1}
+    monkeypatch.undo()
     finish(world)
     all_rotated_once(world)
 

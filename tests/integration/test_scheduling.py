@@ -153,6 +153,26 @@ def test_with_a_deep_queue_the_sweeper_publishes_nothing_again(world: World, key
     assert world.services.scheduling.sweep() == 1
 
 
+def test_with_a_deep_queue_what_a_dead_worker_had_is_published_again_all_the_same(
+    world: World, key: None
+) -> None:
+    request(world)
+    arm(FailPoint.GENERATED, die)
+    with pytest.raises(Killed):
+        world.run_published()
+    disarm()
+    world.queue.rotations = world.queue.rotations[:0]
+    filler = world.show().rotations[-1]
+    world.queue.rotations = [("acme", "pii", filler)] * 1000
+    pass_time(world, sweeps=2)
+    assert world.services.scheduling.sweep() == 1
+    assert world.services.scheduling.sweep() == 0
+    pass_time(world, sweeps=1)
+    assert world.services.scheduling.sweep() == 0, "it waits in a long queue: not at every sweep"
+    pass_time(world, sweeps=1)
+    assert world.services.scheduling.sweep() == 1
+
+
 def test_a_tick_runs_once_a_period_however_many_beats_there_are(world: World, key: None) -> None:
     beats = [world.another_process().scheduling for _ in range(2)]
     ran = []

@@ -51,6 +51,7 @@ def test_retryable_is_said_of_outages_only() -> None:
         "KmsUnavailable",
         "KmsBackingOff",
         "StoreUnavailable",
+        "StoreBusy",
         "CacheUnavailable",
         "QueueUnavailable",
         "ApplicationUnavailable",

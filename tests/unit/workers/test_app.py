@@ -57,7 +57,7 @@ def test_the_tasks_are_those_that_are_documented_and_each_has_a_queue(app: Celer
 
 def test_each_queue_has_an_exchange_and_a_key_of_its_own(app: Celery) -> None:
     queues = app.amqp.queues
-    assert list(queue.QUEUES) == ["rotate.forced", "rotate.scheduled", "validate", "maintenance", "reencrypt"]
+    assert list(queue.QUEUES) == ["rotate.forced", "maintenance", "validate", "rotate.scheduled", "reencrypt"]
     for name in queue.QUEUES:
         assert (queues[name].exchange.name, queues[name].routing_key) == (name, name)
 

@@ -12,6 +12,8 @@ _IS_DUE_SOME_DAY = sa.text("next_rotation_at IS NOT NULL")
 
 
 def upgrade() -> None:
+    # Of a large table it takes longer than the limit for statements of every day.
+    op.execute("SET LOCAL statement_timeout = 0")
     op.add_column(
         "ticks",
         sa.Column(
