@@ -197,7 +197,8 @@ def is_refused(url: str) -> None:
 
 
 def test_a_cluster_is_refused(stack: Stack, tmp_path: Path) -> None:
-    with valkey(stack, tmp_path / "cluster", "cluster-enabled yes") as server:
+    bus = f"cluster-port {unused_port()}"  # its own choice, port + 10000, may be beyond the last port
+    with valkey(stack, tmp_path / "cluster", "cluster-enabled yes", bus) as server:
         url = f"redis://127.0.0.1:{server.port}/0"
         cache, queue = RedisLeaseCache(url), CeleryQueue.connect(url)
         with pytest.raises(ConfigurationError, match="Cluster"):

@@ -13,14 +13,14 @@ from byok.store.postgres import PostgresStore
 def test_every_query_is_timed_and_explained_and_changes_nothing(
     store: PostgresStore, engine: sa.Engine
 ) -> None:
-    load(engine, keys=500, keys_per_tenant=5, due_share=0.5)
+    load(engine, keys=5_000, keys_per_tenant=50, due_share=0.05)  # fewer, and a plan may read the whole table
     with engine.connect() as connection:
         before = connection.execute(sa.text("SELECT max(next_validation_at) FROM keys")).scalar_one()
     costs = measure(engine)
     assert costs.keys() == ACTIONS.keys()
     assert all(cost.scans and cost.milliseconds > 0 for cost in costs.values())
     assert costs["dispatch: claim of 500 keys"].pages >= 100
-    assert "Index Only Scan ix_keys_due" in costs["dispatch: a page of 500 due keys"].scans
+    assert any("ix_keys_due" in scan for scan in costs["dispatch: a page of 500 due keys"].scans)
     with engine.connect() as connection:
         after = connection.execute(sa.text("SELECT max(next_validation_at) FROM keys")).scalar_one()
     assert before == after
