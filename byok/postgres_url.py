@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from byok.server_lists import split
+
 _SCHEME: Final = "postgresql+psycopg"
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SYSTEM: Final = "system"  # as sslrootcert: the system's CAs
@@ -36,7 +38,7 @@ class PostgresUrl:
         if not text.startswith(f"{_SCHEME}://"):
             raise ValueError(f"must begin with {_SCHEME}://")
         try:
-            parts = urlsplit(text)
+            parts = split(text)
         except ValueError:
             raise ValueError("is no URL") from None
         login, at, servers = parts.netloc.rpartition("@")

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from byok.server_lists import split
+
 _SCHEMES: Final = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
 _SERVER_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
@@ -57,7 +59,7 @@ class RedisUrl:
         if not text.startswith(_SCHEMES):
             raise ValueError(f"must begin with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}")
         try:
-            parts = urlsplit(text)
+            parts = split(text)
         except ValueError:
             raise ValueError("is no URL") from None
         if parts.fragment:

@@ -1,0 +1,18 @@
+"""URLs that name several servers, which the standard library no longer takes apart."""
+
+from urllib.parse import SplitResult, urlsplit
+
+
+def split(text: str) -> SplitResult:
+    """As `urllib.parse.urlsplit`, whatever stands for the server.
+
+    Newer Pythons refuse a list of servers with an IPv6 address in it: the brackets must come first.
+
+    Raises:
+        ValueError: it is no URL.
+    """
+    scheme, _, rest = text.partition("://")
+    end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
+    if rest[:end].count("[") != rest[:end].count("]"):
+        raise ValueError("a bracket is left open")
+    return urlsplit(f"{scheme}://server{rest[end:]}")._replace(netloc=rest[:end])
