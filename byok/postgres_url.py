@@ -11,9 +11,9 @@ SQLAlchemy's parser knows the parameters and takes no list.
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
-from byok.server_lists import split
+from byok.server_lists import host_and_port, split
 
 _SCHEME: Final = "postgresql+psycopg"
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
@@ -52,11 +52,7 @@ class PostgresUrl:
 
 
 def _server(text: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("has a port that is none: percent-encode what is special in the password") from None
+    host, port = host_and_port(text)
     if not host:
         raise ValueError("names a server without a host")
     return host, "" if port is None else str(port)

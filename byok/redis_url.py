@@ -19,9 +19,9 @@ is told to. So both get what is parsed here, never the text.
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
-from byok.server_lists import split
+from byok.server_lists import host_and_port, split
 
 _SCHEMES: Final = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://")
 _SERVER_PORT: Final = 6379
@@ -102,11 +102,7 @@ def _servers(text: str, is_sentinel: bool) -> tuple[tuple[str, int], ...]:
 
 
 def _server(text: str, default_port: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("has a port that is none: percent-encode what is special in the password") from None
+    host, port = host_and_port(text)
     if not host:
         raise ValueError("names no server")
     return unquote(host), default_port if port is None else port

@@ -16,3 +16,16 @@ def split(text: str) -> SplitResult:
     if rest[:end].count("[") != rest[:end].count("]"):
         raise ValueError("a bracket is left open")
     return urlsplit(f"{scheme}://server{rest[end:]}")._replace(netloc=rest[:end])
+
+
+def host_and_port(server: str) -> tuple[str | None, int | None]:
+    """Of one server in such a list, as they are written.
+
+    Raises:
+        ValueError: the port is none.
+    """
+    try:
+        parts = urlsplit(f"//{server}")
+        return parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("has a port that is none: percent-encode what is special in the password") from None
