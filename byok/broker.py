@@ -35,8 +35,9 @@ _PATIENCE: dict[str, Any] = {
 # Each option with its reason; docs/celery.md tells more.
 _TRANSPORT_OPTIONS: dict[str, Any] = {
     # An unacknowledged message comes back after this long. The sweeper wakes up what got lost long
-    # before, so it only has to be longer than the longest task: three steps of at most four KMS
-    # calls, each of three tries of 7 s. The longest countdown is 30 s, of a campaign's batch.
+    # before, so it only has to be longer than the longest task: many rotations, whose two steps go on
+    # for 30 s and then for one rotation's KMS calls, four at most, each of three tries of 7 s. The
+    # longest countdown is 30 s, of a campaign's batch.
     "visibility_timeout": 900,
     "queue_order_strategy": "priority",
     **_PATIENCE,
