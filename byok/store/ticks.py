@@ -27,7 +27,9 @@ class TickTable:
             _ticks.c.ended_at.is_not(None), sa.or_(_ticks.c.began_at <= now - 0.9 * period, _ticks.c.more)
         )
         dead = sa.and_(_ticks.c.ended_at.is_(None), _ticks.c.began_at <= now - min(period, _MAX_RUN))
-        from_the_future = _ticks.c.began_at > now  # the clock was ahead then
+        # The clock was ahead then. Less than a period may also be a Beat whose time was read a moment later
+        # than ours and was written down before: that tick is not to come twice.
+        from_the_future = _ticks.c.began_at > now + period
         statement = (
             insert(_ticks)
             .values(job=job, began_at=now)

@@ -182,6 +182,16 @@ def test_a_tick_runs_once_a_period_however_many_beats_there_are(world: World, ke
     assert ran == [[True, False], [False, False], [True, False]]
 
 
+def test_a_beat_that_read_the_time_first_and_asks_second_finds_the_tick_taken(world: World, key: None) -> None:
+    read_at = world.clock.now()
+    with world.store.transaction() as tx:
+        assert tx.ticks.begin(Job.SWEEP, read_at + timedelta(milliseconds=2), SWEEP)
+    with world.store.transaction() as tx:
+        tx.ticks.end(Job.SWEEP, read_at + timedelta(milliseconds=2), read_at + timedelta(milliseconds=3))
+    with world.store.transaction() as tx:
+        assert not tx.ticks.begin(Job.SWEEP, read_at, SWEEP)
+
+
 def test_each_tenant_is_probed_at_least_twice_within_its_shortest_ttl(world: World, key: None) -> None:
     world.add_key(key="short", ttl=timedelta(minutes=2))
     world.add_tenant("globex")
