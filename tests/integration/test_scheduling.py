@@ -182,7 +182,9 @@ def test_a_tick_runs_once_a_period_however_many_beats_there_are(world: World, ke
     assert ran == [[True, False], [False, False], [True, False]]
 
 
-def test_a_beat_that_read_the_time_first_and_asks_second_finds_the_tick_taken(world: World, key: None) -> None:
+def test_a_beat_that_read_the_time_first_and_asks_second_finds_the_tick_taken(
+    world: World, key: None
+) -> None:
     read_at = world.clock.now()
     with world.store.transaction() as tx:
         assert tx.ticks.begin(Job.SWEEP, read_at + timedelta(milliseconds=2), SWEEP)

@@ -1,4 +1,4 @@
-"""The tables. The database refuses by itself whatever the lifecycle refuses; every constraint is named."""
+"""Tenants, their keys, the versions of these, rotations, uses. Every constraint is named."""
 
 from sqlalchemy import (
     BigInteger,
@@ -6,39 +6,25 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
-    cast,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    }
-)
-
-Timestamp = DateTime(timezone=True)
+from byok.store.schema.base import Timestamp, metadata
 
 NOT_SHARED = text("NOT shares_connection")
 PROBED = text("state IN ('active', 'suspended')")
 NOT_ACTIVE = text("state <> 'active'")
 OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
 FAILED_ROTATION = text("state = 'failed'")
-OPEN_CAMPAIGN = text("state IN ('running', 'paused')")
 
 tenants = Table(
     "tenants",
@@ -330,171 +316,4 @@ version_usage = Table(
     ),
     CheckConstraint("uses >= 0", name="uses"),
     CheckConstraint("last_used_at >= first_used_at", name="order_of_times"),
-)
-
-ticks = Table(
-    "ticks",
-    metadata,
-    Column("job", Text, primary_key=True),
-    Column("began_at", Timestamp, nullable=False),
-    Column("ended_at", Timestamp, comment="NULL while it runs, or if its worker died"),
-    Column("more", Boolean, nullable=False, server_default=text("false"), comment="due again at once"),
-    Column("cursor", Text, comment="where the next run goes on"),
-)
-
-# The processes that may hold leases. A row that is not renewed is that of a dead process.
-members = Table(
-    "members",
-    metadata,
-    Column("id", UUID, primary_key=True),
-    Column("kind", Text, nullable=False, comment="service or worker"),
-    Column("host", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("started_at", Timestamp, nullable=False),
-    Column("seen_at", Timestamp, nullable=False),
-    Column(
-        "usage_flushed_at", Timestamp, comment="the usage ledger has all that it used before; NULL: never"
-    ),
-    Index("ix_members_seen_at", "seen_at"),
-)
-# How `byok.core.stops.Member` shows itself.
-member_name = members.c.kind + " " + cast(members.c.pid, Text) + "@" + members.c.host
-
-stops = Table(
-    "stops",
-    metadata,
-    Column("id", UUID, primary_key=True),
-    Column("tenant_id", UUID, ForeignKey("tenants.id"), nullable=False),
-    Column("generation", Integer, nullable=False, comment="leases of an earlier one are void"),
-    Column("kind", Text, nullable=False),
-    Column("noticed_at", Timestamp, nullable=False, comment="when AWS refused, or somebody said stop"),
-    Column("committed_at", Timestamp, nullable=False),
-    Column("purged_at", Timestamp, comment="when Redis had dropped the tenant's leases; NULL: not yet"),
-    UniqueConstraint("tenant_id", "generation"),
-    CheckConstraint("kind IN ('revoked', 'locked', 'drill')", name="kind"),
-    Index("ix_stops_tenant_id_committed_at", "tenant_id", "committed_at"),
-    Index("ix_stops_committed_at", "committed_at"),
-    Index("ix_stops_unpurged", "committed_at", postgresql_where=text("purged_at IS NULL")),
-)
-
-# What each process that lived when a stop was committed owes to it. Kept as evidence when the process is
-# gone: no foreign key to members, and its name is written down.
-acknowledgements = Table(
-    "acknowledgements",
-    metadata,
-    Column("stop_id", UUID, ForeignKey("stops.id"), primary_key=True),
-    Column("member_id", UUID, primary_key=True),
-    Column("member", Text, nullable=False),
-    Column("dropped_at", Timestamp, comment="when it had dropped the tenant's leases; NULL: not yet"),
-    Column("leases", Integer, comment="how many it held"),
-    CheckConstraint("(dropped_at IS NULL) = (leases IS NULL)", name="dropped_at"),
-    Index("ix_acknowledgements_owed", "member_id", postgresql_where=text("dropped_at IS NULL")),
-)
-
-reencryption_targets = Table(
-    "reencryption_targets",
-    metadata,
-    Column("id", UUID, primary_key=True),
-    Column("key_id", UUID, ForeignKey("keys.id"), nullable=False),
-    Column("schema_name", Text, nullable=False, comment="in the application's database"),
-    Column("table_name", Text, nullable=False),
-    Column("primary_key", Text, nullable=False),
-    Column("primary_key_kind", Text, nullable=False),
-    Column("columns", JSONB, nullable=False, comment="columns of tokens, each with its context's template"),
-    Column("tenant_column", Text, comment="NULL: every row of the table is the tenant's"),
-    Column("tenant_column_kind", Text),
-    Column("tenant_value", Text),
-    Column("registered_by", Text, nullable=False),
-    Column("registered_at", Timestamp, nullable=False),
-    Column("unregistered_at", Timestamp, comment="kept for the campaigns that refer to it"),
-    CheckConstraint("primary_key_kind IN ('integer', 'text', 'uuid')", name="primary_key_kind"),
-    CheckConstraint("tenant_column_kind IN ('integer', 'text', 'uuid')", name="tenant_column_kind"),
-    CheckConstraint(
-        "(tenant_column IS NULL) = (tenant_value IS NULL)"
-        " AND (tenant_column IS NULL) = (tenant_column_kind IS NULL)",
-        name="tenant_column",
-    ),
-    CheckConstraint("jsonb_array_length(columns) >= 1", name="columns"),
-    Index(
-        "uq_reencryption_targets_table",
-        "key_id",
-        "schema_name",
-        "table_name",
-        unique=True,
-        postgresql_where=text("unregistered_at IS NULL"),
-    ),
-)
-
-reencryption_campaigns = Table(
-    "reencryption_campaigns",
-    metadata,
-    Column("id", UUID, primary_key=True),
-    Column("target_id", UUID, ForeignKey("reencryption_targets.id"), nullable=False),
-    Column("state", Text, nullable=False),
-    Column("phase", Text, nullable=False),
-    Column("to_version", Integer, nullable=False, comment="no value is to stay under an older one"),
-    Column("requested_by", Text, nullable=False),
-    Column("requested_at", Timestamp, nullable=False),
-    Column("rows_per_second", Integer, comment="NULL: as fast as it goes"),
-    Column("allow_unreadable", Boolean, nullable=False, comment="values that don't open don't fail it"),
-    Column("batch", Integer, nullable=False, comment="grows with every claim: fences off earlier ones"),
-    Column("pass_number", Integer, nullable=False),
-    Column("cursor", Text, comment="last primary key that this phase has done with"),
-    Column("row_count", BigInteger, nullable=False, comment="rows of the target, as counted at the start"),
-    Column("seen", BigInteger, nullable=False, comment="rows that the passes read"),
-    Column("rewritten", BigInteger, nullable=False),
-    Column("conflicts", BigInteger, nullable=False, comment="somebody else wrote the value at that moment"),
-    Column("unreadable", BigInteger, nullable=False, comment="values that don't open, in all passes"),
-    Column("pass_seen", BigInteger, nullable=False),
-    Column("pass_rewritten", BigInteger, nullable=False),
-    Column("pass_conflicts", BigInteger, nullable=False),
-    Column("pass_unreadable", BigInteger, nullable=False),
-    Column("unreadable_rows", JSONB, nullable=False, comment="columns and primary keys of the first of them"),
-    Column("before", JSONB, nullable=False, comment="values by version, before the first pass"),
-    Column("after", JSONB, nullable=False, comment="values by version, after the last pass"),
-    Column("started_at", Timestamp),
-    Column("claimed_until", Timestamp, comment="a worker has it until then"),
-    Column("wake_at", Timestamp, comment="when the sweeper publishes it again"),
-    Column("failures", Integer, nullable=False, comment="batches in a row that came to nothing"),
-    Column("failure", Text, comment="why it failed, waits or paused"),
-    Column("pause_cause", Text),
-    Column("finished_at", Timestamp),
-    CheckConstraint("state IN ('running', 'paused', 'done', 'cancelled', 'failed')", name="state"),
-    CheckConstraint("phase IN ('count-before', 'rewrite', 'count-after')", name="phase"),
-    CheckConstraint("pause_cause IN ('request', 'stop')", name="pause_cause"),
-    CheckConstraint("(state = 'paused') = (pause_cause IS NOT NULL)", name="paused_with_cause"),
-    CheckConstraint("(state IN ('running', 'paused')) = (finished_at IS NULL)", name="finished_at"),
-    CheckConstraint("(state = 'running') = (wake_at IS NOT NULL)", name="wake_at"),
-    CheckConstraint("claimed_until IS NULL OR state = 'running'", name="claimed_until"),
-    CheckConstraint("state <> 'failed' OR failure IS NOT NULL", name="failure"),
-    CheckConstraint("rows_per_second >= 1", name="rows_per_second"),
-    CheckConstraint("to_version >= 1", name="to_version"),
-    Index("uq_reencryption_campaigns_open", "target_id", unique=True, postgresql_where=OPEN_CAMPAIGN),
-    Index("ix_reencryption_campaigns_wake_at", "wake_at", postgresql_where=text("state = 'running'")),
-    Index("ix_reencryption_campaigns_target_id_to_version", "target_id", "to_version"),
-    Index("ix_reencryption_campaigns_requested_at", "requested_at"),
-)
-
-audit_heads = Table(
-    "audit_heads",
-    metadata,
-    Column("tenant_id", UUID, ForeignKey("tenants.id"), primary_key=True),
-    Column("sequence", BigInteger, nullable=False, comment="number of the last event"),
-    Column("hash", LargeBinary, nullable=False),
-    CheckConstraint("octet_length(hash) = 32", name="hash"),
-)
-
-audit_events = Table(
-    "audit_events",
-    metadata,
-    Column("tenant_id", UUID, ForeignKey("tenants.id"), primary_key=True),
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("at", Timestamp, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("details", JSONB, nullable=False),
-    Column("previous_hash", LargeBinary, nullable=False),
-    Column("hash", LargeBinary, nullable=False),
-    CheckConstraint("sequence >= 1", name="sequence"),
-    CheckConstraint("octet_length(hash) = 32 AND octet_length(previous_hash) = 32", name="hash"),
 )

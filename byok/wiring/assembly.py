@@ -1,26 +1,11 @@
-"""The one place that knows every adapter: builds the services from settings."""
+"""Puts the services together over any ports."""
 
-import os
-import signal
-import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
-import sqlalchemy as sa
-
-from byok.cache.notices import RedisNoticeBoard
-from byok.cache.redis import RedisLeaseCache
 from byok.core.bounds import MAX_ROTATION_PERIOD
-from byok.core.model import RoleArn
 from byok.crypto.keyring import MasterKeyRing
-from byok.entropy import SystemRandom
-from byok.failpoints import arm
-from byok.forks import forget_after_fork
-from byok.kms.aws import AwsKms
-from byok.kms.bulkhead import Bulkhead
-from byok.metrics import PrometheusMetrics
 from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, RowStore, Store, TaskQueue
-from byok.queue import CeleryQueue
 from byok.services import pins
 from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
@@ -58,12 +43,9 @@ from byok.services.usage import UsageLedger
 from byok.services.validation import Validator
 from byok.services.vault import Vault
 from byok.services.watch import Watch
-from byok.settings import Settings, load_settings
 from byok.store.application import PostgresRows
-from byok.store.postgres import PostgresStore, create_engine
 
 _NO_APPLICATION = PostgresRows(None)
-_APPLICATION_POOL_SIZE = 4  # connections to the application's database, per process
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,158 +242,3 @@ def assemble(
         vault=vault,
         async_vault=AsyncVault(vault, Offloading()),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """The services of one process, with the adapters behind them."""
-
-    settings: Settings
-    engine: sa.Engine
-    store: PostgresStore
-    rows: PostgresRows
-    cache: RedisLeaseCache
-    board: RedisNoticeBoard
-    kms: AwsKms
-    queue: CeleryQueue
-    master_keys: MasterKeyRing
-    metrics: PrometheusMetrics
-    services: Services
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.services.watch.close()
-        self.services.desk.forget()
-        self.services.claims.close()
-        self.queue.close()
-        self.board.close()
-        self.cache.close()
-        self.rows.close()
-        self.store.close()
-
-
-def build(settings: Settings, kind: str = "service") -> Runtime:
-    """Build the adapters and the services over them. Connects to nothing yet.
-
-    ``kind`` is what the fleet knows the process as: service, worker or command.
-
-    Raises:
-        ConfigurationError: the master keys or the database URL are wrong.
-    """
-    random_source, metrics = SystemRandom(), PrometheusMetrics()
-    master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
-    engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
-    store = PostgresStore(engine)
-    rows = _application_rows(settings)
-    cache = RedisLeaseCache(settings.cache_url.get_secret_value())
-    board = RedisNoticeBoard(settings.cache_url.get_secret_value())
-    kms = _aws_kms(store, settings)
-    queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
-    services = assemble(
-        store=store,
-        cache=cache,
-        board=board,
-        kms=kms,
-        queue=queue,
-        master_keys=master_keys,
-        metrics=metrics,
-        clock=store,  # the database's time: one clock for all who share it
-        random=random_source,
-        recheck=timedelta(seconds=settings.recheck_seconds),
-        periods=_periods(settings),
-        rows=rows,
-        longest_rotation=timedelta(days=settings.max_rotation_days),
-        refuse_excess=settings.refuse_excess_rights,
-        max_lease_uses=settings.max_lease_uses,
-        rotations_in_flight=settings.rotations_in_flight,
-        kind=kind,
-    )
-    if settings.fail_point is not None:  # refused by the settings outside of tests
-        arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    runtime = Runtime(settings, engine, store, rows, cache, board, kms, queue, master_keys, metrics, services)
-    services.vault.close_with(runtime.close)
-    _forget_after_fork(runtime)
-    return runtime
-
-
-def _application_rows(settings: Settings) -> PostgresRows:
-    url = settings.application_database_url
-    if url is None:
-        return PostgresRows(None)
-    return PostgresRows(create_engine(url.get_secret_value(), _APPLICATION_POOL_SIZE))
-
-
-def _aws_kms(clock: Clock, settings: Settings) -> AwsKms:
-    return AwsKms(
-        clock,
-        Bulkhead(settings.tenant_kms_calls),
-        endpoint_url=settings.kms_endpoint_url,
-        vendor_role=_role(settings.vendor_role_arn),
-        canary_role=_role(settings.canary_role_arn),
-        regions=settings.regions,
-    )
-
-
-def _role(arn: str | None) -> RoleArn | None:
-    return None if arn is None else RoleArn.parse(arn)
-
-
-def _periods(settings: Settings) -> Periods:
-    return Periods(
-        dispatch_due=timedelta(seconds=settings.dispatch_interval_seconds),
-        sweep=timedelta(seconds=settings.sweep_interval_seconds),
-        probe=timedelta(seconds=settings.probe_interval_seconds),
-        probe_tick=timedelta(seconds=settings.probe_tick_seconds),
-        validate=timedelta(seconds=settings.validate_interval_seconds),
-        validate_tick=timedelta(seconds=settings.validate_tick_seconds),
-        sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
-        sync_tick=timedelta(seconds=settings.sync_tick_seconds),
-    )
-
-
-def _forget_after_fork(runtime: Runtime) -> None:
-    """In a forked child: forget secrets, and sockets that still belong to the parent.
-
-    Each part for itself and weakly: a cipher may be all that is left of a runtime, and holds leases; and
-    what nobody has any more is not kept for a fork that never comes.
-    """
-    services = runtime.services
-    forget_after_fork(
-        (
-            services.desk.forget,  # first: secrets, and what makes nonces
-            services.usage.forget,
-            services.claims.forget,
-            runtime.kms.forget,
-            runtime.store.dispose,
-            runtime.rows.dispose,
-        )
-    )
-
-
-_connected: Runtime | None = None
-_connecting = threading.Lock()
-
-
-def connect(settings: Settings | None = None) -> Vault:
-    """The vault of this process. Without ``settings`` the environment decides, and all callers share one
-    until one of them closes it.
-
-    Raises:
-        ConfigurationError: a BYOK_* variable is missing or wrong.
-    """
-    return _connect(settings).services.vault
-
-
-def aconnect(settings: Settings | None = None) -> AsyncVault:
-    """The vault of this process, for asyncio; see `connect`."""
-    return _connect(settings).services.async_vault
-
-
-def _connect(settings: Settings | None) -> Runtime:
-    global _connected  # one set of connections a process is the point
-    if settings is not None:
-        return build(settings)
-    with _connecting:
-        if _connected is None or _connected.services.vault.is_closed:
-            _connected = build(load_settings())
-        return _connected

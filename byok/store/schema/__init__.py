@@ -1,0 +1,45 @@
+"""The tables. The database refuses by itself whatever the lifecycle refuses; every constraint is named."""
+
+from byok.store.schema.audit import audit_events, audit_heads
+from byok.store.schema.base import Timestamp, metadata
+from byok.store.schema.campaigns import OPEN_CAMPAIGN, reencryption_campaigns, reencryption_targets
+from byok.store.schema.fleet import acknowledgements, member_name, members, stops, ticks
+from byok.store.schema.keys import (
+    FAILED_ROTATION,
+    NOT_ACTIVE,
+    NOT_SHARED,
+    OPEN_ROTATION,
+    PROBED,
+    key_versions,
+    keys,
+    rotation_requests,
+    rotations,
+    tenants,
+    version_usage,
+)
+
+__all__ = [
+    "FAILED_ROTATION",
+    "NOT_ACTIVE",
+    "NOT_SHARED",
+    "OPEN_CAMPAIGN",
+    "OPEN_ROTATION",
+    "PROBED",
+    "Timestamp",
+    "acknowledgements",
+    "audit_events",
+    "audit_heads",
+    "key_versions",
+    "keys",
+    "member_name",
+    "members",
+    "metadata",
+    "reencryption_campaigns",
+    "reencryption_targets",
+    "rotation_requests",
+    "rotations",
+    "stops",
+    "tenants",
+    "ticks",
+    "version_usage",
+]
