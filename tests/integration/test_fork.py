@@ -9,12 +9,13 @@ from tests.scripts import run_script
 
 SCRIPT = """
 import os, sys
-from byok import connect, wiring
+from byok import connect
+from byok.wiring import runtime
 
 vault = connect()
 cipher = vault.cipher("acme", "pii")
 token = cipher.encrypt(b"before", context=b"c")
-desk = wiring._connected.services.desk
+desk = runtime._connected.services.desk
 for _ in range(5):
     cipher.encrypt(b"x", context=b"c")  # on the fast path, with IVs in the pool
 assert desk._held.leases and cipher._lane.sealing and desk.ivs._ivs
