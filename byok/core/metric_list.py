@@ -80,8 +80,8 @@ ROTATION_SECONDS = _histogram(
 )
 KMS_REQUESTS = _counter(
     "byok_kms_requests",
-    "Requests to customers' KMS, by operation and outcome (ok, denied, throttled, outage, rejected, integrity)."
-    " A tenant is named from its first request on that did not go well.",
+    "Requests to customers' KMS, by operation and outcome (ok, denied, throttled, outage, rejected,"
+    " integrity). A tenant is named from its first request on that did not go well.",
     "operation",
     "outcome",
     "tenant",
@@ -149,8 +149,8 @@ TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Bea
 MEMBERS = _gauge("byok_members", "Processes that may hold leases, by kind.", "kind")
 WORST_REVOCATION_SECONDS = _gauge(
     "byok_worst_revocation_seconds",
-    "The longest that a stop of this tenant took to reach the last process, within 90 days; who does not answer"
-    " counts until its leases end. Slowest tenants only.",
+    "The longest that a stop of this tenant took to reach the last process, within 90 days; who does not"
+    " answer counts until its leases end. Slowest tenants only.",
     "tenant",
 )
 REVOCATION_BOUND_SECONDS = _gauge(
