@@ -1,10 +1,11 @@
-"""Writes docs/settings.md, docs/cli.md and the tables of docs/capacity.md: ``python docs/generate.py``."""
+"""Writes settings.md and cli.md, and what is generated of other pages: ``python docs/generate.py``."""
 
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import typer
@@ -16,6 +17,12 @@ from byok.cli.output import show_duration
 from byok.cli.plan import LADDER, pace_of, show_bytes, show_count, show_share, show_usd
 from byok.core.capacity import Fleet, Plan, plan
 from byok.core.footprint import CPU_MS, KMS_REQUESTS, STORED, STORED_BY_TENANT, Stored
+from byok.core.lifecycle import (
+    ROTATION_LIFECYCLE,
+    TENANT_LIFECYCLE,
+    VERSION_LIFECYCLE,
+    StateMachine,
+)
 from byok.settings import Settings, StackSettings
 
 DOCS = Path(__file__).parent
@@ -128,6 +135,27 @@ def capacity_page(page: str) -> str:
     return page
 
 
+def concepts_page(page: str) -> str:
+    """The page with its state diagrams written anew, each after a line ``<!-- NAME -->``."""
+    for machine in (TENANT_LIFECYCLE, VERSION_LIFECYCLE, ROTATION_LIFECYCLE):
+        mark = f"<!-- {machine.what}-states -->\n"
+        diagram = "\n".join(_diagram(machine)) + "\n"
+        page = re.sub(f"{mark}(?:```mermaid\n[^`]*```\n)?", mark + diagram, page)
+    return page
+
+
+def _diagram(machine: StateMachine[Any, Any]) -> Iterator[str]:
+    """A state machine as Mermaid draws it. The first state is where the first step begins."""
+    yield from ("```mermaid", "stateDiagram-v2", "  direction LR")
+    yield f"  [*] --> {next(iter(machine.transitions))[0]}"
+    for (state, event), following in machine.transitions.items():
+        yield f"  {state} --> {following}: {event}"
+    leaving = {state for state, _ in machine.transitions}
+    ends = dict.fromkeys(state for state in machine.transitions.values() if state not in leaving)
+    yield from (f"  {state} --> [*]" for state in ends)
+    yield "```"
+
+
 def _with_table(page: str, mark: str, table: str) -> str:
     return re.sub(f"{mark}(?:\\|.*\n)*", lambda _: mark + table, page)
 
@@ -216,8 +244,12 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
 
 def main() -> None:
     """Write the pages."""
-    capacity = capacity_page((DOCS / "capacity.md").read_text())
-    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "capacity.md": capacity}
+    pages = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "capacity.md": capacity_page((DOCS / "capacity.md").read_text()),
+        "concepts.md": concepts_page((DOCS / "concepts.md").read_text()),
+    }
     for name, page in pages.items():
         (DOCS / name).write_text(page)
         sys.stdout.write(f"wrote docs/{name}\n")

@@ -30,7 +30,7 @@ class StateMachine(Generic[_State, _Event]):
     """A transition table: (state, event) → the state that follows."""
 
     def __init__(self, what: str, transitions: Mapping[tuple[_State, _Event], _State]) -> None:
-        self._what = what
+        self.what = what
         self.transitions = transitions
 
     def after(self, state: _State, event: _Event) -> _State:
@@ -41,7 +41,7 @@ class StateMachine(Generic[_State, _Event]):
         """
         following = self.transitions.get((state, event))
         if following is None:
-            raise IllegalTransition(f"a {self._what} that is {state} has no step {event.value!r}")
+            raise IllegalTransition(f"a {self.what} that is {state} has no step {event.value!r}")
         return following
 
 
