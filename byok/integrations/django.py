@@ -5,7 +5,7 @@ from typing import Any, Never
 from django.db import models
 
 from byok import connect
-from byok.errors import InvalidInput, NotSearchable
+from byok.errors import InvalidInput, NotComparable
 from byok.integrations.values import TEXT, CipherSource, TenantSource, VaultSource
 
 
@@ -69,7 +69,7 @@ class EncryptedTextField(models.BinaryField):
         self._refuse_search()
 
     def _refuse_search(self) -> Never:
-        raise NotSearchable(
+        raise NotComparable(
             f"{self} is encrypted: the database can only tell whether it is NULL",
             remedy="search by a blind index of its own column; see Cipher.blind_index",
         )

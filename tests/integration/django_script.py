@@ -32,7 +32,7 @@ from django.db import connection, models  # noqa: E402
 from django.db.migrations.writer import MigrationWriter  # noqa: E402
 
 from byok import connect  # noqa: E402
-from byok.errors import ByokError, CannotDecrypt, InvalidInput, NoTenant, NotSearchable  # noqa: E402
+from byok.errors import ByokError, CannotDecrypt, InvalidInput, NotComparable, NoTenant  # noqa: E402
 from byok.integrations.django import EncryptedTextField  # noqa: E402
 
 SECRET = "ada@example.com"
@@ -86,7 +86,7 @@ def check() -> None:
     assert User.objects.filter(email__isnull=False).count() == 4
 
     for query in ({"email": SECRET}, {"email__contains": "ada"}, {"email__in": [SECRET]}, {"email": None}):
-        with refused(NotSearchable):
+        with refused(NotComparable):
             User.objects.filter(**query).exists()
     with refused(InvalidInput):
         User.objects.create(email=7)
