@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         None, description="for tests: the process kills itself there; in `test` only"
     )
     log_format: Literal["json", "console"] = Field("json", description="how log lines look")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO",
+        description="the least level of a worker's and Beat's log lines; `DEBUG`, which shows each request "
+        "to KMS, is for byok's own lines alone. See [logs](logs.md)",
+    )
 
     @field_validator("database_url", "application_database_url")
     @classmethod

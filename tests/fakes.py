@@ -131,6 +131,7 @@ class FakeKms:
         context: Mapping[str, str],
         *,
         fresh_session: bool = False,
+        is_aside: bool = False,
     ) -> UnwrappedKey:
         key = self._usable(connection, "Decrypt")
         try:

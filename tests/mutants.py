@@ -795,8 +795,8 @@ MUTANTS = (
     Mutant(
         "many: who is put off is not counted",
         "byok/services/setbacks.py",
-        "[self._clock.now()] * len(rotations), why, deferred=True)",
-        "[self._clock.now()] * len(rotations), why)",
+        "[self._clock.now()] * len(works), why, deferred=True)",
+        "[self._clock.now()] * len(works), why)",
         f"{_MANY}::test_what_waits_behind_a_slow_kms_is_put_off_without_counting_as_an_attempt",
     ),
     Mutant(

@@ -1,15 +1,17 @@
 """The Celery application of the workers and of Beat."""
 
+import logging
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_ready
 
 from byok.broker import broker_settings
-from byok.logs import configure_logging
+from byok.logs import configure_logging, log_uncaught
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
-from workers.base import ByokTask, runtime_of
+from workers import celery_lines
+from workers.base import ByokTask, open_scopes, runtime_of
 from workers.schedule import beat_schedule
 
 # Each setting with its reason; docs/celery.md tells more.
@@ -59,8 +61,11 @@ def make_app(settings: Settings) -> Celery:
     app.byok_settings = settings
 
     def set_up_logging(**_: object) -> None:
-        configure_logging(settings.log_format)
+        configure_logging(settings.log_format, logging.getLevelNamesMapping()[settings.log_level])
+        log_uncaught()
+        celery_lines.set_up()
 
+    open_scopes()
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
     return app

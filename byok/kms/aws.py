@@ -31,8 +31,9 @@ from byok.kms.classify import (
 )
 from byok.kms.diagnosis import Vendor
 from byok.kms.preflight import Preflight
+from byok.kms.requests import Requests
 from byok.kms.sessions import Sessions
-from byok.ports import Clock, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports import Clock, KmsKeyDescription, KmsObserver, RotationReading, UnwrappedKey, WrappedKey
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -57,10 +58,12 @@ class AwsKms:
         vendor_role: RoleArn | None = None,
         canary_role: RoleArn | None = None,
         regions: Sequence[str] = (),
+        observers: Sequence[KmsObserver] = (),
     ) -> None:
         self._clock = clock
         self._bulkhead = bulkhead
         self._endpoint_url = endpoint_url
+        self._requests = Requests(observers)
         self._vendor = Vendor(vendor_role, tuple(regions))
         self._canary_role = canary_role
         self.forget()
@@ -76,7 +79,7 @@ class AwsKms:
     def forget(self) -> None:
         """Drop all sessions and clients: neither may cross a fork."""
         self._sessions = Sessions(
-            self._clock, self._endpoint_url, self._canary_role, self._bulkhead.note_assumed
+            self._clock, self._endpoint_url, self._requests, self._canary_role, self._bulkhead.note_assumed
         )
         self._bulkhead.forget()
 
@@ -104,6 +107,7 @@ class AwsKms:
         context: Mapping[str, str],
         *,
         fresh_session: bool = False,
+        is_aside: bool = False,
     ) -> UnwrappedKey:
         arn = str(connection.kms_key_arn)
         reply = self._call(
@@ -111,6 +115,7 @@ class AwsKms:
             "Decrypt",
             lambda kms: kms.decrypt(KeyId=arn, CiphertextBlob=ciphertext, EncryptionContext=context),
             fresh_session=fresh_session,
+            is_aside=is_aside,
         )
         with reading_reply("Decrypt", arn):
             secret = SecretBytes(reply["Plaintext"])
@@ -187,7 +192,8 @@ class AwsKms:
 
     def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
         self._sessions.forget(connection)
-        return Preflight(self._sessions, self._retrying, self._vendor, connection, tenant_name).run()
+        asking = (self._sessions, self._requests, self._retrying)
+        return Preflight(*asking, self._vendor, connection, tenant_name).run()
 
     def _call(
         self,
@@ -196,11 +202,12 @@ class AwsKms:
         request: "Callable[[KMSClient], _Reply]",
         *,
         fresh_session: bool = False,
+        is_aside: bool = False,
     ) -> _Reply:
         """Send a request as the tenant: outages are retried, a denial is repeated once in a new session."""
         for attempt in self._retrying:
             with attempt, self._bulkhead.admitted(connection):
-                return self._call_once(connection, operation, request, fresh_session)
+                return self._call_once(connection, operation, request, fresh_session, is_aside)
         raise AssertionError("tenacity returns or raises")
 
     def _call_once(
@@ -209,19 +216,19 @@ class AwsKms:
         operation: str,
         request: "Callable[[KMSClient], _Reply]",
         fresh_session: bool,
+        is_aside: bool,
     ) -> _Reply:
-        client = self._sessions.kms_client(connection.kms_key_arn.region)
+        client, arn = self._sessions.kms_client(connection.kms_key_arn.region), str(connection.kms_key_arn)
         try:
-            with (
-                self._sessions.acting_as(connection, fresh=fresh_session),
-                reading_reply(operation, str(connection.kms_key_arn)),
-            ):
-                return request(client)
+            with self._sessions.acting_as(connection, fresh=fresh_session):
+                return self._requests.send(
+                    operation, connection.tenant_id, arn, lambda: request(client), is_aside=is_aside
+                )
         except AWS_ERRORS as error:
             error_class = classify(error, KMS_ERROR_CLASSES)
             in_doubt = error_class in (ErrorClass.DENIED, ErrorClass.EXPIRED)
             if in_doubt and connection.role_arn is not None and not fresh_session:
-                return self._call_once(connection, operation, request, fresh_session=True)
+                return self._call_once(connection, operation, request, True, is_aside)
             raise self._translated(connection, error, error_class, operation) from error
 
     def _translated(
@@ -234,7 +241,13 @@ class AwsKms:
         client = self._sessions.kms_client(connection.kms_key_arn.region)
         try:
             with self._sessions.acting_as(connection), reading_reply("DescribeKey", arn):
-                metadata = client.describe_key(KeyId=arn)["KeyMetadata"]
+                metadata = self._requests.send(
+                    "DescribeKey",
+                    connection.tenant_id,
+                    arn,
+                    lambda: client.describe_key(KeyId=arn),
+                    is_aside=True,
+                )["KeyMetadata"]
                 state = metadata["KeyState"]
         except (*AWS_ERRORS, ByokError):
             # Nobody tells the state, so nothing says that the customer took anything away: a key whose

@@ -7,7 +7,16 @@ from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
-from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports.kms import (
+    Kms,
+    KmsKeyDescription,
+    KmsObserver,
+    KmsOutcome,
+    KmsRequest,
+    RotationReading,
+    UnwrappedKey,
+    WrappedKey,
+)
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
@@ -37,6 +46,9 @@ __all__ = [
     "Keys",
     "Kms",
     "KmsKeyDescription",
+    "KmsObserver",
+    "KmsOutcome",
+    "KmsRequest",
     "LeaseCache",
     "LeaseId",
     "Members",

@@ -1,8 +1,10 @@
 """What the services need of a customer's KMS."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+from uuid import UUID
 
 from byok.core.findings import Finding
 from byok.core.model import Connection, KmsKeyRotation
@@ -45,6 +47,38 @@ class RotationReading:
     ignored_tag: str | None = None
 
 
+class KmsOutcome(StrEnum):
+    """How a request to AWS went."""
+
+    OK = "ok"
+    DENIED = "denied"  # the customer, or the state of its key, refuses it
+    THROTTLED = "throttled"
+    OUTAGE = "outage"  # no answer, or one that says nothing of the customer's will
+    REJECTED = "rejected"  # our request or identity is at fault
+    INTEGRITY = "integrity"  # the ciphertext does not fit, or what answers is not AWS
+
+
+@dataclass(frozen=True, slots=True)
+class KmsRequest:
+    """A request to a customer's KMS, or to STS on the way there, once it has ended.
+
+    ``code`` is AWS's, or the name of botocore's exception where there was no reply, and empty where it went
+    well. ``request_id`` is AWS's; empty without a reply. ``is_aside``: sent to learn about another request,
+    or to see it refused, so that a failure is no news.
+    """
+
+    operation: str
+    tenant_id: UUID
+    outcome: KmsOutcome
+    code: str
+    request_id: str
+    duration_seconds: float
+    is_aside: bool = False
+
+
+KmsObserver: TypeAlias = Callable[[KmsRequest], None]  # told of each request in the thread that made it
+
+
 class Kms(Protocol):
     """A customer's KMS key, reached through the tenant's connection.
 
@@ -61,9 +95,10 @@ class Kms(Protocol):
         context: Mapping[str, str],
         *,
         fresh_session: bool = False,
+        is_aside: bool = False,
     ) -> UnwrappedKey:
         """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
-        of the role's trust policy is noticed."""
+        of the role's trust policy is noticed. ``is_aside``: see `KmsRequest`."""
 
     def describe_key(self, connection: Connection) -> KmsKeyDescription:
         """Read the KMS key's metadata. Works in every key state: it proves no access."""

@@ -213,7 +213,7 @@ class Reencryption:
                 campaign = self._conclude(tx, replace(work, campaign=campaign), active_number)
         if not campaign.is_open:
             self._metrics.campaign_ended(campaign.state)
-            log.info("campaign_ended", campaign=str(campaign.id), state=campaign.state.value)
+            log.info("campaign_ended", campaign_id=str(campaign.id), state=campaign.state.value)
         return campaign
 
     def _conclude(self, tx: Transaction, work: CampaignWork, active_number: int) -> Campaign:
@@ -285,7 +285,7 @@ class Reencryption:
             with self._store.transaction() as tx:
                 tx.campaigns.release(campaign, self._clock.now() + delay, failure_text(error))
         except (LostRace, StoreUnavailable) as why:
-            log.warning("claim_lapses", campaign=str(campaign.id), error=why.message)
+            log.warning("claim_lapses", campaign_id=str(campaign.id), error=why.message)
 
     def _claimed_until(self) -> datetime:
         return self._clock.now() + self._claim_period

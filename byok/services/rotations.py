@@ -19,7 +19,7 @@ from byok.core.model import (
     RotationState,
     VersionState,
 )
-from byok.errors import GaveUp, KmsBackingOff, LostRace, StoreBusy, StoreUnavailable
+from byok.errors import ByokError, GaveUp, KmsBackingOff, LostRace, StoreBusy, StoreUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Metrics, Random, Store, Transaction
@@ -27,10 +27,11 @@ from byok.services.campaigns import CampaignRequests
 from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
-from byok.services.rotation_steps import Steps, Work, made_by
+from byok.services.rotation_steps import Steps, made_by
 from byok.services.setbacks import MAX_ATTEMPTS, Setbacks
 from byok.services.suspension import Suspensions, require_active
 from byok.services.validation import Validator
+from byok.services.work import Work
 
 log = get_logger(__name__)
 
@@ -82,10 +83,11 @@ class Rotations:
         Raises:
             ByokError: why this attempt failed, after that was recorded.
         """
-        works = self.run_many([rotation_id])
+        works = self._run([rotation_id])
         if not works:
             return None
         (work,) = works
+        work.lines.keep()
         if work.error is not None:
             raise work.error
         return work.rotation
@@ -98,6 +100,14 @@ class Rotations:
         Raises:
             StoreUnavailable.
         """
+        works = self._run(rotation_ids)
+        for work in works:
+            if work.error is not None and not isinstance(work.error, ByokError):  # nobody sees it else
+                with work.lines:
+                    log.error("rotation_broke", exc_info=work.error)
+        return works
+
+    def _run(self, rotation_ids: Sequence[UUID]) -> Sequence[Work]:
         claimed = self._claims.take(rotation_ids)
         if not claimed:
             return []
@@ -175,7 +185,7 @@ class Rotations:
         if not works:
             return
         why = KmsBackingOff("it waited behind a slow KMS", retry_after_seconds=0.0)
-        self._setbacks.put_off([work.rotation for work in works], why)
+        self._setbacks.put_off(works, why)
         for work in works:
             work.error = why
 
@@ -194,7 +204,7 @@ class Rotations:
         except StoreUnavailable as error:
             if isinstance(error, StoreBusy) and len(works) > 1:  # one of them may be all that is in the way
                 return [one for work in works for one in self._write([work], write)]
-            self._setbacks.give_back([work.rotation for work in works], error)
+            self._setbacks.give_back(works, error)
             for work in works:
                 work.error = error
             return []
@@ -212,22 +222,23 @@ class Rotations:
     @contextmanager
     def _settled(self, work: Work) -> Iterator[None]:
         """Keep what goes wrong with one rotation, after writing down what comes next."""
-        try:
-            yield
-        except LostRace:
-            work.is_lost = True
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is one rotation's alone
-            work.error = error
-            self._record_setback(work, error)
+        with work.lines:
+            try:
+                yield
+            except LostRace:
+                work.is_lost = True
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is one rotation's alone
+                work.error = error
+                self._record_setback(work, error)
 
     def _record_setback(self, work: Work, error: Exception) -> None:
         """The others go on even where this can't be written down: then the claim lapses."""
         try:
-            self._setbacks.record(work.tenant, work.key, work.rotation, error)
+            self._setbacks.record(work, error)
         except LostRace:
             work.is_lost = True
         except StoreUnavailable as why:
-            log.warning("setback_not_recorded", rotation=str(work.rotation.id), error=why.message)
+            log.warning("setback_not_recorded", error=why.message)
 
     def _generate(self, work: Work) -> None:
         tenant, key, rotation = work.tenant, work.key, work.rotation
@@ -274,14 +285,17 @@ class Rotations:
         if any(work.rotation.reason is RotationReason.COMPROMISE for work in done):
             self._start_campaigns()
         for work in done:
-            rotation, number = work.rotation, work.rotation.version_number
-            if work.validated is not None:
-                assert number is not None
-                found = work.validated
-                self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
-            self._metrics.rotation_ended(rotation.reason, rotation.state)
-            bound = log.bind(tenant=work.tenant.name, key=work.key.name, rotation=str(rotation.id))
-            bound.info("rotation_done", version=number, reason=rotation.reason.value)
+            with work.lines:
+                self._announce_one(work)
+
+    def _announce_one(self, work: Work) -> None:
+        rotation, number = work.rotation, work.rotation.version_number
+        if work.validated is not None:
+            assert number is not None
+            found = work.validated
+            self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
+        self._metrics.rotation_ended(rotation.reason, rotation.state)
+        log.info("rotation_done", version=number, reason=rotation.reason.value)
 
     def _start_campaigns(self) -> None:
         """Begin at once with what the sweeper would come upon."""

@@ -115,7 +115,8 @@ class Validator:
     def _wrong_context(self, tenant: Tenant, version: KeyVersion) -> str:
         context = version_context(tenant.id, version.key_id, version.number + 1)
         try:
-            self._kms.decrypt(require_connection(tenant), self._records.wrapped_key(tenant, version), context)
+            wrapped_key = self._records.wrapped_key(tenant, version)
+            self._kms.decrypt(require_connection(tenant), wrapped_key, context, is_aside=True)
         except KmsIntegrityError:
             return "KMS refused it"
         raise ValidationFailed("KMS decrypted under a wrong encryption context")
