@@ -20,6 +20,7 @@ from byok.errors import AccessStopped
 from byok.services.records import Records
 from tests.acceptance.conftest import Fleet
 from tests.customers import Customer, join
+from tests.needles import spellings
 
 pytestmark = pytest.mark.slow
 
@@ -154,9 +155,9 @@ def test_no_plaintext_key_or_pii_in_any_dump_log_or_message(fleet: Fleet, custom
 
     needles = {f"pii {number}": value for number, value in enumerate(pii)}
     for number, secret in enumerate(_secrets(fleet, customer), start=1):
-        needles |= _spellings(f"secret of version {number}", secret)
+        needles |= spellings(f"secret of version {number}", secret)
     master_key = base64.b64decode(stack.environment["BYOK_MASTER_KEYS"].partition(":")[2])
-    needles |= _spellings("master key", master_key)
+    needles |= spellings("master key", master_key)
     haystacks = {
         "database dump": _dump_database(stack.environment["BYOK_DATABASE_URL"]),
         "cache dump": _dump_redis(stack.environment["BYOK_CACHE_URL"]),
@@ -188,17 +189,6 @@ def _secrets(fleet: Fleet, customer: Customer) -> list[bytes]:
         with records.unwrap(customer.tenant, version).secret.borrow() as raw:
             secrets.append(bytes(raw))
     return secrets
-
-
-def _spellings(name: str, secret: bytes) -> dict[str, bytes]:
-    """A secret as it could turn up: raw, in hexadecimal, in base64, as Python prints bytes."""
-    return {
-        f"{name} (raw)": secret,
-        f"{name} (hex)": secret.hex().encode(),
-        f"{name} (base64)": base64.b64encode(secret).rstrip(b"="),
-        f"{name} (url-safe)": base64.urlsafe_b64encode(secret).rstrip(b"="),
-        f"{name} (repr)": repr(secret)[2:-1].encode(),
-    }
 
 
 def _dump_database(url: str) -> bytes:
