@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         description="the least level of a worker's and Beat's log lines; `DEBUG`, which shows each request "
         "to KMS, is for byok's own lines alone. See [logs](logs.md)",
     )
+    tracing: bool = Field(
+        False,
+        description="make OpenTelemetry spans, from the request of a rotation to each request to KMS; needs "
+        "`byok[otel]`. Where they go, the standard's `OTEL_*` say. See [logs](logs.md#traces)",
+    )
 
     @field_validator("database_url", "application_database_url")
     @classmethod

@@ -4,8 +4,9 @@ import logging
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_init, worker_ready
 
+from byok import tracing
 from byok.broker import broker_settings
 from byok.logs import configure_logging, log_uncaught
 from byok.queue import COMMON_SETTINGS
@@ -61,14 +62,23 @@ def make_app(settings: Settings) -> Celery:
     app.byok_settings = settings
 
     def set_up_logging(**_: object) -> None:
-        configure_logging(settings.log_format, logging.getLevelNamesMapping()[settings.log_level])
+        level = logging.getLevelNamesMapping()[settings.log_level]
+        configure_logging(settings.log_format, level, tracing.ids)
         log_uncaught()
         celery_lines.set_up()
 
     open_scopes()
+    worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
     return app
+
+
+def _begin_to_trace(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
+    """Before its first task, and before it forks: the SDK's threads begin anew in children."""
+    settings: Settings = sender.app.byok_settings
+    if settings.tracing:
+        tracing.switch_on("worker")
 
 
 def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's consumer

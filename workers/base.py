@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from celery import Celery, Task
 from celery.signals import task_postrun, task_prerun
 
+from byok import tracing
 from byok.errors import ByokError
 from byok.logs import LogScope
 from byok.wiring import Runtime, Services, build
@@ -57,11 +58,14 @@ def _begin(
     if isinstance(sender, ByokTask):
         scopes = sender.request.byok_scopes = ExitStack()
         scopes.enter_context(LogScope(task=sender.name, task_id=task_id, **_names_in(sender, args, kwargs)))
+        headers = {name: sender.request.get(name) for name in tracing.HEADERS}
+        scopes.enter_context(tracing.running(sender.name, task_id, headers))
 
 
-def _end(sender: Task, **_: object) -> None:
+def _end(sender: Task, retval: object, **_: object) -> None:
     if isinstance(sender, ByokTask):
-        sender.request.byok_scopes.close()
+        error = retval if isinstance(retval, Exception) else None
+        sender.request.byok_scopes.__exit__(type(error) if error else None, error, None)
 
 
 def _names_in(task: Task, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
+from byok import tracing
 from byok.errors import KmsIntegrityError
 from byok.kms.classify import (
     AWS_ERRORS,
@@ -90,6 +91,7 @@ class Requests:
         }
         is_news = request.outcome is not KmsOutcome.OK and not request.is_aside
         (log.warning if is_news else log.debug)("kms_request", **told)
+        tracing.request_ended(request)
         for observer in self._observers:
             observer(request)
 

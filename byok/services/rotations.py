@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from uuid import UUID
 
+from byok import tracing
 from byok.core.encryption_context import version_context
 from byok.core.model import (
     KeyVersion,
@@ -43,6 +44,10 @@ _PATIENCE_SECONDS = 30.0
 
 # byok starts these by itself, for all tenants. Their gate makes one KMS call; see `Validator`.
 _ROUTINE = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED})
+
+
+# What a trace calls the step that follows a state.
+_SPANS = {RotationState.REQUESTED: "rotation generate", RotationState.GENERATED: "rotation validate"}
 
 
 class Rotations:
@@ -143,7 +148,9 @@ class Rotations:
         if self._step(works, RotationState.GENERATED, self._validate, self._steps.validated):
             reached(FailPoint.VALIDATED)
         at_hand = [work for work in works if work.is_going_on]
-        if self._write(at_hand, self._steps.promoted):
+        with tracing.span("rotation promote", rotations=len(at_hand)):
+            promoted = self._write(at_hand, self._steps.promoted)
+        if promoted:
             reached(FailPoint.PROMOTED)
         self._announce([work for work in works if work.is_going_on])
         self._look_again([work for work in works if work.is_lost])
@@ -157,7 +164,7 @@ class Rotations:
     ) -> Sequence[Work]:
         """Ask KMS for each that is in ``state`` and write what it brought; those that came through."""
         at_hand = [work for work in works if work.is_going_on and work.rotation.state is state]
-        asked = self._ask_for_each(self._read_versions(at_hand), ask)
+        asked = self._ask_for_each(self._read_versions(at_hand), ask, _SPANS[state])
         return self._write(asked, write)
 
     def _read_versions(self, works: Sequence[Work]) -> Sequence[Work]:
@@ -169,11 +176,11 @@ class Rotations:
 
         return self._write(works, read)
 
-    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None]) -> Sequence[Work]:
+    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None], span: str) -> Sequence[Work]:
         began_ticks = self._clock.ticks()
         for place, work in enumerate(works, 1):
             asked_ticks = self._clock.ticks()
-            with self._settled(work):
+            with self._settled(work), tracing.span(span, **work.names):
                 ask(work)
             now_ticks = self._clock.ticks()
             if now_ticks - asked_ticks > _SLOW_SECONDS or now_ticks - began_ticks > _PATIENCE_SECONDS:

@@ -27,7 +27,12 @@ class Work:
     lines: LogScope = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lines = LogScope(rotation_id=str(self.rotation.id), tenant=self.tenant.name, key=self.key.name)
+        self.lines = LogScope(**self.names)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What log lines and spans call it."""
+        return {"rotation_id": str(self.rotation.id), "tenant": self.tenant.name, "key": self.key.name}
 
     @property
     def is_going_on(self) -> bool:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from byok import tracing
 from byok.cache.notices import RedisNoticeBoard
 from byok.cache.redis import RedisLeaseCache
 from byok.core.model import RoleArn
@@ -65,8 +66,10 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     ``kind`` is what the fleet knows the process as: service, worker or command.
 
     Raises:
-        ConfigurationError: the master keys or the database URL are wrong.
+        ConfigurationError: the master keys or the database URL are wrong, or tracing lacks its library.
     """
+    if settings.tracing:
+        tracing.switch_on(kind)
     random_source, metrics = SystemRandom(), PrometheusMetrics()
     master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
