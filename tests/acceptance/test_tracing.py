@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from byok import tracing
 from byok.embedded.stack import Stack
 from byok.settings import child_environment
 from byok.simulator.control import SimulatorControl
@@ -33,6 +34,7 @@ def traced(stack: Stack, engine: sa.Engine, collector: Collector) -> Iterator[Fl
     additions = {**_TRACING, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     with running_fleet(stack, engine, additions, "traced-") as fleet:
         yield fleet
+    tracing.use(None)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,8 @@ def customer(traced: Fleet, stack: Stack) -> Customer:
 
 def _rotate_by_command(fleet: Fleet, collector: Collector, customer: Customer) -> str:
     """Ask for a rotation on the command line; the id of its trace."""
+    show = fleet.runtime.services.registry.show_key  # else it would join one that is open
+    fleet.wait_until(lambda: not any(one.is_open for one in show(customer.name, "pii").rotations))
     arguments = [sys.executable, "-m", "byok.cli", "key", "rotate", customer.name, "pii", "--json"]
     additions = {**fleet.stack.environment, **_TRACING, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     known = len(collector.spans)

@@ -33,8 +33,7 @@ def test_without_it_nothing_is_imported() -> None:
         "    with tracing.publishing('t', 'q') as sent:\n"
         "        assert not sent and not tracing.ids()\n"
         # redis-py looks for the metrics of the library, where that is installed.
-        "loaded = {'byok.tracing.otel', 'opentelemetry.sdk.trace', 'opentelemetry.exporter'} & {*sys.modules}\n"
-        "assert not loaded, loaded\n"
+        "assert not {'byok.tracing.otel', 'opentelemetry.sdk.trace'} & {*sys.modules}\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
