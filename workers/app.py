@@ -4,15 +4,15 @@ import logging
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_ready
+from celery.signals import setup_logging, worker_init
 
 from byok import tracing
 from byok.broker import broker_settings
 from byok.logs import configure_logging, log_uncaught
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
-from workers import celery_lines
-from workers.base import ByokTask, open_scopes, runtime_of
+from workers import celery_lines, metrics
+from workers.base import ByokTask, open_scopes
 from workers.schedule import beat_schedule
 
 # Each setting with its reason; docs/celery.md tells more.
@@ -70,7 +70,7 @@ def make_app(settings: Settings) -> Celery:
     open_scopes()
     worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
-    worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
+    metrics.serve_when_ready()
     return app
 
 
@@ -79,9 +79,3 @@ def _begin_to_trace(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery
     settings: Settings = sender.app.byok_settings
     if settings.tracing:
         tracing.switch_on("worker")
-
-
-def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's consumer
-    settings: Settings = sender.app.byok_settings
-    if settings.metrics_port is not None:
-        runtime_of(sender.app).metrics.serve(settings.metrics_address, settings.metrics_port)

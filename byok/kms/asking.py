@@ -141,8 +141,8 @@ class Asker:
                 with signing_with(credentials or self._signer()):
                     # Aside: what is refused here is a finding, and findings are what is asked for.
                     reply = self._requests.send(
+                        self._connection,
                         operation,
-                        self._connection.tenant_id,
                         self._arn,
                         lambda: request(client),
                         is_aside=True,

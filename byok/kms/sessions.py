@@ -190,11 +190,7 @@ class Sessions:
     def _assume(self, connection: Connection, arguments: Mapping[str, Any], *, is_aside: bool) -> AssumedRole:
         client, arn = self.sts_client(connection.kms_key_arn.region), arguments["RoleArn"]
         answer = self._requests.send(
-            "AssumeRole",
-            connection.tenant_id,
-            arn,
-            lambda: client.assume_role(**arguments),
-            is_aside=is_aside,
+            connection, "AssumeRole", arn, lambda: client.assume_role(**arguments), is_aside=is_aside
         )
         with reading_reply("AssumeRole", arn):
             reply = answer["Credentials"]
@@ -215,8 +211,8 @@ class Sessions:
         try:
             with signing_with(credentials), reading_reply("GetCallerIdentity", region):
                 return self._requests.send(
+                    connection,
                     "GetCallerIdentity",
-                    connection.tenant_id,
                     region,
                     self._caller_client(region).get_caller_identity,
                     is_aside=True,

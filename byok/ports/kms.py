@@ -1,12 +1,11 @@
 """What the services need of a customer's KMS."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol, TypeAlias
-from uuid import UUID
+from typing import Protocol
 
 from byok.core.findings import Finding
+from byok.core.metric_list import KmsOutcome
 from byok.core.model import Connection, KmsKeyRotation
 from byok.crypto.hazmat import SecretBytes
 
@@ -47,36 +46,22 @@ class RotationReading:
     ignored_tag: str | None = None
 
 
-class KmsOutcome(StrEnum):
-    """How a request to AWS went."""
-
-    OK = "ok"
-    DENIED = "denied"  # the customer, or the state of its key, refuses it
-    THROTTLED = "throttled"
-    OUTAGE = "outage"  # no answer, or one that says nothing of the customer's will
-    REJECTED = "rejected"  # our request or identity is at fault
-    INTEGRITY = "integrity"  # the ciphertext does not fit, or what answers is not AWS
-
-
 @dataclass(frozen=True, slots=True)
 class KmsRequest:
     """A request to a customer's KMS, or to STS on the way there, once it has ended.
 
-    ``code`` is AWS's, or the name of botocore's exception where there was no reply, and empty where it went
-    well. ``request_id`` is AWS's; empty without a reply. ``is_aside``: sent to learn about another request,
-    or to see it refused, so that a failure is no news.
+    ``code`` is AWS's error code, or the name of botocore's exception where there was no reply; empty without
+    an error. ``request_id`` is AWS's; empty without a reply. ``is_aside``: one of a preflight, or about
+    another request, so that a failure is no news.
     """
 
     operation: str
-    tenant_id: UUID
+    connection: Connection
     outcome: KmsOutcome
     code: str
     request_id: str
     duration_seconds: float
     is_aside: bool = False
-
-
-KmsObserver: TypeAlias = Callable[[KmsRequest], None]  # told of each request in the thread that made it
 
 
 class Kms(Protocol):
@@ -95,10 +80,12 @@ class Kms(Protocol):
         context: Mapping[str, str],
         *,
         fresh_session: bool = False,
-        is_aside: bool = False,
     ) -> UnwrappedKey:
         """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
-        of the role's trust policy is noticed. ``is_aside``: see `KmsRequest`."""
+        of the role's trust policy is noticed."""
+
+    def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
+        """Whether KMS refuses to unwrap a data key under a context that is not its own, as it must."""
 
     def describe_key(self, connection: Connection) -> KmsKeyDescription:
         """Read the KMS key's metadata. Works in every key state: it proves no access."""
@@ -111,3 +98,10 @@ class Kms(Protocol):
 
         Raises KmsUnavailable only.
         """
+
+
+class RequestMetrics(Protocol):
+    """What the adapter tells of its requests; a part of `byok.ports.Metrics`."""
+
+    def kms_requested(self, operation: str, outcome: KmsOutcome, tenant: str, seconds: float) -> None:
+        """A request to a tenant's KMS ended so, after so long."""

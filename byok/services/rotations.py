@@ -7,7 +7,7 @@ in the rows, too: an attempt that failed is due again at the row's ``wake_at``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from uuid import UUID
 
@@ -45,9 +45,8 @@ _PATIENCE_SECONDS = 30.0
 # byok starts these by itself, for all tenants. Their gate makes one KMS call; see `Validator`.
 _ROUTINE = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED})
 
-
-# What a trace calls the step that follows a state.
-_SPANS = {RotationState.REQUESTED: "rotation generate", RotationState.GENERATED: "rotation validate"}
+# What is done with a rotation in this state, as metrics and traces call it.
+_STEPS = {RotationState.REQUESTED: "generate", RotationState.GENERATED: "validate"}
 
 
 class Rotations:
@@ -148,7 +147,7 @@ class Rotations:
         if self._step(works, RotationState.GENERATED, self._validate, self._steps.validated):
             reached(FailPoint.VALIDATED)
         at_hand = [work for work in works if work.is_going_on]
-        with tracing.span("rotation promote", rotations=len(at_hand)):
+        with self._timed("promote", at_hand):
             promoted = self._write(at_hand, self._steps.promoted)
         if promoted:
             reached(FailPoint.PROMOTED)
@@ -164,8 +163,17 @@ class Rotations:
     ) -> Sequence[Work]:
         """Ask KMS for each that is in ``state`` and write what it brought; those that came through."""
         at_hand = [work for work in works if work.is_going_on and work.rotation.state is state]
-        asked = self._ask_for_each(self._read_versions(at_hand), ask, _SPANS[state])
-        return self._write(asked, write)
+        with self._timed(_STEPS[state], at_hand):
+            asked = self._ask_for_each(self._read_versions(at_hand), ask, _STEPS[state])
+            return self._write(asked, write)
+
+    @contextmanager
+    def _timed(self, step: str, works: Sequence[Work]) -> Iterator[None]:
+        began_ticks = self._clock.ticks()
+        with tracing.span(f"rotations {step}", rotations=len(works)) if works else nullcontext():
+            yield
+        if works:
+            self._metrics.rotation_step_took(step, self._clock.ticks() - began_ticks)
 
     def _read_versions(self, works: Sequence[Work]) -> Sequence[Work]:
         def read(tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
@@ -176,11 +184,11 @@ class Rotations:
 
         return self._write(works, read)
 
-    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None], span: str) -> Sequence[Work]:
+    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None], step: str) -> Sequence[Work]:
         began_ticks = self._clock.ticks()
         for place, work in enumerate(works, 1):
             asked_ticks = self._clock.ticks()
-            with self._settled(work), tracing.span(span, **work.names):
+            with self._settled(work), tracing.span(f"rotation {step}", **work.names):
                 ask(work)
             now_ticks = self._clock.ticks()
             if now_ticks - asked_ticks > _SLOW_SECONDS or now_ticks - began_ticks > _PATIENCE_SECONDS:
@@ -301,7 +309,7 @@ class Rotations:
             assert number is not None
             found = work.validated
             self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
-        self._metrics.rotation_ended(rotation.reason, rotation.state)
+        self._metrics.rotation_ended(rotation)
         log.info("rotation_done", version=number, reason=rotation.reason.value)
 
     def _start_campaigns(self) -> None:

@@ -129,6 +129,6 @@ class Setbacks:
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
             )  # fmt: skip
             reached(FailPoint.FAILING)
-        self._metrics.rotation_ended(failed[0].reason, failed[0].state)
+        self._metrics.rotation_ended(failed[0])
         # That a customer took access away is told by its suspension, and no fault of the rotation.
         (log.warning if isinstance(error, AccessStopped) else log.error)("rotation_failed", why=failure)

@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from byok.core.metric_list import KmsOutcome
 from byok.errors import ByokError
-from byok.ports import KmsOutcome, KmsRequest
+from byok.ports import KmsRequest
 from byok.tracing import IS_LINKED, TRACE_PARENT, TRACE_STATE
 
 # Trace context alone: baggage may hold what somebody put there, and would reach Redis.
@@ -107,7 +108,8 @@ class OpenTelemetryTracer:
                 "rpc.method": request.operation,
                 "aws.request_id": request.request_id,
                 "byok.outcome": request.outcome.value,
-                "byok.tenant_id": str(request.tenant_id),
+                "byok.tenant": request.connection.tenant_name,
+                "byok.tenant_id": str(request.connection.tenant_id),
             },
         )
         if request.outcome is not KmsOutcome.OK:

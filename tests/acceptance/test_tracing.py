@@ -81,7 +81,8 @@ def test_one_trace_from_the_command_to_kms(traced: Fleet, collector: Collector, 
     assert (published.parent_id, published.service) == ("", "byok-command")
     assert (ran.parent_id, ran.service) == (published.span_id, "byok-worker")
     for step in ("generate", "validate", "promote"):
-        assert spans[f"rotation {step}"].parent_id == ran.span_id
+        assert spans[f"rotations {step}"].parent_id == ran.span_id
+    assert spans["rotation generate"].parent_id == spans["rotations generate"].span_id
     made = spans["KMS.GenerateDataKeyWithoutPlaintext"]
     assert made.parent_id == spans["rotation generate"].span_id
     assert spans["KMS.Decrypt"].parent_id == spans["rotation validate"].span_id

@@ -43,7 +43,7 @@ def talkative(stack: Stack, engine: sa.Engine) -> Iterator[Fleet]:
     additions = {"BYOK_LOG_LEVEL": "DEBUG", "BYOK_LOG_FORMAT": "json"}
     for name in ("BYOK_BROKER_URL", "BYOK_CACHE_URL"):
         with redis.Redis.from_url(stack.environment[name]) as server:
-            server.execute_command("ACL", "SETUSER", "talk", "on", f">{_PASSWORD}", "~*", "&*", "+@all")  # type: ignore[no-untyped-call]  # redis-py
+            server.execute_command("ACL", "SETUSER", "talk", "on", f">{_PASSWORD}", "~*", "&*", "+@all")
         additions[name] = _with_user(stack.environment[name], "talk", _PASSWORD)
     with running_fleet(stack, engine, additions, "talkative-") as fleet:
         yield fleet
@@ -111,7 +111,7 @@ def _send_nonsense(fleet: Fleet) -> None:
 def _cut_off(fleet: Fleet) -> None:
     """The broker's connections end under the worker."""
     with redis.Redis.from_url(fleet.stack.environment["BYOK_BROKER_URL"]) as server:
-        server.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]  # redis-py
+        server.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     fleet.wait_until(lambda: "onnection to broker lost" in fleet.worker.log_file.read_text())
 
 

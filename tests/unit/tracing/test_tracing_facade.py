@@ -11,9 +11,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from byok import tracing
+from byok.core.metric_list import KmsOutcome
+from byok.core.model import Connection, KmsKeyArn
 from byok.errors import ConfigurationError
-from byok.ports import KmsOutcome, KmsRequest
+from byok.ports import KmsRequest
 from byok.tracing.otel import OpenTelemetryTracer
+
+CONNECTION = Connection(
+    UUID(int=1),
+    KmsKeyArn.parse("arn:aws:kms:eu-central-1:222222222001:key/00000000-0000-4000-8000-000000000001"),
+    "external",
+    tenant_name="acme",
+)
 
 
 @pytest.fixture
@@ -87,7 +96,7 @@ def test_a_request_that_failed_aside_is_no_error(made: InMemorySpanExporter) -> 
         tracing.request_ended(
             KmsRequest(
                 "Decrypt",
-                UUID(int=1),
+                CONNECTION,
                 KmsOutcome.INTEGRITY,
                 "InvalidCiphertextException",
                 "r-1",
