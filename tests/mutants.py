@@ -460,8 +460,8 @@ MUTANTS = (
     Mutant(
         "rights seen without our session policy",
         "byok/kms/sessions.py",
-        "external_id=connection.external_id, restricted=False)",
-        "external_id=connection.external_id, restricted=True)",
+        "external_id=connection.external_id, restricted=False, is_aside=True",
+        "external_id=connection.external_id, restricted=True, is_aside=True",
         f"{_IN}/test_preflight.py::test_dry_runs_name_each_unneeded_right_and_do_nothing",
     ),
     Mutant(

@@ -28,7 +28,7 @@ from byok.core.reencryption import (
 )
 from byok.errors import AccessStopped, ByokError, KmsBackingOff, LostRace, StoreUnavailable, failure_text
 from byok.failpoints import FailPoint, reached
-from byok.logs import get_logger
+from byok.logs import bind, get_logger
 from byok.ports import Clock, Metrics, Random, Replacement, Row, RowStore, Store, Transaction
 from byok.services.campaigns import CampaignRequests, show_counts
 from byok.services.fields import Cipher, token_info
@@ -85,6 +85,7 @@ class Reencryption:
             if claimed is None:
                 return None
             work = replace(tx.campaigns.get(campaign_id), campaign=claimed)
+        bind(campaign_id=str(campaign_id), tenant=work.tenant, key=work.key)
         try:
             return self._run_batch(work)
         except LostRace:
