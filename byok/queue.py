@@ -11,6 +11,7 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
 
+from byok import tracing
 from byok.broker import broker_settings
 from byok.core.model import OpenWork, RotationReason
 from byok.core.reencryption import Campaign
@@ -172,9 +173,14 @@ class CeleryQueue:
         countdown_seconds: float | None = None,
         producer: Any = None,  # noqa: ANN401  # kombu is untyped
     ) -> None:
-        with _translated_errors():
+        with _translated_errors(), tracing.publishing(name, queue) as headers:
             self._app.send_task(
-                name, kwargs=dict(arguments), queue=queue, producer=producer, countdown=countdown_seconds
+                name,
+                kwargs=dict(arguments),
+                queue=queue,
+                producer=producer,
+                countdown=countdown_seconds,
+                headers=dict(headers),
             )
 
 

@@ -23,6 +23,7 @@ from byok.core.lifecycle import (
     VERSION_LIFECYCLE,
     StateMachine,
 )
+from byok.core.metric_list import METRICS, Origin
 from byok.settings import Settings, StackSettings
 
 DOCS = Path(__file__).parent
@@ -42,7 +43,8 @@ def settings_page() -> str:
         *_rows(StackSettings),
         "",
         "The workers' AWS identity comes from where boto3 finds it: the role of the machine, or `AWS_*`.",
-        "Flower's password is `FLOWER_BASIC_AUTH=USER:PASSWORD`.",
+        "Flower's password is `FLOWER_BASIC_AUTH=USER:PASSWORD`. `PROMETHEUS_MULTIPROC_DIR` lets forked",
+        "processes count together: [metrics](metrics.md#several-processes).",
         "",
         "*Written by `docs/generate.py`.*",
     ]
@@ -156,6 +158,24 @@ def _diagram(machine: StateMachine[Any, Any]) -> Iterator[str]:
     yield "```"
 
 
+def metrics_page(page: str) -> str:
+    """The page with its tables written anew, one for each origin."""
+    for origin in Origin:
+        rows = [
+            [
+                f"`{one.exposed_name}`",
+                one.kind.value,
+                ", ".join(f"`{label}`" for label in one.labels),
+                one.help,
+            ]
+            for one in METRICS
+            if one.origin is origin
+        ]
+        table = "\n".join(_markdown(["metric", "kind", "labels", "meaning"], rows))
+        page = _with_table(page, f"<!-- {origin.value} -->\n", f"{table}\n")
+    return page
+
+
 def _with_table(page: str, mark: str, table: str) -> str:
     return re.sub(f"{mark}(?:\\|.*\n)*", lambda _: mark + table, page)
 
@@ -242,14 +262,19 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
+# Pages by hand with parts that are generated.
+FILLED: Mapping[str, Callable[[str], str]] = {
+    "capacity.md": capacity_page,
+    "concepts.md": concepts_page,
+    "metrics.md": metrics_page,
+}
+
+
 def main() -> None:
     """Write the pages."""
-    pages = {
-        "settings.md": settings_page(),
-        "cli.md": cli_page(),
-        "capacity.md": capacity_page((DOCS / "capacity.md").read_text()),
-        "concepts.md": concepts_page((DOCS / "concepts.md").read_text()),
-    }
+    pages = {"settings.md": settings_page(), "cli.md": cli_page()}
+    for name, fill in FILLED.items():
+        pages[name] = fill((DOCS / name).read_text())
     for name, page in pages.items():
         (DOCS / name).write_text(page)
         sys.stdout.write(f"wrote docs/{name}\n")

@@ -30,6 +30,9 @@ def root_logger_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     for added in [one for one in root.handlers if one not in handlers]:
         root.removeHandler(added)
+    for name in ("byok", "workers"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ class Mutant:
 _IN = "tests/integration"
 _MANY = f"{_IN}/test_rotating_many.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
+_REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
 MUTANTS = (
@@ -460,8 +461,8 @@ MUTANTS = (
     Mutant(
         "rights seen without our session policy",
         "byok/kms/sessions.py",
-        "external_id=connection.external_id, restricted=False)",
-        "external_id=connection.external_id, restricted=True)",
+        "external_id=connection.external_id, restricted=False, is_aside=True",
+        "external_id=connection.external_id, restricted=True, is_aside=True",
         f"{_IN}/test_preflight.py::test_dry_runs_name_each_unneeded_right_and_do_nothing",
     ),
     Mutant(
@@ -538,8 +539,8 @@ MUTANTS = (
     Mutant(
         "what the customer said, kept in trouble of our own",
         "byok/kms/aws.py",
-        'if refusal.aws_code != "UnsupportedOperationException":',
-        "if False:",
+        "what the customer said.\n            if refusal.aws_code not in _NOT_TOLD:",
+        "what the customer said.\n            if False:",
         f"{_IN}/test_following.py::test_trouble_with_our_own_identity_erases_nothing",
     ),
     Mutant(
@@ -795,8 +796,8 @@ MUTANTS = (
     Mutant(
         "many: who is put off is not counted",
         "byok/services/setbacks.py",
-        "[self._clock.now()] * len(rotations), why, deferred=True)",
-        "[self._clock.now()] * len(rotations), why)",
+        "[self._clock.now()] * len(works), why, deferred=True)",
+        "[self._clock.now()] * len(works), why)",
         f"{_MANY}::test_what_waits_behind_a_slow_kms_is_put_off_without_counting_as_an_attempt",
     ),
     Mutant(
@@ -875,6 +876,84 @@ MUTANTS = (
         "        if batch.took_seconds > _SLOW_SECONDS:\n",
         "        if False:\n",
         f"{_DISPATCH}::test_a_slow_database_is_left_alone_after_what_is_under_way",
+    ),
+    Mutant(
+        "logs: a thread of a pool forgets its last job",
+        "byok/logs/context.py",
+        "            _about.reset(self._before)\n",
+        "            pass\n",
+        "tests/unit/logs/test_log_context.py::test_threads_of_a_pool_see_nothing_of_each_other_nor_of_their_last_job",
+    ),
+    Mutant(
+        "logs: passwords in URLs",
+        "byok/logs/redaction.py",
+        '    text = _URL_CREDENTIALS.sub(f"{_HIDDEN}@", text)\n',
+        "",
+        f"{_REDACTION}::test_no_password_in_any_text",
+    ),
+    Mutant(
+        "logs: an unknown object is its kind alone",
+        "byok/logs/redaction.py",
+        '    return f"<{type(value).__name__}>"\n',
+        "    return str(value)\n",
+        f"{_REDACTION}::test_no_secret_in_any_object",
+    ),
+    Mutant(
+        "logs: an exception's text may hold anything",
+        "byok/logs/redaction.py",
+        "    return kind\n",
+        '    return f"{kind}: {error}"\n',
+        f"{_REDACTION}::test_no_secret_in_any_object",
+    ),
+    Mutant(
+        "logs: keys in texts",
+        "byok/logs/redaction.py",
+        "    text = _BASE64.sub(_hide_if_mixed, text)\n",
+        "",
+        f"{_REDACTION}::test_no_key_in_any_text",
+    ),
+    Mutant(
+        "traces: what a task sends is a trace of its own",
+        "byok/tracing/otel.py",
+        "            if headers and contexts.get_value(_IN_TASK):\n",
+        "            if False:\n",
+        "tests/unit/tracing/test_tracing_facade.py::test_a_message_carries_the_trace_and_whether_a_task_sent_it",
+    ),
+    Mutant(
+        "metrics: a refusal that byok asks for accuses nobody",
+        "byok/kms/requests.py",
+        "tell(KmsOutcome.OK if code in answers else outcome, code,",
+        "tell(outcome, code,",
+        f"{_IN}/test_kms_metrics.py::test_all_that_byok_asks_by_itself_is_counted_and_goes_well",
+    ),
+    Mutant(
+        "metrics: a preflight is not counted",
+        "byok/kms/requests.py",
+        "        if not request.is_aside:\n            self._metrics",
+        "        if True:\n            self._metrics",
+        f"{_IN}/test_kms_metrics.py::test_a_preflight_counts_for_nothing_whatever_it_finds",
+    ),
+    Mutant(
+        "metrics: few tenants are named",
+        "byok/metrics/tenants.py",
+        "            if len(self._named) < self._most:\n",
+        "            if True:\n",
+        "tests/unit/test_metrics.py::test_beyond_so_many_tenants_all_are_others",
+    ),
+    Mutant(
+        "metrics: the gauges of a process that was killed go",
+        "byok/metrics/multiprocess.py",
+        "            if not _lives(process_id):\n",
+        "            if False:\n",
+        f"{_IN}/test_metrics_of_processes.py::test_a_death_loses_no_count_and_takes_its_gauges_along",
+    ),
+    Mutant(
+        "metrics: a server that hangs is not asked again",
+        "byok/services/gathering.py",
+        "        self._is_asked_now = self._answer.is_there.is_set()\n",
+        "        self._is_asked_now = True\n",
+        "tests/unit/services/test_gathering.py::"
+        "test_one_that_hangs_holds_the_page_up_once_and_gets_no_second_thread",
     ),
 )
 

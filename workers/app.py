@@ -1,15 +1,18 @@
 """The Celery application of the workers and of Beat."""
 
+import logging
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_init
 
+from byok import tracing
 from byok.broker import broker_settings
-from byok.logs import configure_logging
+from byok.logs import configure_logging, log_uncaught
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
-from workers.base import ByokTask, runtime_of
+from workers import celery_lines, metrics
+from workers.base import ByokTask, open_scopes
 from workers.schedule import beat_schedule
 
 # Each setting with its reason; docs/celery.md tells more.
@@ -59,14 +62,20 @@ def make_app(settings: Settings) -> Celery:
     app.byok_settings = settings
 
     def set_up_logging(**_: object) -> None:
-        configure_logging(settings.log_format)
+        level = logging.getLevelNamesMapping()[settings.log_level]
+        configure_logging(settings.log_format, level, tracing.ids)
+        log_uncaught()
+        celery_lines.set_up()
 
+    open_scopes()
+    worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
-    worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
+    metrics.serve_when_ready()
     return app
 
 
-def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's consumer
+def _begin_to_trace(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
+    """Before its first task, and before it forks: the SDK's threads begin anew in children."""
     settings: Settings = sender.app.byok_settings
-    if settings.metrics_port is not None:
-        runtime_of(sender.app).metrics.serve(settings.metrics_address, settings.metrics_port)
+    if settings.tracing:
+        tracing.switch_on("worker")

@@ -1,17 +1,22 @@
 """What all tasks share: the process's services, and log lines bound to the task."""
 
 import gc
+import inspect
 import threading
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
-import structlog
 from celery import Celery, Task
+from celery.signals import task_postrun, task_prerun
 
+from byok import tracing
 from byok.errors import ByokError
+from byok.logs import LogScope
 from byok.wiring import Runtime, Services, build
 
-# The ids among the arguments, which log lines may name.
+# The ids among the arguments, which log lines may name. A stranger's message may hold anything there.
 _NAMED = ("tenant", "key", "rotation_id", "campaign_id")
+_MAX_NAME = 64
 _building = threading.Lock()
 
 
@@ -40,8 +45,36 @@ class ByokTask(Task):
         """The services of this process."""
         return runtime_of(self.app).services
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # Celery's signature
-        """Run the task with its id and the ids it was given on every log line."""
-        names = {name: kwargs[name] for name in _NAMED if name in kwargs}
-        with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id, **names):
-            return super().__call__(*args, **kwargs)
+
+def open_scopes() -> None:
+    """Have the lines of each task carry its ids, also those that Celery writes when it has ended."""
+    task_prerun.connect(_begin, weak=False, dispatch_uid="byok")
+    task_postrun.connect(_end, weak=False, dispatch_uid="byok")
+
+
+def _begin(
+    sender: Task, task_id: str, args: Sequence[object], kwargs: Mapping[str, object], **_: object
+) -> None:
+    if isinstance(sender, ByokTask):
+        scopes = sender.request.byok_scopes = ExitStack()
+        scopes.enter_context(LogScope(task=sender.name, task_id=task_id, **_names_in(sender, args, kwargs)))
+        headers = {name: sender.request.get(name) for name in tracing.HEADERS}
+        scopes.enter_context(tracing.running(sender.name, task_id, headers))
+
+
+def _end(sender: Task, retval: object, **_: object) -> None:
+    if isinstance(sender, ByokTask):
+        error = retval if isinstance(retval, Exception) else None
+        sender.request.byok_scopes.__exit__(type(error) if error else None, error, None)
+
+
+def _names_in(task: Task, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, str]:
+    try:
+        given = inspect.signature(task.run).bind_partial(*args, **kwargs).arguments
+    except TypeError:  # they don't fit; that is told where the task is called
+        return {}
+    return {
+        name: value
+        for name, value in given.items()
+        if name in _NAMED and isinstance(value, str) and len(value) <= _MAX_NAME
+    }

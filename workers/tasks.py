@@ -15,7 +15,7 @@ from celery.exceptions import Reject
 from byok import queue
 from byok.core.model import Job, Rotation, RotationReason, RotationState
 from byok.errors import ByokError, InvalidInput, StoreUnavailable
-from byok.logs import get_logger
+from byok.logs import bind, get_logger
 from workers.base import ByokTask
 
 log = get_logger(__name__)
@@ -92,6 +92,7 @@ def _record(
 
 
 def _run(task: ByokTask, rotation_id: str) -> str:
+    bind(rotation_id=rotation_id)
     rotation: Rotation | None = task.services.rotations.run(_uuid(rotation_id))
     if rotation is None:
         return "nothing to do"

@@ -1,7 +1,7 @@
 """The words of the domain as types: tenants, keys, versions, rotations, and their states."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
@@ -189,12 +189,12 @@ class Connection:
     kms_key_arn: KmsKeyArn
     external_id: str
     role_arn: RoleArn | None = None
+    tenant_name: str = field(kw_only=True, compare=False)  # for people
 
     def __post_init__(self) -> None:
         if self.role_arn is not None and self.role_arn.account != self.kms_key_arn.account:
             raise InvalidArn(
-                f"role account {self.role_arn.account} differs from KMS key account "
-                f"{self.kms_key_arn.account}",
+                f"role account {self.role_arn.account} is not the KMS key's: {self.kms_key_arn.account}",
                 remedy="create the role in the account that owns the KMS key",
             )
 

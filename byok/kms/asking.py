@@ -15,10 +15,10 @@ from byok.kms.classify import (
     ErrorClass,
     classify,
     error_code,
-    reading_reply,
     to_byok_error,
 )
 from byok.kms.diagnosis import Outcome, message_of
+from byok.kms.requests import Requests
 from byok.kms.sessions import Sessions
 from byok.kms.signing import signing_with
 
@@ -35,11 +35,13 @@ class Asker:
     def __init__(
         self,
         sessions: Sessions,
+        requests: Requests,
         retrying: tenacity.Retrying,
         connection: Connection,
         vendor_role: RoleArn | None,
     ) -> None:
         self._sessions = sessions
+        self._requests = requests
         self._retrying = retrying
         self._connection = connection
         self._vendor_role = vendor_role
@@ -49,17 +51,20 @@ class Asker:
     def assume(self) -> None:
         """Assume the role; what follows is asked in this session."""
         self._credentials = self._retrying(
-            lambda: self._sessions.assume_role(self._connection, external_id=self._connection.external_id)
+            lambda: self._sessions.assume_role(
+                self._connection, external_id=self._connection.external_id, is_aside=True
+            )
         ).credentials
 
     def try_to_assume(self, external_id: str | None) -> None:
         """Assume the role under another external id, for nothing."""
-        self._retrying(lambda: self._sessions.assume_role(self._connection, external_id=external_id))
+        self._retrying(
+            lambda: self._sessions.assume_role(self._connection, external_id=external_id, is_aside=True)
+        )
 
     def caller_account(self) -> str:
         """The account that we act in."""
-        region = self._connection.kms_key_arn.region
-        account: str = self._retrying(lambda: self._sessions.caller_account(region, self._signer()))
+        account: str = self._retrying(lambda: self._sessions.caller_account(self._connection, self._signer()))
         return account
 
     def describe(self) -> Outcome:
@@ -133,8 +138,16 @@ class Asker:
 
         def once() -> Outcome:
             try:
-                with signing_with(credentials or self._signer()), reading_reply(operation, self._arn):
-                    return Outcome(request(client))
+                with signing_with(credentials or self._signer()):
+                    # Aside: what is refused here is a finding, and findings are what is asked for.
+                    reply = self._requests.send(
+                        self._connection,
+                        operation,
+                        self._arn,
+                        lambda: request(client),
+                        is_aside=True,
+                    )
+                    return Outcome(reply)
             except AWS_ERRORS as error:
                 code = error_code(error)
                 if code == "DryRunOperationException":

@@ -15,6 +15,7 @@ from byok.errors import ByokError, KmsAccessRevoked, KmsRequestRejected, KmsUnav
 from byok.kms.asking import Asker
 from byok.kms.classify import reading_reply
 from byok.kms.diagnosis import Outcome, Report, Vendor, request_id_of
+from byok.kms.requests import Requests
 from byok.kms.sessions import Sessions
 
 _GENERATE, _DECRYPT = "kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt"
@@ -30,6 +31,7 @@ class Preflight:
     def __init__(
         self,
         sessions: Sessions,
+        requests: Requests,
         retrying: tenacity.Retrying,
         vendor: Vendor,
         connection: Connection,
@@ -41,7 +43,7 @@ class Preflight:
         self._arn = str(connection.kms_key_arn)
         self._own = probe_context(connection.tenant_id)
         self._report = Report(connection, vendor, tenant_name)
-        self._aws = Asker(sessions, retrying, connection, vendor.role)
+        self._aws = Asker(sessions, requests, retrying, connection, vendor.role)
         self._can_look = True
 
     def run(self) -> Sequence[Finding]:

@@ -26,6 +26,7 @@ from byok.kms.classify import (
     reading_reply,
     to_byok_error,
 )
+from byok.kms.requests import Requests
 from byok.kms.signing import CLIENT_CONFIG, signing_with, tenant_session
 from byok.ports import Clock
 
@@ -55,12 +56,14 @@ class Sessions:
         self,
         clock: Clock,
         endpoint_url: str | None,
+        requests: Requests,
         canary_role: RoleArn | None = None,
         on_assumed: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._on_assumed = on_assumed
         self._endpoint_url = endpoint_url
+        self._requests = requests
         self._canary_role = canary_role
         self._lock = threading.Lock()
         self._own: Credentials | None = None
@@ -98,7 +101,9 @@ class Sessions:
         """A session with all that the customer gave: for finding out how much that is, and nothing else."""
         if connection.role_arn is None:
             return self.own_credentials()
-        return self.assume_role(connection, external_id=connection.external_id, restricted=False).credentials
+        return self.assume_role(
+            connection, external_id=connection.external_id, restricted=False, is_aside=True
+        ).credentials
 
     def forget(self, connection: Connection) -> None:
         """Drop a tenant's session."""
@@ -150,9 +155,16 @@ class Sessions:
         return self._own.get_frozen_credentials()
 
     def assume_role(
-        self, connection: Connection, *, external_id: str | None, restricted: bool = True
+        self,
+        connection: Connection,
+        *,
+        external_id: str | None,
+        restricted: bool = True,
+        is_aside: bool = False,
     ) -> AssumedRole:
         """Assume a tenant's role, cut down to what we need by a session policy unless not ``restricted``.
+
+        ``is_aside``: see `KmsRequest`.
 
         Raises:
             KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
@@ -168,17 +180,20 @@ class Sessions:
         if external_id is not None:
             arguments["ExternalId"] = external_id
         try:
-            return self._assume(connection.kms_key_arn.region, arguments)
+            return self._assume(connection, arguments, is_aside=is_aside)
         except AWS_ERRORS as error:
             error_class = classify(error, STS_ERROR_CLASSES)
             if error_code(error) == "AccessDenied":
-                self._require_own_identity(connection.kms_key_arn.region)
+                self._require_own_identity(connection)
             raise to_byok_error(error, error_class, "AssumeRole", str(connection.role_arn)) from error
 
-    def _assume(self, region: str, arguments: Mapping[str, Any]) -> AssumedRole:
-        client = self.sts_client(region)
-        with reading_reply("AssumeRole", arguments["RoleArn"]):
-            reply = client.assume_role(**arguments)["Credentials"]
+    def _assume(self, connection: Connection, arguments: Mapping[str, Any], *, is_aside: bool) -> AssumedRole:
+        client, arn = self.sts_client(connection.kms_key_arn.region), arguments["RoleArn"]
+        answer = self._requests.send(
+            connection, "AssumeRole", arn, lambda: client.assume_role(**arguments), is_aside=is_aside
+        )
+        with reading_reply("AssumeRole", arn):
+            reply = answer["Credentials"]
             credentials = ReadOnlyCredentials(
                 reply["AccessKeyId"], reply["SecretAccessKey"], reply["SessionToken"], None
             )
@@ -186,15 +201,22 @@ class Sessions:
         self._on_assumed()
         return session
 
-    def caller_account(self, region: str, credentials: ReadOnlyCredentials) -> str:
-        """The AWS account that these credentials act in.
+    def caller_account(self, connection: Connection, credentials: ReadOnlyCredentials) -> str:
+        """The AWS account that these credentials act in, in the region of a tenant's KMS key.
 
         Raises:
             KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
         """
+        region = connection.kms_key_arn.region
         try:
             with signing_with(credentials), reading_reply("GetCallerIdentity", region):
-                return self._caller_client(region).get_caller_identity()["Account"]
+                return self._requests.send(
+                    connection,
+                    "GetCallerIdentity",
+                    region,
+                    self._caller_client(region).get_caller_identity,
+                    is_aside=True,
+                )["Account"]
         except AWS_ERRORS as error:
             error_class = classify(error, STS_ERROR_CLASSES)
             raise to_byok_error(error, error_class, "GetCallerIdentity", region) from error
@@ -207,7 +229,7 @@ class Sessions:
                 )
             return self._caller_clients[region]
 
-    def _require_own_identity(self, region: str) -> None:
+    def _require_own_identity(self, connection: Connection) -> None:
         """Tell a customer's refusal from our own identity that lost sts:AssumeRole: try a role of our own.
 
         Raises:
@@ -221,7 +243,7 @@ class Sessions:
             "DurationSeconds": SESSION_SECONDS,
         }
         try:
-            self._assume(region, arguments)
+            self._assume(connection, arguments, is_aside=True)
         except AWS_ERRORS as error:
             raise KmsRequestRejected(
                 f"our own canary role {self._canary_role} refuses us, too: {error_code(error)}",

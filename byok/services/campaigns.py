@@ -249,7 +249,7 @@ class CampaignRequests:
         try:
             self._queue.reencrypt(campaign, delay)
         except QueueUnavailable as error:
-            log.warning("campaign_not_published", campaign=str(campaign.id), error=error.message)
+            log.warning("campaign_not_published", campaign_id=str(campaign.id), error=error.message)
             return False
         return True
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from datetime import timedelta
 from uuid import UUID
 
@@ -57,7 +58,10 @@ class Claims:
         with self._change:
             self._held.update((rotation.id, rotation) for rotation in rotations)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._renew_for_ever, name="claims", daemon=True)
+                # In an empty context, lest its lines be about the task that happens to start it.
+                self._thread = threading.Thread(
+                    target=Context().run, args=(self._renew_for_ever,), name="claims", daemon=True
+                )
                 self._thread.start()
             self._change.notify()
         try:

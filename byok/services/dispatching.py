@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -102,7 +103,7 @@ class Dispatcher:
                     break
                 chosen, run.end = self._look_ahead(window, run.end)
                 if chosen:
-                    under_way.append(pool.submit(self._set_going, chosen))
+                    under_way.append(pool.submit(copy_context().run, self._set_going, chosen))
                 if run.end is None:
                     if not may_go_around:
                         break

@@ -26,7 +26,7 @@ from byok.errors import (
     UnknownMasterKey,
     UnknownVersion,
 )
-from byok.logs import get_logger
+from byok.logs import LogScope, get_logger
 from byok.ports import CacheAnswer, Clock, Failure, LeaseCache, LeaseId, Metrics, Random, SealedLease, Store
 from byok.services.held import View, lease_id
 from byok.services.lease import MAX_LEASE_USES, Lease
@@ -97,8 +97,12 @@ class LeaseSource:
         Raises:
             TenantChanged, UnknownVersion, AccessStopped, Unavailable, IntegrityError.
         """
-        if not view.ttl_seconds:
-            return self._from_kms(view, number)  # caching is off: each use is a KMS Decrypt of its own
+        with LogScope(tenant=view.tenant.name, key=view.key.name):
+            if not view.ttl_seconds:
+                return self._from_kms(view, number)  # caching is off: each use is a KMS Decrypt of its own
+            return self._take_or_ask(view, number, newer_than)
+
+    def _take_or_ask(self, view: View, number: int, newer_than: datetime | None) -> Lease | None:
         filed_under = view.lease_id(number)
         # An entry that is too old for this reader is none, whatever the writer's TTL was.
         too_old = self._clock.now() - view.key.lease_ttl
@@ -110,7 +114,7 @@ class LeaseSource:
             try:
                 answer = self._cache.take(filed_under, claim, _CLAIM, newest_known)
             except CacheUnavailable:
-                log.warning("cache_unavailable_asking_kms", tenant=view.tenant.name, key=view.key.name)
+                log.warning("cache_unavailable_asking_kms")
                 self._wait_for_turn()
                 return self._from_kms(view, number)
             lease = self._opened(view, number, answer)
@@ -162,7 +166,7 @@ class LeaseSource:
         try:
             secret = SecretBytes(self._master_keys.open(sealed.box, LEASE_PURPOSE, *bound_to))
         except (IntegrityError, UnknownMasterKey) as error:
-            log.warning("cached_lease_ignored", tenant=view.tenant.name, key=view.key.name, error=error.code)
+            log.warning("cached_lease_ignored", error=error.code)
             return None
         age_seconds = max(age, view.key.lease_ttl - answer.remaining).total_seconds()
         self._metrics.lease_taken("cache")
@@ -200,13 +204,7 @@ class LeaseSource:
             raise
         except KmsIntegrityError as alarm:
             self._metrics.integrity_alarm()
-            log.error(
-                "version_in_quarantine",
-                tenant=view.tenant.name,
-                key=view.key.name,
-                version=number,
-                why=alarm.message,
-            )
+            log.error("version_in_quarantine", version=number, why=alarm.message)
             self._tell_failure(filed_under, _QUARANTINE, Failure.BROKEN, claim)
             raise
         except UnknownVersion:
@@ -249,7 +247,7 @@ class LeaseSource:
         try:
             self._suspensions.revoked(tenant, refusal, actor="lease")
         except StoreUnavailable as error:
-            log.error("suspension_not_committed", tenant=tenant.name, error=error.message)
+            log.error("suspension_not_committed", error=error.message)
 
     def _lease(
         self, view: View, number: int, secret: SecretBytes, began_ticks: float, decrypted_at: datetime

@@ -160,7 +160,8 @@ class LeaseDesk:
             return None
         if ticks >= lease.refresh_ticks:
             lease.refresh_ticks = ticks + _RETRY_REFRESH_SECONDS  # one caller is enough
-            self._refresher.submit(lease_id, lambda: self._refresh(view, lease_id, lease))
+            names = {"tenant": view.tenant.name, "key": view.key.name}
+            self._refresher.submit(lease_id, lambda: self._refresh(view, lease_id, lease), **names)
         self._held.arm(view, lease_id, lease)
         return lease
 

@@ -28,7 +28,7 @@ from byok.core.reencryption import (
 )
 from byok.errors import AccessStopped, ByokError, KmsBackingOff, LostRace, StoreUnavailable, failure_text
 from byok.failpoints import FailPoint, reached
-from byok.logs import get_logger
+from byok.logs import bind, get_logger
 from byok.ports import Clock, Metrics, Random, Replacement, Row, RowStore, Store, Transaction
 from byok.services.campaigns import CampaignRequests, show_counts
 from byok.services.fields import Cipher, token_info
@@ -85,6 +85,7 @@ class Reencryption:
             if claimed is None:
                 return None
             work = replace(tx.campaigns.get(campaign_id), campaign=claimed)
+        bind(campaign_id=str(campaign_id), tenant=work.tenant, key=work.key)
         try:
             return self._run_batch(work)
         except LostRace:
@@ -213,7 +214,7 @@ class Reencryption:
                 campaign = self._conclude(tx, replace(work, campaign=campaign), active_number)
         if not campaign.is_open:
             self._metrics.campaign_ended(campaign.state)
-            log.info("campaign_ended", campaign=str(campaign.id), state=campaign.state.value)
+            log.info("campaign_ended", campaign_id=str(campaign.id), state=campaign.state.value)
         return campaign
 
     def _conclude(self, tx: Transaction, work: CampaignWork, active_number: int) -> Campaign:
@@ -285,7 +286,7 @@ class Reencryption:
             with self._store.transaction() as tx:
                 tx.campaigns.release(campaign, self._clock.now() + delay, failure_text(error))
         except (LostRace, StoreUnavailable) as why:
-            log.warning("claim_lapses", campaign=str(campaign.id), error=why.message)
+            log.warning("claim_lapses", campaign_id=str(campaign.id), error=why.message)
 
     def _claimed_until(self) -> datetime:
         return self._clock.now() + self._claim_period

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from byok.errors import ByokError
-from byok.logs import get_logger
+from byok.logs import LogScope, get_logger
 from byok.services.threads import Spawn, spawn
 
 log = get_logger(__name__)
@@ -22,17 +22,17 @@ class Refresher:
 
     def forget(self) -> None:
         """Forget what waits, and the threads: neither crosses a fork."""
-        self._waiting: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, tuple[Callable[[], None], LogScope]] = OrderedDict()
         self._running: set[Hashable] = set()
         self._threads = 0
         self._lock = threading.Lock()
 
-    def submit(self, what: Hashable, renewal: Callable[[], None]) -> None:
-        """Run a renewal soon. What it raises is logged: the lease in hand is still good."""
+    def submit(self, what: Hashable, renewal: Callable[[], None], **names: str) -> None:
+        """Run a renewal soon. What it raises is logged, with ``names``: the lease in hand is still good."""
         with self._lock:
             if what in self._waiting or what in self._running:
                 return
-            self._waiting[what] = renewal
+            self._waiting[what] = renewal, LogScope(**names)
             if self._threads == _MAX_THREADS:
                 return
             self._threads += 1
@@ -46,22 +46,23 @@ class Refresher:
     def run(self) -> None:
         """Run what waits, until nothing does."""
         while (taken := self._next()) is not None:
-            what, renewal = taken
-            try:
-                renewal()
-            except ByokError as error:
-                log.warning("lease_not_renewed", error=error.code, why=error.message)
-            except Exception:
-                log.exception("lease_not_renewed")
-            finally:
-                with self._lock:
-                    self._running.discard(what)
+            what, renewal, lines = taken
+            with lines:
+                try:
+                    renewal()
+                except ByokError as error:
+                    log.warning("lease_not_renewed", error=error.code, why=error.message)
+                except Exception:
+                    log.exception("lease_not_renewed")
+                finally:
+                    with self._lock:
+                        self._running.discard(what)
 
-    def _next(self) -> tuple[Hashable, Callable[[], None]] | None:
+    def _next(self) -> tuple[Hashable, Callable[[], None], LogScope] | None:
         with self._lock:
             if not self._waiting:
                 self._threads -= 1
                 return None
-            what, renewal = self._waiting.popitem(last=False)
+            what, (renewal, lines) = self._waiting.popitem(last=False)
             self._running.add(what)
-            return what, renewal
+            return what, renewal, lines

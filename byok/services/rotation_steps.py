@@ -1,48 +1,24 @@
 """What each step of rotations writes: for many in one transaction, after KMS was asked for each alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
 from byok.core.audit import AuditEntry
 from byok.core.lifecycle import check_versions, next_rotation_time
 from byok.core.model import (
-    Key,
     KeyVersion,
     Rotation,
     RotationEvent,
     RotationReason,
-    Tenant,
     VersionEvent,
     VersionState,
 )
 from byok.failpoints import FailPoint, reached
 from byok.ports import Clock, Random, Transaction
 from byok.services.suspension import require_active
-from byok.services.validation import Validated
-
-
-@dataclass(slots=True)
-class Work:
-    """A rotation in hand. ``error``: why this attempt came to nothing; ``is_lost``: another worker is ahead.
-
-    ``versions``: the key's active version and those after it, as last read.
-    """
-
-    tenant: Tenant
-    key: Key
-    rotation: Rotation
-    versions: Sequence[KeyVersion] = ()
-    pending: KeyVersion | None = None
-    validated: Validated | None = None
-    error: Exception | None = None
-    is_lost: bool = False
-
-    @property
-    def is_going_on(self) -> bool:
-        """Whether there is a next step."""
-        return self.error is None and not self.is_lost
+from byok.services.work import Work
 
 
 class Steps:

@@ -7,10 +7,11 @@ in the rows, too: an attempt that failed is due again at the row's ``wake_at``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from uuid import UUID
 
+from byok import tracing
 from byok.core.encryption_context import version_context
 from byok.core.model import (
     KeyVersion,
@@ -19,7 +20,7 @@ from byok.core.model import (
     RotationState,
     VersionState,
 )
-from byok.errors import GaveUp, KmsBackingOff, LostRace, StoreBusy, StoreUnavailable
+from byok.errors import ByokError, GaveUp, KmsBackingOff, LostRace, StoreBusy, StoreUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Metrics, Random, Store, Transaction
@@ -27,10 +28,11 @@ from byok.services.campaigns import CampaignRequests
 from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
-from byok.services.rotation_steps import Steps, Work, made_by
+from byok.services.rotation_steps import Steps, made_by
 from byok.services.setbacks import MAX_ATTEMPTS, Setbacks
 from byok.services.suspension import Suspensions, require_active
 from byok.services.validation import Validator
+from byok.services.work import Work
 
 log = get_logger(__name__)
 
@@ -42,6 +44,9 @@ _PATIENCE_SECONDS = 30.0
 
 # byok starts these by itself, for all tenants. Their gate makes one KMS call; see `Validator`.
 _ROUTINE = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED})
+
+# What is done with a rotation in this state, as metrics and traces call it.
+_STEPS = {RotationState.REQUESTED: "generate", RotationState.GENERATED: "validate"}
 
 
 class Rotations:
@@ -82,10 +87,11 @@ class Rotations:
         Raises:
             ByokError: why this attempt failed, after that was recorded.
         """
-        works = self.run_many([rotation_id])
+        works = self._run([rotation_id])
         if not works:
             return None
         (work,) = works
+        work.lines.keep()
         if work.error is not None:
             raise work.error
         return work.rotation
@@ -98,6 +104,14 @@ class Rotations:
         Raises:
             StoreUnavailable.
         """
+        works = self._run(rotation_ids)
+        for work in works:
+            if work.error is not None and not isinstance(work.error, ByokError):  # nobody sees it else
+                with work.lines:
+                    log.error("rotation_broke", exc_info=work.error)
+        return works
+
+    def _run(self, rotation_ids: Sequence[UUID]) -> Sequence[Work]:
         claimed = self._claims.take(rotation_ids)
         if not claimed:
             return []
@@ -133,7 +147,9 @@ class Rotations:
         if self._step(works, RotationState.GENERATED, self._validate, self._steps.validated):
             reached(FailPoint.VALIDATED)
         at_hand = [work for work in works if work.is_going_on]
-        if self._write(at_hand, self._steps.promoted):
+        with self._timed("promote", at_hand):
+            promoted = self._write(at_hand, self._steps.promoted)
+        if promoted:
             reached(FailPoint.PROMOTED)
         self._announce([work for work in works if work.is_going_on])
         self._look_again([work for work in works if work.is_lost])
@@ -147,8 +163,17 @@ class Rotations:
     ) -> Sequence[Work]:
         """Ask KMS for each that is in ``state`` and write what it brought; those that came through."""
         at_hand = [work for work in works if work.is_going_on and work.rotation.state is state]
-        asked = self._ask_for_each(self._read_versions(at_hand), ask)
-        return self._write(asked, write)
+        with self._timed(_STEPS[state], at_hand):
+            asked = self._ask_for_each(self._read_versions(at_hand), ask, _STEPS[state])
+            return self._write(asked, write)
+
+    @contextmanager
+    def _timed(self, step: str, works: Sequence[Work]) -> Iterator[None]:
+        began_ticks = self._clock.ticks()
+        with tracing.span(f"rotations {step}", rotations=len(works)) if works else nullcontext():
+            yield
+        if works:
+            self._metrics.rotation_step_took(step, self._clock.ticks() - began_ticks)
 
     def _read_versions(self, works: Sequence[Work]) -> Sequence[Work]:
         def read(tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
@@ -159,11 +184,11 @@ class Rotations:
 
         return self._write(works, read)
 
-    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None]) -> Sequence[Work]:
+    def _ask_for_each(self, works: Sequence[Work], ask: Callable[[Work], None], step: str) -> Sequence[Work]:
         began_ticks = self._clock.ticks()
         for place, work in enumerate(works, 1):
             asked_ticks = self._clock.ticks()
-            with self._settled(work):
+            with self._settled(work), tracing.span(f"rotation {step}", **work.names):
                 ask(work)
             now_ticks = self._clock.ticks()
             if now_ticks - asked_ticks > _SLOW_SECONDS or now_ticks - began_ticks > _PATIENCE_SECONDS:
@@ -175,7 +200,7 @@ class Rotations:
         if not works:
             return
         why = KmsBackingOff("it waited behind a slow KMS", retry_after_seconds=0.0)
-        self._setbacks.put_off([work.rotation for work in works], why)
+        self._setbacks.put_off(works, why)
         for work in works:
             work.error = why
 
@@ -194,7 +219,7 @@ class Rotations:
         except StoreUnavailable as error:
             if isinstance(error, StoreBusy) and len(works) > 1:  # one of them may be all that is in the way
                 return [one for work in works for one in self._write([work], write)]
-            self._setbacks.give_back([work.rotation for work in works], error)
+            self._setbacks.give_back(works, error)
             for work in works:
                 work.error = error
             return []
@@ -212,22 +237,23 @@ class Rotations:
     @contextmanager
     def _settled(self, work: Work) -> Iterator[None]:
         """Keep what goes wrong with one rotation, after writing down what comes next."""
-        try:
-            yield
-        except LostRace:
-            work.is_lost = True
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is one rotation's alone
-            work.error = error
-            self._record_setback(work, error)
+        with work.lines:
+            try:
+                yield
+            except LostRace:
+                work.is_lost = True
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is one rotation's alone
+                work.error = error
+                self._record_setback(work, error)
 
     def _record_setback(self, work: Work, error: Exception) -> None:
         """The others go on even where this can't be written down: then the claim lapses."""
         try:
-            self._setbacks.record(work.tenant, work.key, work.rotation, error)
+            self._setbacks.record(work, error)
         except LostRace:
             work.is_lost = True
         except StoreUnavailable as why:
-            log.warning("setback_not_recorded", rotation=str(work.rotation.id), error=why.message)
+            log.warning("setback_not_recorded", error=why.message)
 
     def _generate(self, work: Work) -> None:
         tenant, key, rotation = work.tenant, work.key, work.rotation
@@ -274,14 +300,17 @@ class Rotations:
         if any(work.rotation.reason is RotationReason.COMPROMISE for work in done):
             self._start_campaigns()
         for work in done:
-            rotation, number = work.rotation, work.rotation.version_number
-            if work.validated is not None:
-                assert number is not None
-                found = work.validated
-                self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
-            self._metrics.rotation_ended(rotation.reason, rotation.state)
-            bound = log.bind(tenant=work.tenant.name, key=work.key.name, rotation=str(rotation.id))
-            bound.info("rotation_done", version=number, reason=rotation.reason.value)
+            with work.lines:
+                self._announce_one(work)
+
+    def _announce_one(self, work: Work) -> None:
+        rotation, number = work.rotation, work.rotation.version_number
+        if work.validated is not None:
+            assert number is not None
+            found = work.validated
+            self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
+        self._metrics.rotation_ended(rotation)
+        log.info("rotation_done", version=number, reason=rotation.reason.value)
 
     def _start_campaigns(self) -> None:
         """Begin at once with what the sweeper would come upon."""

@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from byok.core.lifecycle import retry_delay
-from byok.core.model import Key, Rotation, RotationEvent, Tenant, VersionEvent, VersionState
+from byok.core.model import RotationEvent, VersionEvent, VersionState
 from byok.errors import (
+    AccessStopped,
     ByokError,
     KmsAccessRevoked,
     KmsBackingOff,
@@ -19,6 +20,7 @@ from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Random, Store
 from byok.services.suspension import Suspensions
 from byok.services.validation import Rejected
+from byok.services.work import Work
 
 log = get_logger(__name__)
 
@@ -40,7 +42,7 @@ class Setbacks:
         self._clock = clock
         self._random = random
 
-    def record(self, tenant: Tenant, key: Key, rotation: Rotation, error: Exception) -> None:
+    def record(self, work: Work, error: Exception) -> None:
         """Decide by the error what comes next.
 
         Raises:
@@ -48,37 +50,37 @@ class Setbacks:
             LostRace: another worker is ahead.
         """
         if isinstance(error, KmsAccessRevoked):
-            self._suspensions.revoked(tenant, error, actor="rotation")
-            self._fail(tenant, key, rotation, error)
+            self._suspensions.revoked(work.tenant, error, actor="rotation")
+            self._fail(work, error)
         elif isinstance(error, KmsBackingOff):
-            self._defer(rotation, error)
-        elif isinstance(error, ByokError) and not (error.retryable and rotation.tries < MAX_ATTEMPTS):
-            self._fail(tenant, key, rotation, error)
+            self._defer(work, error)
+        elif isinstance(error, ByokError) and not (error.retryable and work.rotation.tries < MAX_ATTEMPTS):
+            self._fail(work, error)
         else:  # also a bug of ours: until it has had its attempts
-            self.give_back([rotation], error)
+            self.give_back([work], error)
 
-    def give_back(self, rotations: Sequence[Rotation], error: Exception) -> None:
+    def give_back(self, works: Sequence[Work], error: Exception) -> None:
         """Have rotations tried again, each after a while of its own."""
         now = self._clock.now()
-        times = [now + retry_delay(one.tries, self._random.fraction()) for one in rotations]
-        self._release(rotations, times, error)
-        for _ in rotations:
+        times = [now + retry_delay(work.rotation.tries, self._random.fraction()) for work in works]
+        self._release(works, times, error)
+        for _ in works:
             self._metrics.rotation_tried_again(getattr(error, "code", "unexpected"))
 
-    def put_off(self, rotations: Sequence[Rotation], why: ByokError) -> None:
+    def put_off(self, works: Sequence[Work], why: ByokError) -> None:
         """Have rotations tried again soon that nobody has begun with: that says nothing about them."""
-        self._release(rotations, [self._clock.now()] * len(rotations), why, deferred=True)
+        self._release(works, [self._clock.now()] * len(works), why, deferred=True)
 
-    def _defer(self, rotation: Rotation, backing_off: KmsBackingOff) -> None:
+    def _defer(self, work: Work, backing_off: KmsBackingOff) -> None:
         """Give back a rotation whose KMS was not asked: that says nothing about the rotation."""
         wait_seconds = backing_off.retry_after_seconds * (1 + self._random.fraction())
         wake_at = self._clock.now() + timedelta(seconds=wait_seconds)
-        self._release([rotation], [wake_at], backing_off, deferred=True)
+        self._release([work], [wake_at], backing_off, deferred=True)
         self._metrics.rotation_tried_again(backing_off.code)
 
     def _release(
         self,
-        rotations: Sequence[Rotation],
+        works: Sequence[Work],
         wake_times: Sequence[datetime],
         error: Exception,
         *,
@@ -86,20 +88,28 @@ class Setbacks:
     ) -> None:
         try:
             with self._store.transaction() as tx:
-                for rotation, wake_at in zip(rotations, wake_times, strict=True):
-                    tx.rotations.release(rotation, wake_at, failure_text(error), deferred=deferred)
-        except StoreUnavailable as why:
-            log.warning("claims_lapse", rotations=[str(one.id) for one in rotations], error=why.message)
+                for work, wake_at in zip(works, wake_times, strict=True):
+                    tx.rotations.release(work.rotation, wake_at, failure_text(error), deferred=deferred)
+        except StoreUnavailable as lapse:
+            for work in works:
+                with work.lines:
+                    log.warning("claim_lapses", error=lapse.message, why=failure_text(error))
+            return
+        for work, wake_at in zip(works, wake_times, strict=True):
+            with work.lines:
+                tell = log.info if deferred else log.warning
+                tell("rotation_put_off", until=wake_at, attempt=work.rotation.tries, why=failure_text(error))
 
-    def _fail(self, tenant: Tenant, key: Key, claimed: Rotation, error: ByokError) -> None:
+    def _fail(self, work: Work, error: ByokError) -> None:
         """End a rotation: its pending version is rejected, the key is tried again later if it is due.
 
         Does nothing if another worker has claimed the rotation meanwhile: it may fare better.
         """
+        tenant, claimed = work.tenant, work.rotation
         now = self._clock.now()
         failure = failure_text(error)
         with self._store.transaction() as tx:
-            key = tx.keys.lock(key.id)
+            key = tx.keys.lock(work.key.id)
             rotation = tx.rotations.get(claimed.id)
             if not rotation.is_open or rotation.attempts != claimed.attempts:
                 return
@@ -119,5 +129,6 @@ class Setbacks:
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
             )  # fmt: skip
             reached(FailPoint.FAILING)
-        self._metrics.rotation_ended(failed[0].reason, failed[0].state)
-        log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(claimed.id), why=failure)
+        self._metrics.rotation_ended(failed[0])
+        # That a customer took access away is told by its suspension, and no fault of the rotation.
+        (log.warning if isinstance(error, AccessStopped) else log.error)("rotation_failed", why=failure)

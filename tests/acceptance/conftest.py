@@ -1,7 +1,8 @@
 """A real worker and a real Beat on the stack."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -48,15 +49,24 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet(stack: Stack, engine: sa.Engine) -> Iterator[Fleet]:
+    with running_fleet(stack, engine, {"BYOK_METRICS_PORT": str(stack.home.port("metrics"))}) as fleet:
+        yield fleet
+
+
+@contextmanager
+def running_fleet(
+    stack: Stack, engine: sa.Engine, additions: Mapping[str, str], prefix: str = ""
+) -> Iterator[Fleet]:
+    """A fleet on empty tables, under additional settings. ``prefix``: before the names of the processes."""
     empty(engine)
-    environment = stack.environment | PACE | {"BYOK_METRICS_PORT": str(stack.home.port("metrics"))}
+    environment = stack.environment | PACE | dict(additions)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         use_environment(environment)
         runtime = build(load_settings())
-        worker = processes.start_worker(stack, environment)
-        beat = processes.start_beat(stack, environment)
+        worker = processes.start_worker(stack, environment, f"{prefix}worker")
+        beat = processes.start_beat(stack, environment, f"{prefix}beat")
         processes.wait_for_worker(stack, worker)
         yield Fleet(stack, runtime, worker, beat)
         stack.supervisor.stop([worker, beat])

@@ -285,7 +285,7 @@ CALLS: dict[str, Callable[[Customer, Runtime], object]] = {
     "ListResourceTags": lambda acme, runtime: runtime.kms.read_rotation(connection(acme)),
     "AssumeRole": generate,
     "GetCallerIdentity": lambda acme, runtime: runtime.kms._sessions.caller_account(
-        "eu-central-1", runtime.kms._sessions.own_credentials()
+        connection(acme), runtime.kms._sessions.own_credentials()
     ),
 }
 

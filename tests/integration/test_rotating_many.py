@@ -14,8 +14,8 @@ from byok.core.model import RotationReason, RotationState, TenantState
 from byok.errors import KmsIntegrityError, KmsUnavailable, StoreUnavailable
 from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import Transaction
-from byok.services.rotation_steps import Work
 from byok.services.setbacks import Setbacks
+from byok.services.work import Work
 from tests.integration.acts import Killed, die, pass_time
 from tests.world import World
 
