@@ -12,6 +12,7 @@ from byok.cli import (
     demo,
     destruction,
     fields,
+    flower,
     indexes,
     keys,
     operations,
@@ -60,6 +61,7 @@ app.command()(operations.status)
 app.command()(operations.doctor)
 app.command()(demo.demo)
 app.command()(up.up)
+app.command(epilog="Example: [bold]BYOK_FLOWER_USERS_FILE=/run/secrets/flower byok flower[/]")(flower.flower)
 
 
 def _print_version(wanted: bool) -> None:
