@@ -16,7 +16,7 @@ from byok.cli.output import show_duration
 from byok.cli.plan import LADDER, pace_of, show_bytes, show_count, show_share, show_usd
 from byok.core.capacity import Fleet, Plan, plan
 from byok.core.footprint import CPU_MS, KMS_REQUESTS, STORED, STORED_BY_TENANT, Stored
-from byok.settings import Settings, StackSettings
+from byok.settings import FlowerSettings, Settings, StackSettings
 
 DOCS = Path(__file__).parent
 
@@ -33,18 +33,22 @@ def settings_page() -> str:
         "|---|---|---|",
         *_rows(Settings),
         *_rows(StackSettings),
+        *_rows(FlowerSettings),
         "",
         "The workers' AWS identity comes from where boto3 finds it: the role of the machine, or `AWS_*`.",
-        "Flower's password is `FLOWER_BASIC_AUTH=USER:PASSWORD`.",
+        "`byok flower` needs no more than `BYOK_BROKER_URL` and what is about Flower.",
         "",
         "*Written by `docs/generate.py`.*",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _rows(model: type[Settings | StackSettings]) -> Iterator[str]:
+def _rows(model: type[Settings | StackSettings | FlowerSettings]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        yield f"| `BYOK_{name.upper()}` | {_default(field)} | {field.description} |"
+        if field.description is None:  # said before, of another command
+            continue
+        variable = field.validation_alias or f"BYOK_{name.upper()}"
+        yield f"| `{variable}` | {_default(field)} | {field.description} |"
 
 
 def _default(field: FieldInfo) -> str:

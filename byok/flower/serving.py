@@ -17,6 +17,7 @@ from flower.utils.authentication import validate_auth_option
 from byok.errors import ConfigurationError
 from byok.flower.application import OFFLINE_WORKERS_SECONDS, ClosedFlower
 from byok.flower.exposure import ACCEPTED, Exposure, weaknesses
+from byok.flower.words import worded
 from byok.logs import configure_logging, get_logger
 from byok.queue import CeleryQueue, client_app
 from byok.redis_url import RedisUrl
@@ -27,7 +28,8 @@ log = get_logger(__name__)
 # What a crash loses of the history at most. Pages wait while it is saved: see docs/flower.md.
 _SAVE_EVERY_SECONDS: Final = 60
 _MOST_WORKERS: Final = 1_000
-_COLUMNS: Final = "name,kwargs,state,result,exception,received,runtime,worker,uuid"
+# The UUID leads to the task's own page.
+_COLUMNS: Final = "name,kwargs,state,result,received,uuid,runtime,worker"
 
 
 def serve(settings: FlowerSettings, own: Mapping[str, str]) -> None:
@@ -132,4 +134,5 @@ def _decided(settings: FlowerSettings, exposure: Exposure) -> dict[str, Any]:
         "max_workers": _MOST_WORKERS,
         "purge_offline_workers": int(OFFLINE_WORKERS_SECONDS),
         "tasks_columns": _COLUMNS,
+        "format_task": worded,
     }
