@@ -11,7 +11,8 @@ COPY workers workers
 RUN /opt/byok/bin/pip install --no-deps .
 
 FROM python:3.13.9-slim-trixie AS runtime
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin byok
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin byok \
+    && install -d -o byok -g byok -m 700 /flower
 COPY --from=build /opt/byok /opt/byok
 ENV PATH=/opt/byok/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp

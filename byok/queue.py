@@ -89,6 +89,13 @@ COMMON_SETTINGS: dict[str, Any] = {
 }
 
 
+def client_app(broker_url: str) -> Celery:
+    """A Celery app without tasks, for a process that runs none."""
+    app = Celery("byok", set_as_current=False)
+    app.conf.update(COMMON_SETTINGS | broker_settings(broker_url))
+    return app
+
+
 class CeleryQueue:
     """Publishes tasks by name. Thread-safe; kombu's pools notice a fork."""
 
@@ -98,9 +105,7 @@ class CeleryQueue:
     @classmethod
     def connect(cls, broker_url: str) -> "CeleryQueue":
         """A queue of its own for a process that only publishes."""
-        app = Celery("byok", set_as_current=False)
-        app.conf.update(COMMON_SETTINGS | broker_settings(broker_url))
-        return cls(app)
+        return cls(client_app(broker_url))
 
     def rotate(self, works: Sequence[OpenWork]) -> None:
         unattended = [work for work in works if work.rotation.reason in _UNATTENDED]

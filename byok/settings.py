@@ -1,7 +1,8 @@
 """All settings, from environment variables ``BYOK_*``, parsed once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -210,8 +211,17 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: naming the first variable that is missing or wrong, never its value.
     """
-    try:
+    with _named_variables():
         settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    if settings.env == "production" and settings.canary_role_arn is None:
+        log.warning("no_canary_role", variable="BYOK_CANARY_ROLE_ARN", see="docs/settings.md")
+    return settings
+
+
+@contextmanager
+def _named_variables() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         # from None: pydantic's error holds the values, and some are secret
         first = error.errors(include_input=False, include_url=False)[0]
@@ -223,9 +233,66 @@ def load_settings() -> Settings:
             f"{variable}{message}",
             remedy="see docs/settings.md; in a checkout, `byok up` starts a stack and prints all of them",
         ) from None
-    if settings.env == "production" and settings.canary_role_arn is None:
-        log.warning("no_canary_role", variable="BYOK_CANARY_ROLE_ARN", see="docs/settings.md")
-    return settings
+
+
+class FlowerSettings(BaseSettings):
+    """What `byok flower` needs: the broker, and no database, master key or AWS identity."""
+
+    model_config = SettingsConfigDict(env_prefix="BYOK_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    env: Literal["production", "dev", "test"] = "production"
+    broker_url: SecretStr
+    log_format: Literal["json", "console"] = "json"
+    flower_basic_auth: SecretStr | None = Field(
+        None,
+        validation_alias="FLOWER_BASIC_AUTH",
+        description="who may look at Flower, `USER:PASSWORD,USER:PASSWORD`; see [Flower](flower.md)",
+    )
+    flower_users_file: Path | None = Field(
+        None, description="file with more of them, `USER:PASSWORD` one a line"
+    )
+    flower_address: str = Field("127.0.0.1", min_length=1, description="where Flower listens")
+    flower_port: int = Field(5555, ge=1, le=65535, description="Flower's port")
+    flower_behind_proxy: bool = Field(
+        False,
+        description="a proxy that does TLS stands before Flower, which may listen beyond loopback for it",
+    )
+    flower_plain_http: bool = Field(
+        False,
+        description="let Flower take passwords without TLS beyond loopback: in a container whose port is "
+        "published on the host's loopback",
+    )
+    flower_url_prefix: str | None = Field(
+        None,
+        pattern=r"^/?[\w-]+(/[\w-]+)*/?$",
+        description="path under which a proxy shows Flower, as `flower`",
+    )
+    flower_folder: Path | None = Field(
+        None,
+        description="folder in which Flower keeps the tasks that it saw; unset: they are gone at a restart",
+    )
+    flower_max_tasks: int = Field(10_000, ge=100, le=100_000, description="how many tasks Flower remembers")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        RedisUrl.parse(value.get_secret_value())
+        return value
+
+
+def load_flower_settings() -> FlowerSettings:
+    """Parse what of the environment is for `byok flower`.
+
+    Raises:
+        ConfigurationError: naming the first variable that is missing or wrong, never its value.
+    """
+    with _named_variables():
+        return FlowerSettings()  # type: ignore[call-arg]  # the fields come from the environment
+
+
+def flower_environment() -> dict[str, str]:
+    """What the environment says to Flower itself: ``FLOWER_*``."""
+    return {name: value for name, value in os.environ.items() if name.startswith("FLOWER_") and value}
 
 
 class StackSettings(BaseSettings):

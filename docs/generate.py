@@ -24,7 +24,7 @@ from byok.core.lifecycle import (
     StateMachine,
 )
 from byok.core.metric_list import METRICS, Origin
-from byok.settings import Settings, StackSettings
+from byok.settings import FlowerSettings, Settings, StackSettings
 
 DOCS = Path(__file__).parent
 
@@ -41,19 +41,23 @@ def settings_page() -> str:
         "|---|---|---|",
         *_rows(Settings),
         *_rows(StackSettings),
+        *_rows(FlowerSettings),
         "",
         "The workers' AWS identity comes from where boto3 finds it: the role of the machine, or `AWS_*`.",
-        "Flower's password is `FLOWER_BASIC_AUTH=USER:PASSWORD`. `PROMETHEUS_MULTIPROC_DIR` lets forked",
-        "processes count together: [metrics](metrics.md#several-processes).",
+        "`PROMETHEUS_MULTIPROC_DIR` lets forked processes count together: [metrics](metrics.md#several-processes).",
+        "`byok flower` needs no more than `BYOK_BROKER_URL` and what is about Flower.",
         "",
         "*Written by `docs/generate.py`.*",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _rows(model: type[Settings | StackSettings]) -> Iterator[str]:
+def _rows(model: type[Settings | StackSettings | FlowerSettings]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        yield f"| `BYOK_{name.upper()}` | {_default(field)} | {field.description} |"
+        if field.description is None:  # said before, of another command
+            continue
+        variable = field.validation_alias or f"BYOK_{name.upper()}"
+        yield f"| `{variable}` | {_default(field)} | {field.description} |"
 
 
 def _default(field: FieldInfo) -> str:

@@ -35,6 +35,27 @@ _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_
 
 MUTANTS = (
     Mutant(
+        "the last row of Flower's table, which closes the rest",
+        "byok/flower/application.py",
+        '        url(".*", Refusal),\n',
+        "",
+        "tests/unit/flower/test_flower_table.py::test_what_is_not_shown_is_closed_to_all",
+    ),
+    Mutant(
+        "the refusal of an open Flower",
+        "byok/flower/exposure.py",
+        "if exposure.users or exposure.has_oauth:",
+        "if True:",
+        "tests/unit/flower/test_flower_exposure.py",
+    ),
+    Mutant(
+        "the worker's choice of what events tell of a failure",
+        "workers/request.py",
+        'fields |= {"exception": self._reason, "traceback": None}',
+        "pass",
+        "tests/unit/workers/test_request.py::test_a_failure_is_told_without_its_causes_and_traceback",
+    ),
+    Mutant(
         "the unique index on open rotations",
         "byok/store/migrations/versions/0001_initial.py",
         '"uq_rotations_open",\n        "rotations",\n        ["key_id"],\n        unique=True,',

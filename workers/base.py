@@ -39,6 +39,8 @@ class ByokTask(Task):
     abstract = True
     # Errors of ours tell their story in one line and are logged without a traceback.
     throws = (ByokError,)
+    # What events and `celery inspect` tell of a task is chosen there.
+    Request = "workers.request:ByokRequest"
 
     @property
     def services(self) -> Services:

@@ -13,6 +13,7 @@ from byok.cli import (
     destruction,
     exporter,
     fields,
+    flower,
     indexes,
     keys,
     operations,
@@ -64,6 +65,7 @@ app.command(epilog="Example: [bold]byok exporter[/], and [bold]curl http://127.0
 )
 app.command()(demo.demo)
 app.command()(up.up)
+app.command(epilog="Example: [bold]BYOK_FLOWER_USERS_FILE=/run/secrets/flower byok flower[/]")(flower.flower)
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,9 +28,14 @@ def start_beat(stack: Stack, environment: Mapping[str, str], name: str = "beat")
 def start_flower(stack: Stack, environment: Mapping[str, str]) -> tuple[Child, str]:
     """Flower behind a password; also its URL."""
     port = stack.home.port("flower")
-    credentials = {"FLOWER_BASIC_AUTH": f"byok:{stack.home.secret('flower')}"}
-    arguments = ["flower", "--address=127.0.0.1", f"--port={port}"]
-    flower = _start(stack, "flower", arguments, {**environment, **credentials})
+    own = {
+        "FLOWER_BASIC_AUTH": f"byok:{stack.home.secret('flower')}",
+        "BYOK_FLOWER_PORT": str(port),
+        "BYOK_FLOWER_FOLDER": str(stack.home.path / "flower"),
+        "BYOK_LOG_FORMAT": "console",
+    }
+    needed = {name: environment[name] for name in ("BYOK_ENV", "BYOK_BROKER_URL")}
+    flower = _spawn(stack, "flower", (sys.executable, "-m", "byok.cli", "flower"), needed | own)
     return flower, f"http://127.0.0.1:{port}"
 
 
@@ -63,9 +68,13 @@ def wait_for_exporter(stack: Stack, exporter: Child) -> None:
 
 
 def _start(stack: Stack, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
+    return _spawn(stack, name, (*_CELERY, *arguments), environment)
+
+
+def _spawn(stack: Stack, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
     return stack.supervisor.spawn(
         name,
-        [*_CELERY, *arguments],
+        command,
         # As root Celery warns at length about pickle, which byok's workers don't accept.
         child_environment(
             {

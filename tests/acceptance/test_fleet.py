@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import redis
 from celery import Celery
+from celery.events import EventReceiver
 
 from byok.core.metric_list import Origin
 from byok.core.model import TenantState
@@ -259,16 +260,16 @@ class _capture_events(_Tap):  # noqa: N801  # used as a function
     """Every event that Flower would see."""
 
     def __init__(self, url: str) -> None:
-        self.app = Celery("watcher", broker=url, set_as_current=False)
+        self.connection = Celery("watcher", broker=url, set_as_current=False).connection_for_read()
+        self.receiver = EventReceiver(
+            self.connection, handlers={"*": lambda event: self.collected.append(repr(event).encode())}
+        )
         super().__init__()
 
     def run(self) -> None:
-        with self.app.connection_for_read() as connection:
-            receiver = self.app.events.Receiver(
-                connection, handlers={"*": lambda event: self.collected.append(repr(event).encode())}
-            )
-            while not self.stopped.is_set():
-                try:
-                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
-                except TimeoutError:
-                    continue
+        self.receiver.capture(wakeup=False)
+        self.connection.release()
+
+    def __call__(self) -> bytes:
+        self.receiver.should_stop = True  # a timeout alone never strikes while a fleet goes on telling
+        return super().__call__()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from byok.settings import FlowerSettings
 from workers.app import WORKER_SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +59,19 @@ def test_the_worker_gets_longer_to_stop_than_it_asks_for() -> None:
 
 
 def test_flower_never_starts_open_and_is_published_on_loopback_only() -> None:
-    assert "FLOWER_BASIC_AUTH:?" in SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"]
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES["flower"]["ports"])
-    assert "FLOWER_BASIC_AUTH:?" in (ROOT / "Procfile").read_text()
+    flower = SERVICES["flower"]
+    assert flower["command"] == ["byok", "flower"]
+    assert "FLOWER_BASIC_AUTH:?" in flower["environment"]["FLOWER_BASIC_AUTH"]
+    assert all(port.startswith("127.0.0.1:") for port in flower["ports"])
+    assert "flower: byok flower\n" in (ROOT / "Procfile").read_text()
+
+
+def test_flower_gets_the_broker_and_no_other_secret() -> None:
+    environment = SERVICES["flower"]["environment"]
+    told = {name for name in environment if not name.startswith(("FLOWER_", "BYOK_FLOWER_"))}
+    assert told == {"BYOK_ENV", "BYOK_BROKER_URL"}
+    ours = {name for name in environment if name.startswith("BYOK_")}
+    assert ours <= {f"BYOK_{name.upper()}" for name in FlowerSettings.model_fields}
 
 
 def test_the_exporter_is_published_on_loopback_only() -> None:
@@ -84,9 +95,9 @@ def commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_names_what_exists(command: list[str]) -> None:
     match command:
-        case ["byok", "db", "upgrade"] | ["byok", "exporter"]:
+        case ["byok", "db", "upgrade"] | ["byok", "flower" | "exporter"]:
             pass
-        case ["celery", "-A", "workers", "worker" | "beat" | "flower", *_]:
+        case ["celery", "-A", "workers", "worker" | "beat", *_]:
             assert importlib.util.find_spec("workers.celery") is not None
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None

@@ -1,0 +1,1 @@
+"""Flower, closed: operators look at workers and tasks, and nobody changes or learns more through it."""
