@@ -19,6 +19,7 @@ from byok.cli import (
     reencrypt,
     reports,
     rotations,
+    status,
     tenants,
     up,
 )
@@ -56,7 +57,9 @@ app.command(
     epilog="Example: [bold]byok plan --keys 1000000 --period 30d --ttl 1h --processes 200[/]; what no "
     "caching costs: [bold]byok plan --keys 5000 --tenants 40 --uses-per-second 300 --json[/]",
 )(plan.plan_fleet)
-app.command()(operations.status)
+app.command(epilog="Example: [bold]byok status --watch[/]; for cron: [bold]byok status --check[/]")(
+    status.status
+)
 app.command()(operations.doctor)
 app.command()(demo.demo)
 app.command()(up.up)

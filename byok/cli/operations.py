@@ -1,8 +1,8 @@
-"""``byok status``, ``doctor``, ``db`` and ``master-key``."""
+"""``byok doctor``, ``db`` and ``master-key``."""
 
 import secrets
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,109 +11,17 @@ from byok.cli.output import (
     checks_json,
     checks_table,
     console,
-    milliseconds,
     print_json,
-    show_state,
-    show_time,
-    table,
 )
 from byok.cli.services import open_runtime
-from byok.core.counts import Count, Precision
-from byok.core.model import Check, RotationState
-from byok.errors import ByokError, QueueUnavailable, Unavailable
+from byok.core.model import Check
+from byok.errors import ByokError, Unavailable
 
 if TYPE_CHECKING:
-    from byok.services.overview import Overview
     from byok.wiring import Runtime
 
 db_app = typer.Typer(help="The database schema.", no_args_is_help=True)
 master_key_app = typer.Typer(help="The vendor's own master keys.", no_args_is_help=True)
-
-
-_ENDED = (RotationState.DONE, RotationState.FAILED)
-
-
-def status(as_json: AsJson = False) -> None:
-    """The fleet at a glance: tenants, keys, rotations, queues, workers, and who is stopped."""
-    with open_runtime() as runtime:
-        overview = runtime.services.observer.overview()
-        queues, workers = _queue_state(runtime)
-    if as_json:
-        print_json(
-            {
-                **_numbers(overview),
-                "queues": queues,
-                "workers": workers,
-                "failed": [str(work.rotation.id) for work in overview.failed],
-                "ticks": {tick.job: tick.began_at for tick in overview.ticks},
-                "members": overview.members,
-                "worst_stop_seconds": dict(overview.worst_stops),
-                "suspended": [tenant.name for tenant in overview.suspended],
-            }
-        )
-        return
-    rows = [
-        ("tenants", ", ".join(f"{count} {show_state(state)}" for state, count in overview.tenants.items())),
-        ("keys", f"{overview.keys}, {overview.overdue} overdue"),
-        ("rotations", _show_rotations(overview.rotations)),
-        ("queues", ", ".join(f"{name} {depth}" for name, depth in (queues or {}).items()) or "no broker"),
-        ("last ticks", ", ".join(f"{one.job} {show_time(one.began_at)}" for one in overview.ticks) or "none"),
-        ("workers", ", ".join(workers) or "[red]none answers[/]"),
-        ("lease holders", f"{overview.members} process{'' if overview.members == 1 else 'es'}"),
-        (
-            "slowest stops",
-            ", ".join(f"{name} {milliseconds(took)} ms" for name, took in overview.worst_stops) or "–",
-        ),
-    ]
-    console.print(table("byok", ("what", "how it stands"), rows))
-    for work in overview.failed:
-        console.print(
-            f"[bold red]failed[/] {work.tenant}/{work.key} {show_time(work.rotation.finished_at)}: "
-            f"{work.rotation.failure} → byok rotation retry {work.rotation.id}"
-        )
-    for tenant in overview.suspended:
-        assert tenant.suspension is not None
-        stopped = tenant.suspension
-        console.print(
-            f"[bold red]suspended[/] {tenant.name} since {show_time(stopped.since)}: {stopped.reason} "
-            f"({stopped.aws_code or 'by hand'}, request {stopped.request_id or '–'})"
-        )
-
-
-def _numbers(overview: "Overview") -> dict[str, Any]:
-    """The counts as numbers; ``inexact`` names those that are estimates, or lower bounds."""
-    inexact = {
-        name: count.precision
-        for name, count in (
-            *((f"tenants.{state}", count) for state, count in overview.tenants.items()),
-            *((f"rotations.{state}", count) for state, count in overview.rotations.items()),
-            ("keys", overview.keys),
-            ("overdue", overview.overdue),
-        )
-        if count.precision is not Precision.EXACT
-    }
-    return {
-        "tenants": {state: count.number for state, count in overview.tenants.items()},
-        "keys": overview.keys.number,
-        "overdue": overview.overdue.number,
-        "rotations": {state: count.number for state, count in overview.rotations.items()},
-        "inexact": inexact,
-    }
-
-
-def _show_rotations(rotations: Mapping[RotationState, Count]) -> str:
-    """Those that have ended are of the last day, and say so."""
-    return ", ".join(
-        f"{count} {show_state(state)}" + (" within a day" if state in _ENDED else "")
-        for state, count in rotations.items()
-    )
-
-
-def _queue_state(runtime: "Runtime") -> tuple[dict[str, int] | None, list[str]]:
-    try:
-        return runtime.queue.depths(), runtime.queue.workers()
-    except QueueUnavailable:
-        return None, []
 
 
 def doctor(as_json: AsJson = False) -> None:

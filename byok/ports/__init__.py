@@ -8,6 +8,7 @@ from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports.queues import Queues
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
@@ -43,6 +44,7 @@ __all__ = [
     "Metrics",
     "Notice",
     "NoticeBoard",
+    "Queues",
     "Random",
     "Replacement",
     "RotationReading",

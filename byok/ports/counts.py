@@ -20,6 +20,9 @@ class Counts(Protocol):
     def overdue(self, now: datetime) -> Count:
         """Keys of active tenants that are due by ``now``."""
 
+    def oldest_overdue(self, now: datetime) -> datetime | None:
+        """Since when the key has been due that has waited longest; None if none is. Of active tenants."""
+
     def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
         """Open rotations by state; of those that have ended, the failed ones since then, and the done ones
         that were requested since then."""

@@ -213,6 +213,10 @@ class Rotations(Protocol):
     def list_failed(self, limit: int) -> Sequence[OpenWork]:
         """Rotations that failed and after which their key was not rotated again, newest first."""
 
+    def list_stuck(self, requested_before: datetime, limit: int) -> Sequence[OpenWork]:
+        """Open rotations that were requested before then, oldest first. Of many thousands some may be left
+        out."""
+
     def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
         """Give an open rotation a graver reason. Raises LostRace: it has ended."""
 

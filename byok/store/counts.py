@@ -39,19 +39,15 @@ class CountTable:
         return self._size(_keys)
 
     def overdue(self, now: datetime) -> Count:
-        due = (
-            sa.select(_keys.c.tenant_id)
-            .where(_keys.c.next_rotation_at <= now)
-            .order_by(_keys.c.next_rotation_at)
-            .limit(_COUNTED + 1)
-            .subquery()
-        )
         active = sa.func.count().filter(_tenants.c.state == TenantState.ACTIVE)
-        query = sa.select(sa.func.count(), active).select_from(
-            due.join(_tenants, _tenants.c.id == due.c.tenant_id)
-        )
-        seen, overdue = self._connection.execute(query).one()
+        seen, overdue = self._connection.execute(_of_due(now, sa.func.count(), active)).one()
         return Count(min(overdue, _COUNTED), _precision(seen))
+
+    def oldest_overdue(self, now: datetime) -> datetime | None:
+        due_at = sa.column("next_rotation_at", schema.Timestamp)
+        oldest = sa.func.min(due_at).filter(_tenants.c.state == TenantState.ACTIVE)
+        since: datetime | None = self._connection.execute(_of_due(now, oldest)).scalar_one()
+        return since
 
     def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
         counted = self._by_state(sa.select(_rotations.c.state).where(schema.OPEN_ROTATION))
@@ -79,6 +75,18 @@ class CountTable:
         if estimate > _COUNTED:
             return Count(estimate, Precision.ABOUT)
         return Count(_COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
+
+
+def _of_due(now: datetime, *what: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Something of the keys that are due, with their tenants: of those that wait longest, so many at most."""
+    due = (
+        sa.select(_keys.c.tenant_id, _keys.c.next_rotation_at)
+        .where(_keys.c.next_rotation_at <= now)
+        .order_by(_keys.c.next_rotation_at)
+        .limit(_COUNTED + 1)
+        .subquery()
+    )
+    return sa.select(*what).select_from(due.join(_tenants, _tenants.c.id == due.c.tenant_id))
 
 
 def _precision(seen: int) -> Precision:
