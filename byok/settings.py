@@ -116,6 +116,11 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="port of a worker's Prometheus metrics; unset: not served"
     )
+    health_folder: Path | None = Field(
+        None,
+        description="folder in which a worker and a Beat write every 2 s how they are, for `byok-health`; "
+        "one of each at most. Unset: nothing is written",
+    )
     fail_point: FailPoint | None = Field(
         None, description="for tests: the process kills itself there; in `test` only"
     )

@@ -1,15 +1,18 @@
 """The Celery application of the workers and of Beat."""
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import beat_init, setup_logging, worker_init, worker_ready, worker_shutdown
 
+from byok import health
 from byok.broker import broker_settings
 from byok.logs import configure_logging
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
 from workers.base import ByokTask, runtime_of
+from workers.heartbeat import ConsumerStep, Heartbeat, heartbeat_of
 from workers.schedule import beat_schedule
 
 # Each setting with its reason; docs/celery.md tells more.
@@ -40,7 +43,7 @@ WORKER_SETTINGS: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     # Entries are in code and what was done when is in PostgreSQL: Beat needs no file to remember, and
     # any number of Beats may run at once.
-    "beat_scheduler": "celery.beat:Scheduler",
+    "beat_scheduler": "workers.heartbeat:NotingScheduler",
 }
 
 
@@ -63,6 +66,10 @@ def make_app(settings: Settings) -> Celery:
 
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
+    worker_init.connect(_begin_heartbeat_of_worker, weak=False, dispatch_uid="byok")
+    worker_shutdown.connect(_end_heartbeat, weak=False, dispatch_uid="byok")
+    beat_init.connect(_begin_heartbeat_of_beat, weak=False, dispatch_uid="byok")
+    app.steps["consumer"].add(ConsumerStep)
     return app
 
 
@@ -70,3 +77,23 @@ def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery'
     settings: Settings = sender.app.byok_settings
     if settings.metrics_port is not None:
         runtime_of(sender.app).metrics.serve(settings.metrics_address, settings.metrics_port)
+
+
+def _begin_heartbeat_of_worker(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
+    _begin_heartbeat(sender.app, "worker", lambda: runtime_of(sender.app).store.ping())
+
+
+def _begin_heartbeat_of_beat(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's Beat
+    _begin_heartbeat(sender.app, "beat")
+
+
+def _begin_heartbeat(app: Celery, role: str, ping_store: Callable[[], None] | None = None) -> None:
+    folder = app.byok_settings.health_folder
+    if folder is not None:
+        app.byok_heartbeat = Heartbeat(health.file_of(folder, role), ping_store)
+        app.byok_heartbeat.start()
+
+
+def _end_heartbeat(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
+    if (heartbeat := heartbeat_of(sender.app)) is not None:
+        heartbeat.close()
