@@ -121,6 +121,12 @@ class Settings(BaseSettings):
         description="folder in which a worker and a Beat write every 2 s how they are, for `byok-health`; "
         "one of each at most. Unset: nothing is written",
     )
+    flower_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="where Flower is, as `https://flower.example`: `byok doctor` sees whether it shows "
+        "itself without a password",
+    )
     fail_point: FailPoint | None = Field(
         None, description="for tests: the process kills itself there; in `test` only"
     )

@@ -11,6 +11,7 @@ from byok.cli import (
     audit,
     demo,
     destruction,
+    doctor,
     fields,
     indexes,
     keys,
@@ -60,7 +61,7 @@ app.command(
 app.command(epilog="Example: [bold]byok status --watch[/]; for cron: [bold]byok status --check[/]")(
     status.status
 )
-app.command()(operations.doctor)
+app.command(epilog="Example: [bold]byok doctor[/]; for machines: [bold]byok doctor --json[/]")(doctor.doctor)
 app.command()(demo.demo)
 app.command()(up.up)
 

@@ -1,77 +1,18 @@
-"""``byok doctor``, ``db`` and ``master-key``."""
+"""``byok db`` and ``master-key``."""
 
 import secrets
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from byok.cli.output import (
-    AsJson,
-    checks_json,
-    checks_table,
-    console,
-    print_json,
-)
+from byok.cli.output import console
 from byok.cli.services import open_runtime
-from byok.core.model import Check
-from byok.errors import ByokError, Unavailable
-
-if TYPE_CHECKING:
-    from byok.wiring import Runtime
 
 db_app = typer.Typer(help="The database schema.", no_args_is_help=True)
 master_key_app = typer.Typer(help="The vendor's own master keys.", no_args_is_help=True)
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Check settings, servers, migrations and workers; each finding with its remedy."""
-    with open_runtime() as runtime:
-        checks = [
-            Check("settings", passed=True, detail=f"BYOK_ENV={runtime.settings.env}"),
-            Check("master-keys", passed=True, detail=f"sealing with {runtime.master_keys.primary_id}"),
-            _examine("postgresql", lambda: _database(runtime)),
-            _examine("broker", lambda: _answers(runtime.queue.ping)),
-            _examine("cache", lambda: _answers(runtime.cache.ping)),
-            _examine("workers", lambda: _workers(runtime)),
-        ]
-    if as_json:
-        print_json(checks_json(checks))
-    else:
-        console.print(checks_table("doctor", checks))
-    if not all(check.passed for check in checks):
-        raise Unavailable("something is not as it must be", remedy="see the failed rows above")
-
-
-def _examine(name: str, examine: Callable[[], str]) -> Check:
-    try:
-        return Check(name, passed=True, detail=examine())
-    except ByokError as error:
-        return Check(name, passed=False, detail=f"{error.message} → {error.remedy or 'see the runbook'}")
-
-
-def _answers(ping: Callable[[], None]) -> str:
-    ping()
-    return "answers"
-
-
-def _database(runtime: "Runtime") -> str:
-    from byok.store import migrate
-
-    current, head = migrate.current_revision(runtime.engine), migrate.head_revision()
-    if current != head:
-        raise Unavailable(f"the schema is at {current}, the code at {head}", remedy="run: byok db upgrade")
-    return f"schema {current}"
-
-
-def _workers(runtime: "Runtime") -> str:
-    workers = runtime.queue.workers()
-    if not workers:
-        raise Unavailable("no worker answers", remedy="start one: celery -A workers worker")
-    return ", ".join(workers)
-
-
-@db_app.command()
+@db_app.command(epilog="Example: [bold]byok db upgrade[/]")
 def upgrade() -> None:
     """Bring the database to the newest schema."""
     from byok.store import migrate

@@ -163,6 +163,12 @@ _VERDICT_STYLES = {
 }
 
 
+def show_verdict(verdict: Verdict) -> str:
+    """A verdict in its colour, as Rich markup; what failed is loud."""
+    text = "FAILED" if verdict is Verdict.FAILED else verdict.value
+    return f"[{_VERDICT_STYLES[verdict]}]{text}[/]"
+
+
 def findings_table(title: str, findings: Iterable[Finding]) -> Table:
     """The report of a preflight."""
     rows = []

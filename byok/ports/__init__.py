@@ -7,6 +7,7 @@ from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
+from byok.ports.inspection import DatabaseFacts, RedisFacts
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
 from byok.ports.queues import Queues
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
@@ -32,6 +33,7 @@ __all__ = [
     "Clock",
     "CountedPage",
     "Counts",
+    "DatabaseFacts",
     "DueTimes",
     "Failing",
     "Failure",
@@ -46,6 +48,7 @@ __all__ = [
     "NoticeBoard",
     "Queues",
     "Random",
+    "RedisFacts",
     "Replacement",
     "RotationReading",
     "Rotations",

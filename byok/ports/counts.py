@@ -21,7 +21,8 @@ class Counts(Protocol):
         """Keys of active tenants that are due by ``now``."""
 
     def oldest_overdue(self, now: datetime) -> datetime | None:
-        """Since when the key has been due that has waited longest; None if none is. Of active tenants."""
+        """Since when that key of an active tenant is due which has waited longest; None: no key is. With very
+        many due, of those that have waited longest."""
 
     def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
         """Open rotations by state; of those that have ended, the failed ones since then, and the done ones

@@ -26,7 +26,7 @@ class Members(Protocol):
         """How many were seen since then."""
 
     def count_by_kind(self, seen_since: datetime) -> Mapping[str, int]:
-        """How many of each kind (service, worker, command) were seen since then."""
+        """How many of each kind were seen since then, of the kinds that were."""
 
 
 class Stops(Protocol):

@@ -8,7 +8,7 @@ from uuid import UUID
 from byok.core import jobs
 from byok.core.counts import Count
 from byok.core.jobs import JobState
-from byok.core.model import OpenWork, RotationState, Tenant, TenantState
+from byok.core.model import Job, OpenWork, RotationState, Tenant, TenantState
 from byok.core.stops import SHOWN_FOR, alive_since
 from byok.ports import Clock, Store
 from byok.services.periods import Periods
@@ -68,6 +68,7 @@ class Observer:
     def overview(self) -> Overview:
         """The fleet at a glance, in a time that is bounded however large it is."""
         now = self._clock.now()
+        periods = {job: self._periods.of(job) for job in Job}
         with self._store.transaction() as tx:
             due_at = tx.counts.oldest_overdue(now)
             return Overview(
@@ -80,7 +81,7 @@ class Observer:
                 failed=tx.rotations.list_failed(SHOWN),
                 stuck=tx.rotations.list_stuck(now - STUCK_AFTER, SHOWN),
                 suspended=tx.tenants.list_suspended(SHOWN),
-                jobs=jobs.judge(tx.ticks.list(), self._periods.of_jobs, now),
+                jobs=jobs.judge(tx.ticks.list(), periods, now),
                 members=tx.members.count_by_kind(alive_since(now)),
                 worst_stops=tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS),
             )

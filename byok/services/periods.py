@@ -1,6 +1,5 @@
 """The periods of what Beat sets off."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,13 +19,16 @@ class Periods:
     sync_rotation: timedelta  # between two syncs of a tenant
     sync_tick: timedelta
 
-    @property
-    def of_jobs(self) -> Mapping[Job, timedelta]:
-        """How often each job is to begin."""
-        return {
-            Job.DISPATCH_DUE: self.dispatch_due,
-            Job.SWEEP: self.sweep,
-            Job.PROBE: self.probe_tick,
-            Job.VALIDATE: self.validate_tick,
-            Job.SYNC_ROTATION: self.sync_tick,
-        }
+    def of(self, job: Job) -> timedelta:
+        """How often a job is to begin."""
+        match job:
+            case Job.DISPATCH_DUE:
+                return self.dispatch_due
+            case Job.SWEEP:
+                return self.sweep
+            case Job.PROBE:
+                return self.probe_tick
+            case Job.VALIDATE:
+                return self.validate_tick
+            case Job.SYNC_ROTATION:
+                return self.sync_tick

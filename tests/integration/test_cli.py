@@ -276,9 +276,9 @@ def test_status_and_doctor(byok: Byok, acme: Customer) -> None:
     assert "within a day: 1 done" in byok("status").out
     examined = byok("doctor", "--json")
     findings = {check["name"]: check for check in examined.json()}
-    assert findings["postgresql"]["passed"]
-    assert not findings["workers"]["passed"]  # no worker runs in this test
-    assert "celery -A workers worker" in findings["workers"]["detail"]
+    assert findings["postgresql"]["verdict"] == "passed"
+    assert findings["workers"]["verdict"] == "failed"  # no worker runs in this test
+    assert "celery -A workers worker" in findings["workers"]["remedy"]
     assert examined.exit_code == 6
 
 

@@ -29,7 +29,7 @@ from tests.integration.acts import request
 from tests.integration.test_cli import Byok, acme, byok
 from tests.ports import unused_port
 from tests.redis_servers import valkey
-from tests.world import PERIODS, World
+from tests.world import World
 
 __all__ = ["acme", "byok"]
 
@@ -80,10 +80,6 @@ def test_a_fleet_that_is_well_needs_no_attention(world: World, reader: StatusRea
     assert (str(seen.overview.keys), str(seen.overview.overdue)) == ("1", "0")
     assert seen.overview.oldest_overdue is None
     assert (seen.queues, seen.workers) == ({"rotate.forced": 3}, ["worker@a"])
-
-
-def test_every_job_has_a_period(world: World) -> None:
-    assert set(PERIODS.of_jobs) == set(Job)
 
 
 def test_late_jobs_are_named_and_only_they(world: World, reader: StatusReader) -> None:
