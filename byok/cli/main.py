@@ -62,8 +62,8 @@ app.command(epilog="Example: [bold]byok status --watch[/]; for cron: [bold]byok 
     status.status
 )
 app.command(epilog="Example: [bold]byok doctor[/]; for machines: [bold]byok doctor --json[/]")(doctor.doctor)
-app.command()(demo.demo)
-app.command()(up.up)
+app.command(epilog="Example: [bold]byok demo[/]")(demo.demo)
+app.command(epilog="Example: [bold]byok up[/]")(up.up)
 
 
 def _print_version(wanted: bool) -> None:

@@ -37,7 +37,7 @@ def list_(
     console.print(_listed(title, works))
 
 
-@app.command()
+@app.command(epilog="Example: [bold]byok rotation show 01a2…[/]")
 def show(rotation: RotationId, as_json: AsJson = False) -> None:
     """Show one rotation."""
     with open_services() as services:
