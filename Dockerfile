@@ -14,7 +14,8 @@ FROM python:3.13.9-slim-trixie AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin byok \
     && install -d -o byok -g byok -m 700 /flower
 COPY --from=build /opt/byok /opt/byok
-ENV PATH=/opt/byok/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# For the health checks: each container has a /tmp of its own.
+ENV PATH=/opt/byok/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 BYOK_HEALTH_FOLDER=/tmp
 WORKDIR /tmp
 USER 10001:10001
 CMD ["byok", "--help"]

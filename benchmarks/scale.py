@@ -30,6 +30,7 @@ from byok.embedded.stack import Stack
 from byok.services.overview import Observer
 from byok.store import migrate, schema
 from byok.store.postgres import PostgresStore, create_engine
+from tests.world import PERIODS
 
 # Enough for a whole batch of the dispatcher at any size, and no more at a large one: a fleet that keeps up.
 _DUE_KEYS = 200
@@ -71,7 +72,7 @@ def measure_size(engine: sa.Engine, environment: Mapping[str, str], keys: int, p
     found = relations(engine)
     costs = measure(engine)
     store = PostgresStore(engine)
-    observer = Observer(store, store)
+    observer = Observer(store, store, PERIODS)
     observer.overview()
     began = time.perf_counter()
     observer.overview()

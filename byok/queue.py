@@ -16,6 +16,8 @@ from byok.broker import broker_settings
 from byok.core.model import OpenWork, RotationReason
 from byok.core.reencryption import Campaign
 from byok.errors import QueueUnavailable
+from byok.ports import RedisFacts
+from byok.redis_facts import read_facts
 
 GENERATE = "byok.keys.generate"
 ROTATE = "byok.keys.rotate"
@@ -164,6 +166,21 @@ class CeleryQueue:
         with _translated_errors(), self._app.connection_for_read() as connection:
             channel = connection.default_channel
             return {name: depth(channel, name) for name in QUEUES}
+
+    def consumers(self, timeout_seconds: float = 1.0) -> dict[str, list[str]]:
+        """Of each queue, the workers that consume it, of those that answer in time."""
+        with _translated_errors():
+            replies = self._app.control.inspect(timeout=timeout_seconds).active_queues() or {}
+        found: dict[str, list[str]] = {name: [] for name in QUEUES}
+        for worker, queues in sorted(replies.items()):
+            for queue in queues:
+                found.setdefault(queue["name"], []).append(worker)
+        return found
+
+    def facts(self) -> RedisFacts:
+        """How the broker is set up."""
+        with _translated_errors(), self._app.connection_for_read() as connection:
+            return read_facts(connection.default_channel.client)
 
     def close(self) -> None:
         """Close the connections."""

@@ -119,6 +119,17 @@ class Settings(BaseSettings):
     )
     exporter_address: str = Field("127.0.0.1", description="where `byok exporter` serves the fleet's metrics")
     exporter_port: int = Field(9465, ge=1, le=65535, description="port of `byok exporter`")
+    health_folder: Path | None = Field(
+        None,
+        description="folder in which a worker and a Beat write every 2 s how they are, for `byok-health`; "
+        "one of each at most. Unset: nothing is written",
+    )
+    flower_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="where Flower is, as `https://flower.example`: `byok doctor` sees whether it shows "
+        "itself without a password",
+    )
     fail_point: FailPoint | None = Field(
         None, description="for tests: the process kills itself there; in `test` only"
     )

@@ -11,7 +11,7 @@ from byok.broker import broker_settings
 from byok.logs import configure_logging, log_uncaught
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
-from workers import celery_lines, metrics
+from workers import celery_lines, heartbeat, metrics
 from workers.base import ByokTask, open_scopes
 from workers.schedule import beat_schedule
 
@@ -43,7 +43,7 @@ WORKER_SETTINGS: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     # Entries are in code and what was done when is in PostgreSQL: Beat needs no file to remember, and
     # any number of Beats may run at once.
-    "beat_scheduler": "celery.beat:Scheduler",
+    "beat_scheduler": "workers.heartbeat:NotingScheduler",
 }
 
 
@@ -71,6 +71,7 @@ def make_app(settings: Settings) -> Celery:
     worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     metrics.serve_when_ready()
+    heartbeat.beat_with(app)
     return app
 
 

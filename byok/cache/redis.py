@@ -17,12 +17,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from redis.exceptions import ResponseError
+
 from byok.cache.connection import close, connect, translated_errors
 from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.model import SealedBox
 from byok.crypto.hazmat import GCM_IV_BYTES
 from byok.errors import CacheUnavailable
-from byok.ports import CacheAnswer, Failing, Failure, LeaseId, SealedLease
+from byok.ports import CacheAnswer, Failing, Failure, LeaseId, RedisFacts, SealedLease
+from byok.redis_facts import read_facts
 
 _HEADER = struct.Struct(">QB")  # microseconds since the epoch, length of the master key id
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -116,12 +119,23 @@ class RedisLeaseCache:
     def ping(self) -> None:
         with translated_errors():
             self._redis.ping()
-            is_cluster = bool(self._redis.info("cluster").get("cluster_enabled"))
+            is_cluster = self._is_cluster()
         if is_cluster:
             raise CacheUnavailable(
                 "BYOK_CACHE_URL names a node of a Redis Cluster: what lies on others is not found",
                 remedy="use one server, or Sentinels: docs/deployment.md",
             )
+
+    def _is_cluster(self) -> bool:
+        try:
+            return bool(self._redis.info("cluster").get("cluster_enabled"))
+        except ResponseError:  # not allowed to ask
+            return False
+
+    def facts(self) -> RedisFacts:
+        """How the server is set up; raises CacheUnavailable."""
+        with translated_errors():
+            return read_facts(self._redis)
 
     def close(self) -> None:
         """Close the connections."""

@@ -26,7 +26,7 @@ _COLUMNS = (
 _SHOWN = 10  # broken chains; where there are more, somebody looks at all of them
 
 
-@audit_app.command("log")
+@audit_app.command("log", epilog="Example: [bold]byok audit log acme[/]")
 def audit_log(
     tenant: TenantName,
     as_json: AsJson = False,

@@ -145,7 +145,7 @@ def _wait(services: "Services", tenant: str, key: str, rotation: Rotation) -> Ro
     return rotation
 
 
-@app.command("list")
+@app.command("list", epilog="Example: [bold]byok key list acme[/]")
 def list_(tenant: TenantName, as_json: AsJson = False) -> None:
     """List a tenant's keys."""
     with open_services() as services:
@@ -170,7 +170,7 @@ def keys_table(title: str, keys: Sequence[Key]) -> Table:
     return table(title, ("key", "rotates every", "cache TTL", "next rotation"), rows)
 
 
-@app.command()
+@app.command(epilog="Example: [bold]byok key show acme pii[/]")
 def show(tenant: TenantName, key: KeyName, as_json: AsJson = False) -> None:
     """Show a key: its versions with state, reason, who and when, and its latest rotations."""
     with open_services() as services:
@@ -230,7 +230,7 @@ def _show_usage(usage: VersionUsage | None) -> str:
     return "0" if usage is None else f"{usage.uses}\n{show_time(usage.last_used_at)}"
 
 
-@app.command()
+@app.command(epilog="Example: [bold]byok key validate acme pii[/]")
 def validate(tenant: TenantName, key: KeyName, as_json: AsJson = False) -> None:
     """Run all checks on the active version now."""
     from byok.services.validation import Rejected

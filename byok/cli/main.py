@@ -11,6 +11,7 @@ from byok.cli import (
     audit,
     demo,
     destruction,
+    doctor,
     exporter,
     fields,
     flower,
@@ -21,6 +22,7 @@ from byok.cli import (
     reencrypt,
     reports,
     rotations,
+    status,
     tenants,
     up,
 )
@@ -58,13 +60,15 @@ app.command(
     epilog="Example: [bold]byok plan --keys 1000000 --period 30d --ttl 1h --processes 200[/]; what no "
     "caching costs: [bold]byok plan --keys 5000 --tenants 40 --uses-per-second 300 --json[/]",
 )(plan.plan_fleet)
-app.command()(operations.status)
-app.command()(operations.doctor)
+app.command(epilog="Example: [bold]byok status --watch[/]; for cron: [bold]byok status --check[/]")(
+    status.status
+)
+app.command(epilog="Example: [bold]byok doctor[/]; for machines: [bold]byok doctor --json[/]")(doctor.doctor)
 app.command(epilog="Example: [bold]byok exporter[/], and [bold]curl http://127.0.0.1:9465/metrics[/]")(
     exporter.exporter
 )
-app.command()(demo.demo)
-app.command()(up.up)
+app.command(epilog="Example: [bold]byok demo[/]")(demo.demo)
+app.command(epilog="Example: [bold]byok up[/]")(up.up)
 app.command(epilog="Example: [bold]BYOK_FLOWER_USERS_FILE=/run/secrets/flower byok flower[/]")(flower.flower)
 
 

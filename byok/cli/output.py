@@ -92,6 +92,15 @@ def show_time(at: datetime | None) -> str:
     return "–" if at is None else at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def show_age(age: timedelta) -> str:
+    """About how long, in one unit: to the second below two minutes, and so on."""
+    seconds = int(age.total_seconds())
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds < 120 * size or (unit == "h" and seconds < 48 * size):
+            return f"{seconds // size} {unit}"
+    return f"{seconds // 86400} days"
+
+
 def show_state(state: str) -> str:
     """A state in its colour, as Rich markup."""
     style = _STATE_STYLES.get(state)
@@ -100,7 +109,7 @@ def show_state(state: str) -> str:
 
 def print_json(value: Any) -> None:  # noqa: ANN401  # whatever json takes
     """Print JSON to standard output; times as ISO 8601, durations as seconds."""
-    print(json.dumps(value, indent=2, default=_to_json))  # noqa: T201  # standard output is the point
+    print(json.dumps(value, indent=2, default=to_json))  # noqa: T201  # standard output is the point
 
 
 def write_json(file: Path, value: Any) -> None:  # noqa: ANN401  # whatever json takes
@@ -110,12 +119,13 @@ def write_json(file: Path, value: Any) -> None:  # noqa: ANN401  # whatever json
         InvalidInput: it can't be written.
     """
     try:
-        file.write_text(json.dumps(value, indent=2, default=_to_json) + "\n")
+        file.write_text(json.dumps(value, indent=2, default=to_json) + "\n")
     except OSError as error:
         raise InvalidInput(f"{file} can't be written: {error.strerror}") from error
 
 
-def _to_json(value: object) -> object:
+def to_json(value: object) -> object:
+    """For `json.dumps`: times as ISO 8601, durations as seconds, ids as text."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -151,6 +161,12 @@ _VERDICT_STYLES = {
     Verdict.WARNING: "yellow",
     Verdict.FAILED: "bold red",
 }
+
+
+def show_verdict(verdict: Verdict) -> str:
+    """A verdict in its colour, as Rich markup; what failed is loud."""
+    text = "FAILED" if verdict is Verdict.FAILED else verdict.value
+    return f"[{_VERDICT_STYLES[verdict]}]{text}[/]"
 
 
 def findings_table(title: str, findings: Iterable[Finding]) -> Table:

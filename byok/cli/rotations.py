@@ -1,8 +1,12 @@
 """``byok rotation``: list, show, retry."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
 
 from byok.cli.output import AsJson, actor, console, parse_id, print_json, show_state, show_time, table
 from byok.cli.services import open_services
@@ -13,7 +17,6 @@ app = typer.Typer(help="Rotations: what was asked for, and how it went.", no_arg
 RotationId = Annotated[str, typer.Argument(metavar="ROTATION", help="The rotation's id.")]
 
 _LISTED = "byok rotation list shows them"
-_COLUMNS = ("rotation", "tenant", "key", "reason", "requested", "state", "tries", "why")
 
 
 @app.command("list", epilog="Example: [bold]byok rotation list --failed[/]")
@@ -31,10 +34,10 @@ def list_(
         print_json([_work_json(work) for work in works])
         return
     title = "failed rotations" if failed else "rotations"
-    console.print(table(title, _COLUMNS, [_row(work) for work in works]))
+    console.print(_listed(title, works))
 
 
-@app.command()
+@app.command(epilog="Example: [bold]byok rotation show 01a2…[/]")
 def show(rotation: RotationId, as_json: AsJson = False) -> None:
     """Show one rotation."""
     with open_services() as services:
@@ -87,15 +90,16 @@ def _work_json(work: OpenWork) -> dict[str, Any]:
     return {"tenant": work.tenant, "key": work.key} | rotation_json(work.rotation)
 
 
-def _row(work: OpenWork) -> tuple[str, ...]:
-    rotation = work.rotation
-    return (
-        str(rotation.id),
-        work.tenant,
-        work.key,
-        rotation.reason.value,
-        show_time(rotation.requested_at),
-        show_state(rotation.state),
-        str(rotation.attempts),
-        rotation.failure or "",
-    )
+def _listed(title: str, works: Sequence[OpenWork]) -> RenderableType:
+    """Lines instead of columns, so that an id stays whole at 80 of them."""
+    lines: list[RenderableType] = [f"[bold]{title}[/]"]
+    for work in works:
+        rotation = work.rotation
+        tries = "1 try" if rotation.tries == 1 else f"{rotation.tries} tries"
+        lines += [
+            f"{rotation.id}  {show_state(rotation.state)}  {work.tenant}/{work.key}",
+            Padding(f"[dim]{rotation.reason}, {show_time(rotation.requested_at)}, {tries}[/]", (0, 0, 0, 2)),
+        ]
+        if rotation.failure is not None:
+            lines.append(Padding(escape(rotation.failure), (0, 0, 0, 2)))
+    return Group(*lines, *(() if works else ("none",)))

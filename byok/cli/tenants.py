@@ -107,7 +107,7 @@ def set_(
     )
 
 
-@app.command("list")
+@app.command("list", epilog="Example: [bold]byok tenant list[/]")
 def list_(as_json: AsJson = False) -> None:
     """List all tenants."""
     with open_services() as services:
@@ -122,7 +122,7 @@ def list_(as_json: AsJson = False) -> None:
     console.print(table("tenants", ("tenant", "state", "KMS key", "verified"), rows))
 
 
-@app.command()
+@app.command(epilog="Example: [bold]byok tenant show acme[/]")
 def show(tenant: TenantName, as_json: AsJson = False) -> None:
     """Show one tenant, why it is stopped if it is, and its keys."""
     with open_services() as services:

@@ -7,6 +7,7 @@ from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
+from byok.ports.inspection import DatabaseFacts, RedisFacts
 from byok.ports.kms import (
     Kms,
     KmsKeyDescription,
@@ -16,6 +17,7 @@ from byok.ports.kms import (
     UnwrappedKey,
     WrappedKey,
 )
+from byok.ports.queues import Queues
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
@@ -40,6 +42,7 @@ __all__ = [
     "Clock",
     "CountedPage",
     "Counts",
+    "DatabaseFacts",
     "DueTimes",
     "Failing",
     "Failure",
@@ -54,7 +57,9 @@ __all__ = [
     "MetricsCollector",
     "Notice",
     "NoticeBoard",
+    "Queues",
     "Random",
+    "RedisFacts",
     "Replacement",
     "RequestMetrics",
     "RotationReading",

@@ -175,6 +175,13 @@ class Versions(Protocol):
     def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
         """Replace the report that is stored with a version."""
 
+    def count_by_master_key(self) -> Mapping[str, int]:
+        """How many records each master key sealed. Reads the whole table: for an operator who asks. Raises
+        StoreBusy: that took longer than a minute."""
+
+    def list_sealed_under(self, master_key_id: str, limit: int) -> Sequence[tuple[UUID, KeyVersion]]:
+        """Some versions whose record this master key sealed, each with its tenant's id."""
+
     def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
         """Lock pending versions whose rotation has ended without them."""
 
@@ -212,6 +219,10 @@ class Rotations(Protocol):
 
     def list_failed(self, limit: int) -> Sequence[OpenWork]:
         """Rotations that failed and after which their key was not rotated again, newest first."""
+
+    def list_stuck(self, requested_before: datetime, limit: int) -> Sequence[OpenWork]:
+        """Open rotations that were requested before then, oldest first. Of many thousands some may be left
+        out."""
 
     def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
         """Give an open rotation a graver reason. Raises LostRace: it has ended."""

@@ -1,6 +1,7 @@
 """Opening a version's record: unseal the wrapped key, have KMS unwrap it."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from byok.core.encryption_context import version_context
 from byok.core.model import Connection, Key, KeyVersion, SealedBox, Tenant
@@ -29,14 +30,7 @@ class Records:
         Raises:
             SealBroken, UnknownMasterKey.
         """
-        return self.master_keys.open(
-            version.sealed_wrapped_key,
-            RECORD_PURPOSE,
-            str(tenant.id),
-            str(version.key_id),
-            version.number,
-            str(version.kms_key_arn),
-        )
+        return open_record(self.master_keys, tenant.id, version)
 
     def unwrap(self, tenant: Tenant, version: KeyVersion, *, fresh_session: bool = False) -> UnwrappedKey:
         """The secret of a version, by a KMS Decrypt under the context rebuilt from the row.
@@ -51,6 +45,18 @@ class Records:
             context,
             fresh_session=fresh_session,
         )
+
+
+def open_record(master_keys: MasterKeyRing, tenant_id: UUID, version: KeyVersion) -> bytes:
+    """Open the seal of a row; see `Records.wrapped_key`."""
+    return master_keys.open(
+        version.sealed_wrapped_key,
+        RECORD_PURPOSE,
+        str(tenant_id),
+        str(version.key_id),
+        version.number,
+        str(version.kms_key_arn),
+    )
 
 
 def require_connection(tenant: Tenant) -> Connection:

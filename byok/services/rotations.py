@@ -257,6 +257,10 @@ class Rotations:
 
     def _generate(self, work: Work) -> None:
         tenant, key, rotation = work.tenant, work.key, work.rotation
+        if work.versions and work.versions[0].state is VersionState.ACTIVE:
+            # With a master key that does not open what is there, nothing new may be sealed: what is then
+            # encrypted under it would be lost with it.
+            self._records.wrapped_key(tenant, work.versions[0])
         number = work.versions[-1].number + 1 if work.versions else 1
         connection = require_connection(tenant)
         wrapped = self._kms.generate_data_key(connection, version_context(tenant.id, key.id, number))

@@ -40,14 +40,8 @@ class CountTable:
 
     def overdue(self, now: datetime) -> Count:
         active = sa.func.count().filter(_tenants.c.state == TenantState.ACTIVE)
-        seen, overdue = self._connection.execute(_with_tenants(_due(now), sa.func.count(), active)).one()
+        seen, overdue = self._connection.execute(_of_due(now, sa.func.count(), active)).one()
         return Count(min(overdue, _COUNTED), _precision(seen))
-
-    def oldest_overdue(self, now: datetime) -> datetime | None:
-        due = _due(now)
-        active = sa.func.min(due.c.next_rotation_at).filter(_tenants.c.state == TenantState.ACTIVE)
-        oldest: datetime | None = self._connection.execute(_with_tenants(due, active)).scalar_one()
-        return oldest
 
     def open_rotations(self) -> Mapping[RotationState, Count]:
         return self._rotations_where(schema.OPEN_ROTATION)
@@ -63,6 +57,12 @@ class CountTable:
         query = sa.select(sa.func.min(waking.c.requested_at))
         oldest: datetime | None = self._connection.execute(query).scalar_one()
         return oldest
+
+    def oldest_overdue(self, now: datetime) -> datetime | None:
+        due_at = sa.column("next_rotation_at", schema.Timestamp)
+        oldest = sa.func.min(due_at).filter(_tenants.c.state == TenantState.ACTIVE)
+        since: datetime | None = self._connection.execute(_of_due(now, oldest)).scalar_one()
+        return since
 
     def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
         return (
@@ -99,19 +99,16 @@ class CountTable:
         return Count(_COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
 
 
-def _due(now: datetime) -> sa.Subquery:
-    """The keys that have been due longest, of all tenants: what is read of the index is bounded."""
-    return (
+def _of_due(now: datetime, *what: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Something of the keys that are due, with their tenants: of those that wait longest, so many at most."""
+    due = (
         sa.select(_keys.c.tenant_id, _keys.c.next_rotation_at)
         .where(_keys.c.next_rotation_at <= now)
         .order_by(_keys.c.next_rotation_at)
         .limit(_COUNTED + 1)
         .subquery()
     )
-
-
-def _with_tenants(due: sa.Subquery, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    return sa.select(*columns).select_from(due.join(_tenants, _tenants.c.id == due.c.tenant_id))
+    return sa.select(*what).select_from(due.join(_tenants, _tenants.c.id == due.c.tenant_id))
 
 
 def _precision(seen: int) -> Precision:

@@ -47,11 +47,12 @@ class MemberTable:
 
     def count_by_kind(self, seen_since: datetime) -> Mapping[str, int]:
         counted = (
-            sa.select(_members.c.kind, sa.func.count().label("processes"))
+            sa.select(_members.c.kind, sa.func.count())
             .where(_members.c.seen_at >= seen_since)
             .group_by(_members.c.kind)
+            .order_by(_members.c.kind)
         )
-        return {row.kind: row.processes for row in self._connection.execute(counted)}
+        return dict(self._connection.execute(counted).all())
 
 
 class StopTable:

@@ -29,6 +29,8 @@ _keys, _tenants = schema.keys, schema.tenants
 _FINISHED = (RotationState.DONE, RotationState.FAILED)
 # The open rotation that stands in a new one's way can be finished before we read it. Again and again?
 _JOIN_ATTEMPTS = 10
+_LATEST_FIRST = _rotations.c.id.desc()  # ids are in order of time
+_LOOKED_AT = 10_000  # open rotations among which the stuck ones are sought
 
 
 class RotationTable:
@@ -154,21 +156,28 @@ class RotationTable:
             later.c.key_id == _rotations.c.key_id, later.c.requested_at > _rotations.c.requested_at
         )
         failed = _rotations.c.state == RotationState.FAILED
-        return self._works(failed, ~superseded, limit=limit, latest=_rotations.c.finished_at)
+        return self._works(failed, ~superseded, limit=limit, order=_rotations.c.finished_at.desc())
+
+    def list_stuck(self, requested_before: datetime, limit: int) -> Sequence[OpenWork]:
+        # Cut off before it is sorted: so many are open only while they wait their turn, and all are old then.
+        some = sa.select(_rotations.c.id).where(schema.OPEN_ROTATION).limit(_LOOKED_AT).subquery()
+        stuck = sa.and_(
+            _rotations.c.id.in_(sa.select(some.c.id)), _rotations.c.requested_at < requested_before
+        )
+        return self._works(stuck, limit=limit, order=_rotations.c.requested_at)
 
     def _works(
         self,
         *conditions: sa.ColumnElement[bool],
         limit: int,
-        latest: sa.ColumnElement[Any] = _rotations.c.id,
+        order: sa.ColumnElement[Any] = _LATEST_FIRST,
     ) -> Sequence[OpenWork]:
-        """By ``latest``, which has an index: ids are in order of time."""
         query = (
             sa.select(_rotations, _tenants.c.name.label("tenant"), _keys.c.name.label("key"))
             .join(_keys, _keys.c.id == _rotations.c.key_id)
             .join(_tenants, _tenants.c.id == _keys.c.tenant_id)
             .where(*conditions)
-            .order_by(latest.desc())
+            .order_by(order)
             .limit(limit)
         )
         return [_to_work(row) for row in self._connection.execute(query)]

@@ -20,6 +20,12 @@ from byok.errors import (
 
 # lock_not_available, deadlock_detected, query_canceled (by the time limit)
 _BUSY = frozenset({"55P03", "40P01", "57014"})
+# What is wrong with the schema, and what to do.
+_OF_THE_SCHEMA = {
+    "42P01": ("the database has no byok tables", "run: byok db upgrade"),  # undefined_table
+    "42703": ("the database's schema is older than this code", "run: byok db upgrade"),  # undefined_column
+    "42501": ("PostgreSQL does not let us do that", "byok doctor names the rights that are missing"),
+}
 _REBUILD = "byok key index TENANT KEY shows which versions: those must decrypt"
 _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_tenants_name": DuplicateTenant("a tenant of this name exists", remedy="choose another name"),
@@ -72,11 +78,10 @@ def translated_errors() -> Iterator[None]:
         # from None: the driver's message may hold the connection's address and user
         raise _unavailable(error) from None
     except exc.ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) == "42P01":  # undefined_table
-            raise StoreUnavailable(
-                "the database has no byok tables", remedy="run: byok db upgrade"
-            ) from error
-        raise
+        known = _OF_THE_SCHEMA.get(getattr(error.orig, "sqlstate", ""))
+        if known is None:
+            raise
+        raise StoreUnavailable(known[0], remedy=known[1]) from error
     except exc.DBAPIError as error:
         if error.connection_invalidated:  # the server went away in the middle of something
             raise _unavailable(error) from None

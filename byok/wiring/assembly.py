@@ -224,7 +224,7 @@ def assemble(
             clock=clock,
             recheck=recheck,
         ),
-        observer=Observer(store, clock),
+        observer=Observer(store, clock, periods),
         auditor=Auditor(store),
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,

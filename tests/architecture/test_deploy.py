@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from byok import health
 from byok.settings import FlowerSettings
 from workers.app import WORKER_SETTINGS
 
@@ -18,6 +19,15 @@ ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name for name, service in SERVICES.items() if "build" in service}
+
+
+def test_the_health_checks_of_worker_and_beat_ask_whether_they_live() -> None:
+    """Not whether they are ready: who restarts what is not, restarts all workers when a server is away."""
+    assert "BYOK_HEALTH_FOLDER=/tmp" in (ROOT / "Dockerfile").read_text()
+    for role in health.ROLES:
+        assert SERVICES[role]["healthcheck"]["test"] == ["CMD", "byok-health", "live", role]
+        assert SERVICES[role]["tmpfs"] == ["/tmp"]  # noqa: S108  # the container's own
+    assert '\nbyok-health = "byok.health:main"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_services_are_those_that_the_design_names() -> None:

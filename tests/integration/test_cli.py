@@ -141,7 +141,8 @@ def test_a_failed_rotation_is_shown_and_retried(
         runtime.services.rotations.run(UUID(requested))
     status = byok("status")
     assert f"byok rotation retry {requested}" in " ".join(status.out.split())
-    assert byok("status", "--json").json()["failed"] == [requested]
+    (shown,) = byok("status", "--json").json()["failed"]
+    assert shown["rotation"] == requested
     (listed,) = byok("rotation", "list", "--failed", "--json").json()
     assert (listed["tenant"], listed["key"], listed["rotation"]) == ("acme", "pii", requested)
     assert listed["failure"].startswith("validation-failed: version 2")
@@ -272,12 +273,12 @@ def test_status_and_doctor(byok: Byok, acme: Customer) -> None:
     assert (status["keys"], status["overdue"]) == (1, 0)
     assert status["rotations"] == {"done": 1}
     assert status["inexact"] == {}
-    assert "1 done within a day" in byok("status").out
+    assert "within a day: 1 done" in byok("status").out
     examined = byok("doctor", "--json")
     findings = {check["name"]: check for check in examined.json()}
-    assert findings["postgresql"]["passed"]
-    assert not findings["workers"]["passed"]  # no worker runs in this test
-    assert "celery -A workers worker" in findings["workers"]["detail"]
+    assert findings["postgresql"]["verdict"] == "passed"
+    assert findings["workers"]["verdict"] == "failed"  # no worker runs in this test
+    assert "celery -A workers worker" in findings["workers"]["remedy"]
     assert examined.exit_code == 6
 
 

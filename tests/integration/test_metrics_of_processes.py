@@ -74,10 +74,10 @@ def test_a_death_loses_no_count_and_takes_its_gauges_along(stack: Stack, folder:
 
 
 def test_a_process_tells_how_many_leases_it_holds(stack: Stack, runtime: Runtime) -> None:
-    def held() -> float | None:
+    def held() -> float:
         collector = runtime.services.vault.metrics_collector()
         samples = [one for family in collector.collect() for one in family.samples]
-        return next(one.value for one in samples if one.name == "byok_leases_held")
+        return next(float(one.value) for one in samples if one.name == "byok_leases_held")
 
     join(stack, runtime, "acme")
     add_key(runtime, "acme")

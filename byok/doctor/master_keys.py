@@ -1,0 +1,41 @@
+"""The master key ring against what is stored. A wrong key under the right name is found, too."""
+
+from collections.abc import Iterator
+
+from byok.doctor.result import Result, failed, passed
+from byok.services.ring import RingReview, Sealed
+from byok.wiring import Runtime
+
+
+def check_master_keys(runtime: Runtime) -> Iterator[Result]:
+    """Compare the ring with the records; raises StoreUnavailable."""
+    ring = runtime.master_keys
+    others = f", opening with {', '.join(ring.ids[1:])}" if ring.ids[1:] else ""
+    yield passed("master-keys", f"sealing with {ring.primary_id}{others}")
+    for sealed in RingReview(runtime.store, ring).review():
+        yield judge(sealed)
+
+
+def judge(sealed: Sealed) -> Result:
+    """What is to be said of one master key."""
+    name = f"master-key {sealed.master_key_id}"
+    named = f"sealed {sealed.records} record{'' if sealed.records == 1 else 's'}"
+    if not sealed.is_in_ring:
+        return failed(
+            name,
+            f"{named}; it is not in the ring, and none of them opens",
+            "put it back into BYOK_MASTER_KEYS, behind the first; until then nothing is lost",
+        )
+    if sealed.opened == 0 and sealed.tried:
+        return failed(
+            name,
+            f"{named}; of {sealed.tried} tried none opens: the ring has another key under this name",
+            "stop the workers; put the right key in its place, and give the other a name of its own",
+        )
+    if sealed.opened < sealed.tried:
+        return failed(
+            name,
+            f"{named}; of {sealed.tried} tried {sealed.tried - sealed.opened} don't open",
+            "somebody changed rows: docs/runbook.md, seal-broken",
+        )
+    return passed(name, f"{named}; {sealed.opened} tried, all open")

@@ -1,0 +1,53 @@
+"""Whether the master key ring of this process opens what is stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from byok.crypto.keyring import MasterKeyRing
+from byok.errors import SealBroken, UnknownMasterKey
+from byok.ports import Store
+from byok.services.records import open_record
+
+# A row that somebody changed does not open either: one in a few says which of the two it is.
+_SAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a master key sealed: how many records name it, whether the ring has it, how many of a few open."""
+
+    master_key_id: str
+    records: int
+    is_in_ring: bool
+    tried: int
+    opened: int
+
+
+class RingReview:
+    """Compares the ring with the records, and tries it on a few."""
+
+    def __init__(self, store: Store, master_keys: MasterKeyRing) -> None:
+        self._store = store
+        self._master_keys = master_keys
+
+    def review(self) -> Sequence[Sealed]:
+        """Each master key that records name, by its id. Asks no KMS.
+
+        Raises:
+            StoreUnavailable.
+        """
+        with self._store.transaction() as tx:
+            counts = tx.versions.count_by_master_key()
+        return [self._try(master_key_id, records) for master_key_id, records in counts.items()]
+
+    def _try(self, master_key_id: str, records: int) -> Sealed:
+        with self._store.transaction() as tx:
+            samples = tx.versions.list_sealed_under(master_key_id, _SAMPLES)
+        opened = 0
+        for tenant_id, version in samples:
+            try:
+                open_record(self._master_keys, tenant_id, version)
+            except (SealBroken, UnknownMasterKey):
+                continue
+            opened += 1
+        return Sealed(master_key_id, records, master_key_id in self._master_keys.ids, len(samples), opened)
