@@ -144,8 +144,8 @@ ROTATIONS_FAILED = _gauge(
     "Rotations that failed for good and were not followed by another; the latest only.",
 )
 QUEUE_DEPTH = _gauge("byok_queue_depth", "Messages that wait in a queue.", "queue")
-TICK_AGE_SECONDS = _gauge("byok_tick_age_seconds", "How long ago a job of Beat's last began.", "job")
-TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "job")
+TICK_AGE_SECONDS = _gauge("byok_tick_age_seconds", "How long ago a job of Beat's last began.", "beat_job")
+TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "beat_job")
 MEMBERS = _gauge("byok_members", "Processes that may hold leases, by kind.", "kind")
 WORST_REVOCATION_SECONDS = _gauge(
     "byok_worst_revocation_seconds",
@@ -155,6 +155,11 @@ WORST_REVOCATION_SECONDS = _gauge(
 )
 REVOCATION_BOUND_SECONDS = _gauge(
     "byok_revocation_bound_seconds", "What a stop may take at most, by these settings (docs/revocation.md)."
+)
+STOP_BOUND_SECONDS = _gauge(
+    "byok_stop_bound_seconds",
+    "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
+    " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
 )
 REACHABLE = _gauge(
     "byok_reachable", "1 if the exporter reaches a server (postgresql, broker, cache).", "server"
