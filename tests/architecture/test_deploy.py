@@ -1,6 +1,7 @@
 """What ships beside the code: compose file, Procfile, image, CI script."""
 
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -22,13 +23,16 @@ OURS = {name for name, service in SERVICES.items() if "build" in service}
 def test_the_services_are_those_that_the_design_names() -> None:
     assert set(SERVICES) == {
         "postgres", "broker", "cache", "migrate", "worker", "beat", "flower", "simulator",
+        "exporter", "prometheus", "grafana",
     }  # fmt: skip
     assert SERVICES["simulator"]["profiles"] == ["dev"]
+    for name in ("exporter", "prometheus", "grafana"):
+        assert SERVICES[name]["profiles"] == ["monitoring"]
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - OURS))
 def test_foreign_images_are_pinned_to_a_version(name: str) -> None:
-    assert re.fullmatch(r"[\w/.-]+:\d+\.\d+[\w.-]*", SERVICES[name]["image"])
+    assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+[\w.-]*", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate"}))
@@ -36,7 +40,7 @@ def test_every_lasting_service_has_a_healthcheck(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
+@pytest.mark.parametrize("name", sorted(OURS | {"prometheus", "grafana"}))
 def test_our_containers_have_no_more_rights_than_they_need(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
@@ -63,6 +67,28 @@ def test_flower_never_starts_open_and_is_published_on_loopback_only() -> None:
     assert "FLOWER_BASIC_AUTH:?" in (ROOT / "Procfile").read_text()
 
 
+def test_all_that_is_published_is_published_on_loopback_only() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"flower", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_grafana_does_not_start_with_its_default_password() -> None:
+    """Nor is its password asked for where it is not started, as compose does with ``:?`` of any service."""
+    grafana = SERVICES["grafana"]
+    shell, option, script = grafana["entrypoint"]
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo started")
+    for password, starts in (("", False), ("x", True)):
+        environment = {"PATH": os.defpath, "GF_SECURITY_ADMIN_PASSWORD": password}
+        ran = subprocess.run(
+            [shell, option, script], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (ran.stdout == "started\n") is starts
+        assert (ran.returncode == 0) is starts
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    assert "\nGRAFANA_PASSWORD=\n" in (ROOT / "deploy" / "example.env").read_text()
+
+
 def test_the_broker_never_evicts_and_the_cache_never_persists() -> None:
     assert "--maxmemory-policy noeviction" in SERVICES["broker"]["command"]
     assert "--maxmemory-policy volatile-ttl" in SERVICES["cache"]["command"]
@@ -80,7 +106,7 @@ def commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_names_what_exists(command: list[str]) -> None:
     match command:
-        case ["byok", "db", "upgrade"]:
+        case ["byok", "db", "upgrade"] | ["byok", "exporter"]:
             pass
         case ["celery", "-A", "workers", "worker" | "beat" | "flower", *_]:
             assert importlib.util.find_spec("workers.celery") is not None
@@ -106,7 +132,7 @@ def test_compose_itself_accepts_the_file() -> None:
         ("POSTGRES_PASSWORD", "BROKER_PASSWORD", "CACHE_PASSWORD", "FLOWER_BASIC_AUTH", "BYOK_MASTER_KEYS"),
         "x",
     )
-    command = ["docker", "compose", "--profile", "dev", "config", "--quiet"]
+    command = ["docker", "compose", "--profile", "dev", "--profile", "monitoring", "config", "--quiet"]
     subprocess.run(command, cwd=ROOT, env=given | {"PATH": "/usr/bin:/usr/local/bin"}, check=True)
 
 
