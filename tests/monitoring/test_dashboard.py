@@ -107,7 +107,7 @@ def test_every_expression_is_promql(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_promtool_accepts_the_configuration() -> None:
-    command = ["promtool", "check", "config", PROMETHEUS / "prometheus.yml"]
+    command = ["promtool", "check", "config", str(PROMETHEUS / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
