@@ -11,6 +11,7 @@ from byok.cli import (
     audit,
     demo,
     destruction,
+    exporter,
     fields,
     indexes,
     keys,
@@ -58,6 +59,9 @@ app.command(
 )(plan.plan_fleet)
 app.command()(operations.status)
 app.command()(operations.doctor)
+app.command(epilog="Example: [bold]byok exporter[/], and [bold]curl http://127.0.0.1:9465/metrics[/]")(
+    exporter.exporter
+)
 app.command()(demo.demo)
 app.command()(up.up)
 

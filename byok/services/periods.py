@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from byok.core.model import Job
+
 
 @dataclass(frozen=True, slots=True)
 class Periods:
@@ -16,3 +18,17 @@ class Periods:
     validate_tick: timedelta
     sync_rotation: timedelta  # between two syncs of a tenant
     sync_tick: timedelta
+
+    def of(self, job: Job) -> timedelta:
+        """How often a job is to begin."""
+        match job:
+            case Job.DISPATCH_DUE:
+                return self.dispatch_due
+            case Job.SWEEP:
+                return self.sweep
+            case Job.PROBE:
+                return self.probe_tick
+            case Job.VALIDATE:
+                return self.validate_tick
+            case Job.SYNC_ROTATION:
+                return self.sync_tick
