@@ -177,9 +177,9 @@ ROTATIONS_FAILED = _gauge(
 )
 QUEUE_DEPTH = _gauge("byok_queue_depth", "Messages that wait in a queue.", "queue")
 TICK_AGE_SECONDS = _gauge(
-    "byok_tick_age_seconds", "How long ago a job of Beat's last began; infinite if it never did.", "job"
+    "byok_tick_age_seconds", "How long ago a job of Beat's last began; infinite if it never did.", "beat_job"
 )
-TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "job")
+TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "beat_job")
 MEMBERS = _gauge(
     "byok_members", "Processes that may hold leases and live, by kind (service, worker, command).", "kind"
 )
