@@ -26,7 +26,7 @@ def test_the_services_are_those_that_the_design_names() -> None:
         "exporter", "prometheus", "grafana",
     }  # fmt: skip
     assert SERVICES["simulator"]["profiles"] == ["dev"]
-    for name in ("exporter", "prometheus", "grafana"):
+    for name in ("prometheus", "grafana"):
         assert SERVICES[name]["profiles"] == ["monitoring"]
 
 
@@ -69,7 +69,7 @@ def test_flower_never_starts_open_and_is_published_on_loopback_only() -> None:
 
 def test_all_that_is_published_is_published_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {"flower", "prometheus", "grafana"}
+    assert set(published) == {"flower", "exporter", "prometheus", "grafana"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 

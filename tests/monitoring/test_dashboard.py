@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from byok.core.metric_list import METRICS, Kind
+from byok.settings import Settings
 from deploy.monitoring.rules import EXPORTER_JOB, WORKERS_JOB
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,8 @@ def test_prometheus_asks_what_compose_starts_where_it_listens() -> None:
     assert set(jobs) == {EXPORTER_JOB, WORKERS_JOB}
     services = COMPOSE["services"]
     (exporter,) = jobs[EXPORTER_JOB]["static_configs"]
-    assert exporter["targets"] == [f"exporter:{services['exporter']['environment']['BYOK_EXPORTER_PORT']}"]
+    assert exporter["targets"] == [f"exporter:{Settings.model_fields['exporter_port'].default}"]
+    assert "BYOK_EXPORTER_PORT" not in services["exporter"]["environment"]
     (workers,) = jobs[WORKERS_JOB]["dns_sd_configs"]
     assert workers["names"] == ["worker"]
     assert str(workers["port"]) == services["worker"]["environment"]["BYOK_METRICS_PORT"]
