@@ -8,6 +8,7 @@ from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
 from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
@@ -25,6 +26,8 @@ from byok.ports.world import (
 )
 
 __all__ = [
+    "AuditCheckpoint",
+    "AuditCheckpoints",
     "AuditLog",
     "CacheAnswer",
     "Campaigns",
@@ -34,6 +37,7 @@ __all__ = [
     "DueTimes",
     "Failing",
     "Failure",
+    "Findings",
     "Keys",
     "Kms",
     "KmsKeyDescription",

@@ -16,3 +16,5 @@ class Periods:
     validate_tick: timedelta
     sync_rotation: timedelta  # between two syncs of a tenant
     sync_tick: timedelta
+    watch: timedelta  # between two looks over a tenant's side
+    watch_tick: timedelta
