@@ -12,6 +12,7 @@ from byok.cli import (
     demo,
     destruction,
     fields,
+    findings,
     indexes,
     keys,
     operations,
@@ -56,6 +57,7 @@ app.command(
     epilog="Example: [bold]byok plan --keys 1000000 --period 30d --ttl 1h --processes 200[/]; what no "
     "caching costs: [bold]byok plan --keys 5000 --tenants 40 --uses-per-second 300 --json[/]",
 )(plan.plan_fleet)
+app.command("findings", epilog="Example: [bold]byok findings acme --json[/]")(findings.findings)
 app.command()(operations.status)
 app.command()(operations.doctor)
 app.command()(demo.demo)

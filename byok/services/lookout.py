@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from byok.core import looks
 from byok.core.audit import BEFORE_THE_FIRST, AuditEntry
-from byok.core.lookout import Change, ChangeEvent, Comparison, Seen, TenantFinding, compare
+from byok.core.lookout import Change, ChangeEvent, Comparison, Seen, Severity, TenantFinding, compare
 from byok.core.model import Tenant, TenantState
 from byok.errors import AuditChainBroken, KmsUnavailable
 from byok.logs import get_logger
@@ -181,9 +181,10 @@ def _entry(change: Change, now: datetime, actor: str) -> AuditEntry:
 
 
 def _tell(tenant: Tenant, change: Change) -> None:
-    log.warning(
-        "finding",
-        event_of=change.event.value,
+    is_quiet = change.event is ChangeEvent.RESOLVED or change.finding.severity is Severity.NOTE
+    tell = log.info if is_quiet else log.warning
+    tell(
+        f"finding_{change.event.value.replace('-', '_')}",
         tenant=tenant.name,
         kind=change.finding.kind.value,
         severity=change.finding.severity.value,
