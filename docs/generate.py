@@ -1,4 +1,7 @@
-"""Writes docs/settings.md, docs/cli.md and the tables of docs/capacity.md: ``python docs/generate.py``."""
+"""Writes docs/settings.md, docs/cli.md and the tables of docs/capacity.md and docs/watch.md.
+
+Run ``python docs/generate.py``.
+"""
 
 import re
 import sys
@@ -16,6 +19,7 @@ from byok.cli.output import show_duration
 from byok.cli.plan import LADDER, pace_of, show_bytes, show_count, show_share, show_usd
 from byok.core.capacity import Fleet, Plan, plan
 from byok.core.footprint import CPU_MS, KMS_REQUESTS, STORED, STORED_BY_TENANT, Stored
+from byok.core.lookout import KINDS, SEVERITY_BY_TIME_LEFT, Severity
 from byok.settings import Settings, StackSettings
 
 DOCS = Path(__file__).parent
@@ -214,10 +218,46 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
+_SEVERITIES = {
+    Severity.NOTE: "worth knowing; nobody has to do anything",
+    Severity.WARNING: "to be put right within days",
+    Severity.URGENT: "access or data will be lost, or stands open to others",
+    Severity.CRITICAL: "today",
+}
+
+
+def watch_page(page: str) -> str:
+    """The page with its tables written anew."""
+    names = {name: name.upper() for name in ("tenant", "tenant_id", "region", "key_id")}
+    kinds = [
+        [f"`{kind}`", text.meaning, text.severity, text.side, text.remedy.format(**names)]
+        for kind, text in KINDS.items()
+    ]
+    steps = [[f"{most.days} day{'s' * (most.days > 1)}", f"`{one}`"] for most, one in SEVERITY_BY_TIME_LEFT]
+    tables = {
+        "kinds": _markdown(["kind", "what it means", "severity", "who is asked", "to do"], kinds),
+        "severities": _markdown(
+            ["severity", "meaning"], [[f"`{one}`", told] for one, told in _SEVERITIES.items()]
+        ),
+        "deadlines": _markdown(
+            ["left, at most", "severity"], [*reversed(steps), ["more", f"`{Severity.NOTE}`"]]
+        ),
+    }
+    for name, lines in tables.items():
+        page = _with_table(page, f"<!-- {name} -->\n", "\n".join(lines) + "\n")
+    return page
+
+
 def main() -> None:
     """Write the pages."""
     capacity = capacity_page((DOCS / "capacity.md").read_text())
-    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "capacity.md": capacity}
+    watch = watch_page((DOCS / "watch.md").read_text())
+    pages = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "capacity.md": capacity,
+        "watch.md": watch,
+    }
     for name, page in pages.items():
         (DOCS / name).write_text(page)
         sys.stdout.write(f"wrote docs/{name}\n")

@@ -13,6 +13,7 @@ from byok.cli import (
     destruction,
     exporter,
     fields,
+    findings,
     indexes,
     keys,
     operations,
@@ -57,6 +58,7 @@ app.command(
     epilog="Example: [bold]byok plan --keys 1000000 --period 30d --ttl 1h --processes 200[/]; what no "
     "caching costs: [bold]byok plan --keys 5000 --tenants 40 --uses-per-second 300 --json[/]",
 )(plan.plan_fleet)
+app.command("findings", epilog="Example: [bold]byok findings acme --json[/]")(findings.findings)
 app.command()(operations.status)
 app.command()(operations.doctor)
 app.command(epilog="Example: [bold]byok exporter[/], and [bold]curl http://127.0.0.1:9465/metrics[/]")(

@@ -209,8 +209,10 @@ REACHABLE = _gauge(
 )
 FINDINGS = _gauge(
     "byok_findings",
-    "What the watch over customers' KMS keys and policies found and is still so, by kind.",
+    "What the watch over customers' KMS keys and policies found and is still so, by kind and severity;"
+    " counted to 10,000.",
     "kind",
+    "severity",
 )
 KMS_KEY_DELETION_DAYS = _gauge(
     "byok_kms_key_deletion_days", "Days until AWS deletes a tenant's KMS key; the soonest only.", "tenant"

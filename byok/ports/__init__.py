@@ -15,6 +15,7 @@ from byok.ports.kms import (
     UnwrappedKey,
     WrappedKey,
 )
+from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
@@ -33,6 +34,8 @@ from byok.ports.world import (
 )
 
 __all__ = [
+    "AuditCheckpoint",
+    "AuditCheckpoints",
     "AuditLog",
     "CacheAnswer",
     "Campaigns",
@@ -42,6 +45,7 @@ __all__ = [
     "DueTimes",
     "Failing",
     "Failure",
+    "Findings",
     "Keys",
     "Kms",
     "KmsKeyDescription",

@@ -19,6 +19,7 @@ from deploy.monitoring.rules import DAY, HOUR, MINUTE, Alert, Pace, Severity, ne
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
 
+_AHEAD_DAYS = 30  # what is further off the watch calls a note, too (`byok/core/lookout.py`)
 _SOON_DAYS = 3  # before a deadline beyond which a customer's data can't be read any more
 
 # One request in a hundred may fail. Below 99 % AWS pays back its second tier (aws.amazon.com/kms/sla), and
@@ -90,6 +91,7 @@ def of_rotations(pace: Pace) -> tuple[Alert, ...]:
 def of_customers(pace: Pace) -> tuple[Alert, ...]:
     """Customers without access, or who are about to lose it."""
     suspended = TENANT_SUSPENDED.exposed_name
+    findings = f'{FINDINGS.exposed_name}{{severity!="note",kind!~"{_TOLD_ELSEWHERE}"}}'
     return (
         Alert(
             "ByokTenantSuspended",
@@ -124,7 +126,7 @@ def of_customers(pace: Pace) -> tuple[Alert, ...]:
         Alert(
             "ByokDriftFound",
             _TICKET,
-            f'max by (kind) ({FINDINGS.exposed_name}{{kind!~"{_TOLD_ELSEWHERE}"}}) > 0',
+            f"sum by (kind) (max by (kind, severity) ({findings})) > 0",
             "Customers' KMS keys or policies are not what they should be.",
             "Findings of the kind {{ $labels.kind }}: {{ $value }}.",
         ),
@@ -136,7 +138,7 @@ def _days_left(name: str, metric: str, summary: str, description: str) -> tuple[
     days = f"min by (tenant) ({metric})"
     text = description % '{{ $value | printf "%.1f" }} days'
     return (
-        Alert(name, _TICKET, f"{days} > {_SOON_DAYS}", f"{summary}.", text),
+        Alert(name, _TICKET, f"{days} > {_SOON_DAYS} <= {_AHEAD_DAYS}", f"{summary}.", text),
         Alert(name, _PAGE, f"{days} <= {_SOON_DAYS}", f"{summary} within {_SOON_DAYS} days.", text),
     )
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from deploy.monitoring.rules import EXPORTER_JOB, WORKERS_JOB, Pace, rules_file
 from tests.chaos.fleet import Fleet
 from tests.ports import unused_port
 
-# An hour of the rules is ten seconds here. The exporter reads anew every 5 s: a shorter window would be empty.
+# An hour of the rules is ten seconds here. The exporter reads anew every 5 s: shorter windows would be empty.
 HURRY = Pace(360, shortest=timedelta(seconds=5))
 PACE = {
     "BYOK_DISPATCH_INTERVAL_SECONDS": "2",
@@ -112,7 +112,7 @@ class WatchedFleet:
         ]
         self._spawn("prometheus", argv, {})
 
-    def _spawn(self, name: str, argv: Sequence[str], environment: dict[str, str]) -> Child:
+    def _spawn(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> Child:
         return self.fleet.stack.supervisor.spawn(
             f"{name}-{time.monotonic_ns()}",
             argv,
