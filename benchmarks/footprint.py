@@ -2,7 +2,7 @@
 
     python -m benchmarks.footprint               # 2,000 keys, 5 to 10 minutes
 
-Real rotations, validations, probes and syncs against the embedded stack, one after the other in this
+Real rotations, validations, probes, syncs and looks against the embedded stack, one after the other in this
 process. Bytes in PostgreSQL are what the tables grow by with all their indexes, after a VACUUM; bytes in
 Redis what `used_memory` grows by. CPU is this process's: boto3, SQLAlchemy and byok, without Celery's
 part. The figures stand in `byok/core/footprint.py`.
@@ -81,6 +81,7 @@ class Footprint:
         )
         self._each_tenant("probe", services.checkups.probe)
         self._each_tenant("sync", lambda tenant: services.follower.sync(tenant, actor="test"))
+        self._each_tenant("watch", lambda tenant: services.lookout.look(tenant, actor="test"))
 
     def _make_all_due(self) -> None:
         with self._runtime.engine.begin() as connection:

@@ -25,12 +25,14 @@ ROTATE_MANY = "byok.keys.rotate_many"
 VALIDATE = "byok.keys.validate"
 PROBE = "byok.tenants.probe"
 SYNC_ROTATION = "byok.tenants.sync_rotation"
+WATCH = "byok.tenants.watch"
 REENCRYPT = "byok.records.reencrypt"
 DISPATCH_DUE = "byok.schedule.dispatch_due"
 SWEEP = "byok.schedule.sweep"
 PUBLISH_PROBES = "byok.schedule.publish_probes"
 PUBLISH_VALIDATIONS = "byok.schedule.publish_validations"
 PUBLISH_SYNCS = "byok.schedule.publish_syncs"
+PUBLISH_WATCHES = "byok.schedule.publish_watches"
 
 # In the order in which a worker empties them. Ticks and probes come before what is set going by thousands: a
 # revocation must be noticed, and what got lost be found, however many rotations wait.
@@ -50,12 +52,14 @@ _ROUTES = {
     VALIDATE: VALIDATE_QUEUE,
     PROBE: VALIDATE_QUEUE,
     SYNC_ROTATION: MAINTENANCE_QUEUE,
+    WATCH: VALIDATE_QUEUE,
     REENCRYPT: REENCRYPT_QUEUE,
     DISPATCH_DUE: MAINTENANCE_QUEUE,
     SWEEP: MAINTENANCE_QUEUE,
     PUBLISH_PROBES: MAINTENANCE_QUEUE,
     PUBLISH_VALIDATIONS: MAINTENANCE_QUEUE,
     PUBLISH_SYNCS: MAINTENANCE_QUEUE,
+    PUBLISH_WATCHES: MAINTENANCE_QUEUE,
 }
 # Nobody waits for these.
 _UNATTENDED = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED, RotationReason.MIGRATION})
@@ -131,6 +135,9 @@ class CeleryQueue:
 
     def sync_rotation(self, tenant: str) -> None:
         self._send(SYNC_ROTATION, {"tenant": tenant}, MAINTENANCE_QUEUE)
+
+    def watch(self, tenant: str) -> None:
+        self._send(WATCH, {"tenant": tenant}, VALIDATE_QUEUE)
 
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         arguments: dict[str, str | int] = {"campaign_id": str(campaign.id), "batch": campaign.batch}

@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         description="how often to read what customers' KMS keys say of rotation; twice a day, so that a "
         "rotated KMS key is followed within one",
     )
+    watch_interval_seconds: Seconds = Field(
+        86_400.0,
+        description="how often to look over each customer's side for what was changed there, evenly spread "
+        "over all tenants; see [watch](watch.md)",
+    )
     max_rotation_days: int = Field(
         3650, ge=1, le=3650, description="no key's rotation period is longer, whoever decides it"
     )
@@ -192,6 +197,11 @@ class Settings(BaseSettings):
     def sync_tick_seconds(self) -> float:
         """How often to look which tenants are to be synced."""
         return min(self.sync_interval_seconds, _LONGEST_FAN_OUT_TICK_SECONDS)
+
+    @property
+    def watch_tick_seconds(self) -> float:
+        """How often to look which tenants' sides are to be looked over."""
+        return min(self.watch_interval_seconds, _LONGEST_FAN_OUT_TICK_SECONDS)
 
     @property
     def regions(self) -> tuple[str, ...]:

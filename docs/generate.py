@@ -23,6 +23,7 @@ from byok.core.lifecycle import (
     VERSION_LIFECYCLE,
     StateMachine,
 )
+from byok.core.lookout import KINDS, SEVERITY_BY_TIME_LEFT, Severity
 from byok.core.metric_list import METRICS, Origin
 from byok.settings import FlowerSettings, Settings, StackSettings
 
@@ -267,11 +268,42 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
+_SEVERITIES = {
+    Severity.NOTE: "worth knowing; nobody has to do anything",
+    Severity.WARNING: "to be put right within days",
+    Severity.URGENT: "access or data will be lost, or stands open to others",
+    Severity.CRITICAL: "today",
+}
+
+
+def watch_page(page: str) -> str:
+    """The page with its tables written anew."""
+    names = {name: name.upper() for name in ("tenant", "tenant_id", "region", "key_id")}
+    kinds = [
+        [f"`{kind}`", text.meaning, text.severity, text.side, text.remedy.format(**names)]
+        for kind, text in KINDS.items()
+    ]
+    steps = [[f"{most.days} day{'s' * (most.days > 1)}", f"`{one}`"] for most, one in SEVERITY_BY_TIME_LEFT]
+    tables = {
+        "kinds": _markdown(["kind", "what it means", "severity", "who is asked", "to do"], kinds),
+        "severities": _markdown(
+            ["severity", "meaning"], [[f"`{one}`", told] for one, told in _SEVERITIES.items()]
+        ),
+        "deadlines": _markdown(
+            ["left, at most", "severity"], [*reversed(steps), ["more", f"`{Severity.NOTE}`"]]
+        ),
+    }
+    for name, lines in tables.items():
+        page = _with_table(page, f"<!-- {name} -->\n", "\n".join(lines) + "\n")
+    return page
+
+
 # Pages by hand with parts that are generated.
 FILLED: Mapping[str, Callable[[str], str]] = {
     "capacity.md": capacity_page,
     "concepts.md": concepts_page,
     "metrics.md": metrics_page,
+    "watch.md": watch_page,
 }
 
 

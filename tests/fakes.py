@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from byok.core.findings import Cause, Finding, Verdict
+from byok.core.looks import ConnectionLook, KmsKeyFacts
 from byok.core.metric_list import KmsOutcome
 from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
 from byok.core.reencryption import Campaign, CampaignState
@@ -88,6 +89,8 @@ class FakeKmsKey:
     rotation_tag: str | None = None
     rotation_days: int | None = None
     material_id: str = "material-1"
+    deletion_at: datetime | None = None
+    material_expires_at: datetime | None = None
 
 
 class FakeKms:
@@ -170,6 +173,19 @@ class FakeKms:
         except KmsAccessRevoked as refused:
             return [Finding("kms-key-is-usable", Verdict.FAILED, refused.message, Cause.KEY_DISABLED)]
         return [Finding("kms-key-is-usable", Verdict.PASSED, "fake"), *self.warnings]
+
+    def look_over(self, connection: Connection, tenant_name: str) -> ConnectionLook:
+        findings = self.check_connection(connection, tenant_name)
+        key = self._key(connection)
+        usable = key.state == "Enabled"
+        checks = ("foreign-tenant-context-is-refused", "missing-context-is-refused", "no-unneeded-rights")
+        said = {finding.check for finding in findings}
+        passed = [Finding(check, Verdict.PASSED, "fake") for check in (*checks, "round-trip")]
+        return ConnectionLook(
+            [*findings, *(one for one in passed if usable and one.check not in said)],
+            KmsKeyFacts(key.state, "AWS_KMS", key.deletion_at, key.material_expires_at),
+            key.rotation_days is not None if usable else None,
+        )
 
     def _usable(self, connection: Connection, operation: str) -> FakeKmsKey:
         self._begin(operation)
@@ -294,6 +310,7 @@ class RecordingQueue:
         self.validations: list[tuple[str, str]] = []
         self.probes: list[str] = []
         self.syncs: list[str] = []
+        self.watches: list[str] = []
         self.campaigns: list[tuple[Campaign, timedelta]] = []
         self.is_down = False
         self.fail_after: int | None = None  # so many of a kind
@@ -308,7 +325,7 @@ class RecordingQueue:
 
     def checks_waiting(self) -> int:
         self.ping()
-        return len(self.validations) + len(self.probes)
+        return len(self.validations) + len(self.probes) + len(self.watches)
 
     def syncs_waiting(self) -> int:
         self.ping()
@@ -328,6 +345,11 @@ class RecordingQueue:
         self.ping()
         self._fail_after(self.syncs)
         self.syncs.append(tenant)
+
+    def watch(self, tenant: str) -> None:
+        self.ping()
+        self._fail_after(self.watches)
+        self.watches.append(tenant)
 
     def _fail_after(self, published: Sized) -> None:
         if self.fail_after is not None and len(published) >= self.fail_after:

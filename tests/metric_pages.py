@@ -7,14 +7,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from byok.core.metric_list import METRICS, Metric, Origin
 
-# Told as soon as there is a watch over customers' KMS keys.
-NOT_YET = {
-    "byok_findings",
-    "byok_kms_key_deletion_days",
-    "byok_key_material_expiry_days",
-    "byok_oldest_watch_seconds",
-    "byok_audit_chains_broken",
-}
 _ADDED = {"le", "quantile"}  # by Prometheus's format
 
 
@@ -29,9 +21,7 @@ class Shown:
 
 def of_list(origin: Origin) -> dict[str, Metric]:
     """The metrics of an origin by name."""
-    return {
-        metric.name: metric for metric in METRICS if metric.origin is origin and metric.name not in NOT_YET
-    }
+    return {metric.name: metric for metric in METRICS if metric.origin is origin}
 
 
 def read_page(port: int, timeout_seconds: float = 10.0) -> str:

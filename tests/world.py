@@ -37,6 +37,8 @@ PERIODS = Periods(
     validate_tick=timedelta(seconds=10),
     sync_rotation=timedelta(hours=12),
     sync_tick=timedelta(seconds=10),
+    watch=timedelta(days=1),
+    watch_tick=timedelta(seconds=10),
 )
 
 

@@ -26,6 +26,8 @@ def runtime_of(app: Celery) -> Runtime:
         runtime: Runtime | None = getattr(app, "byok_runtime", None)
         if runtime is None:
             runtime = app.byok_runtime = build(app.byok_settings, kind="worker")
+            # One that has taken no lease yet is a worker all the same: `byok status` and alerts count them.
+            runtime.services.watch.join()
             # What is there by now stays: out of the collector's sight, whose every full round would go over
             # it and hold up all threads for a tenth of a second.
             gc.collect()

@@ -121,6 +121,15 @@ def sync_rotation(self: ByokTask, tenant: str, **unknown: object) -> str:
     return f"{len(synced.keys)} keys, {len(synced.rotated)} rotations requested"
 
 
+@shared_task(bind=True, name=queue.WATCH)
+def watch(self: ByokTask, tenant: str, **unknown: object) -> str:
+    """Look over a tenant's side for what was changed there."""
+    _note_unknown(unknown)
+    looked = self.services.lookout.look(tenant, actor="watch")
+    told = f"{len(looked.changes)} changes, {len(looked.open)} open"
+    return told if looked.unreached is None else f"no answer: {told}"
+
+
 @shared_task(bind=True, name=queue.REENCRYPT)
 def reencrypt(self: ByokTask, campaign_id: str, batch: int | None = None, **unknown: object) -> str:
     """Run a campaign's next batch."""
@@ -160,6 +169,12 @@ def publish_validations(self: ByokTask) -> str:
 def publish_syncs(self: ByokTask) -> str:
     """Publish a sync for each tenant whose time has come."""
     return _tick(self, Job.SYNC_ROTATION)
+
+
+@shared_task(bind=True, name=queue.PUBLISH_WATCHES)
+def publish_watches(self: ByokTask) -> str:
+    """Publish a look over the side of each tenant whose time has come."""
+    return _tick(self, Job.WATCH)
 
 
 def _tick(task: ByokTask, job: Job) -> str:

@@ -14,6 +14,7 @@ from byok.cli import (
     doctor,
     exporter,
     fields,
+    findings,
     flower,
     indexes,
     keys,
@@ -60,6 +61,7 @@ app.command(
     epilog="Example: [bold]byok plan --keys 1000000 --period 30d --ttl 1h --processes 200[/]; what no "
     "caching costs: [bold]byok plan --keys 5000 --tenants 40 --uses-per-second 300 --json[/]",
 )(plan.plan_fleet)
+app.command("findings", epilog="Example: [bold]byok findings acme --json[/]")(findings.findings)
 app.command(epilog="Example: [bold]byok status --watch[/]; for cron: [bold]byok status --check[/]")(
     status.status
 )

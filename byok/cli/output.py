@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from byok.core.findings import Finding, Verdict
+from byok.core.lookout import Severity
 from byok.core.model import Check, Tenant
 from byok.errors import ByokError, InvalidInput
 
@@ -43,6 +44,12 @@ _STATE_STYLES = {
     "requested": "yellow",
     "generated": "yellow",
     "validated": "yellow",
+}
+_SEVERITY_STYLES = {
+    Severity.NOTE: "cyan",
+    Severity.WARNING: "yellow",
+    Severity.URGENT: "bold red",
+    Severity.CRITICAL: "bold white on red",
 }
 
 
@@ -105,6 +112,11 @@ def show_state(state: str) -> str:
     """A state in its colour, as Rich markup."""
     style = _STATE_STYLES.get(state)
     return f"[{style}]{state}[/]" if style else state
+
+
+def show_severity(severity: Severity) -> str:
+    """A severity in its colour, as Rich markup."""
+    return f"[{_SEVERITY_STYLES[severity]}]{severity}[/]"
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  # whatever json takes

@@ -80,6 +80,7 @@ def pace_of(probe_interval: timedelta = _DEFAULT_PROBE_INTERVAL) -> Pace:
         probe_tick=timedelta(seconds=settings.probe_tick_seconds),
         validate=timedelta(seconds=settings.validate_interval_seconds),
         sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
+        watch=timedelta(seconds=settings.watch_interval_seconds),
         recheck=timedelta(seconds=settings.recheck_seconds),
         worker_concurrency=settings.worker_concurrency,
         database_pool_size=settings.database_pool_size,

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from byok.cli import connections, stops
+from byok.cli.findings import finding_json, inspect, show_findings
 from byok.cli.keys import key_json, keys_table
 from byok.cli.output import (
     AsJson,
@@ -45,6 +46,7 @@ app.command(
     epilog="Example: [bold]byok tenant verify acme --kms-key-arn arn:aws:kms:…:key/… "
     "--role-arn arn:aws:iam::…:role/byok-acme[/]"
 )(connections.verify)
+app.command(epilog="Example: [bold]byok tenant inspect acme[/]")(inspect)
 app.command(epilog="Example: [bold]byok tenant suspend acme --reason 'customer called'[/]")(stops.suspend)
 app.command(epilog="Example: [bold]byok tenant resume acme[/]")(stops.resume)
 app.command(epilog="Example: [bold]byok tenant drill acme --report drill.json[/]")(stops.drill)
@@ -129,11 +131,14 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
         found, keys = services.registry.show_tenant(tenant)
         stops = services.kill_switch.reports(found)
         bound = services.kill_switch.bound(found) if keys else None
+        found_there = services.lookout.list_of(tenant)
     if as_json:
         told = {
             "keys": [key.name for key in keys],
             "stops": [stop_json(report) for report in stops],
             "revocation_bound": bound and bound_json(bound),
+            "looked_at": found.looked_at,
+            "findings": [finding_json(*one) for one in found_there],
         }
         print_json(tenant_json(found) | told)
         return
@@ -160,6 +165,8 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
         console.print(f"  role        {found.connection.role_arn or 'none: key-policy mode'}")
     console.print(f"  synced      {show_time(found.synced_at)}  (what the KMS key says of rotation)")
     console.print(f"  verified    {show_time(found.verified_at)}")
+    seen = show_findings(found_there) or "nothing"
+    console.print(f"  watch       found {seen}; last look {show_time(found.looked_at)}", soft_wrap=True)
     console.print(keys_table("keys", keys))
 
 

@@ -19,6 +19,26 @@ GENESIS_HASH = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
+class AuditChain:
+    """A tenant's audit events as a whole. ``length`` is the number of the last one, by the chain's head."""
+
+    tenant_id: UUID
+    tenant: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPlace:
+    """A place in a chain: the number of an event, and its hash."""
+
+    sequence: int
+    hash: bytes
+
+
+BEFORE_THE_FIRST = ChainPlace(0, GENESIS_HASH)
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """What is to be written down, before it has its place in the tenant's chain."""
 
@@ -65,13 +85,22 @@ def verify_chain(events: Iterable[AuditEvent]) -> int:
     Raises:
         AuditChainBroken: naming the first event that does not follow from the one before.
     """
-    expected_sequence, previous_hash = 1, GENESIS_HASH
+    return walk_chain(events, BEFORE_THE_FIRST).sequence
+
+
+def walk_chain(events: Iterable[AuditEvent], after: ChainPlace) -> ChainPlace:
+    """Walk the events behind a place; return the last one's.
+
+    Raises:
+        AuditChainBroken: as `verify_chain`.
+    """
+    place = after
     for event in events:
-        if event.sequence != expected_sequence:
-            raise AuditChainBroken(f"event {expected_sequence} is missing; {event.sequence} follows")
-        if event.previous_hash != previous_hash:
+        if event.sequence != place.sequence + 1:
+            raise AuditChainBroken(f"event {place.sequence + 1} is missing; {event.sequence} follows")
+        if event.previous_hash != place.hash:
             raise AuditChainBroken(f"event {event.sequence} does not follow from the one before")
         if hashlib.sha256(canonical_event(event)).digest() != event.hash:
             raise AuditChainBroken(f"event {event.sequence} was changed")
-        expected_sequence, previous_hash = event.sequence + 1, event.hash
-    return expected_sequence - 1
+        place = ChainPlace(event.sequence, event.hash)
+    return place

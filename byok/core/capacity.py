@@ -12,6 +12,7 @@ from math import ceil
 
 from byok.core.bounds import check_lease_ttl, check_rotation_period
 from byok.core.footprint import (
+    ASSUMED_ROLES,
     CPU_MS,
     CRYPTOGRAPHIC_OPERATIONS,
     FIRST_LEASE_BYTES,
@@ -48,6 +49,7 @@ class Pace:
     probe_tick: timedelta
     validate: timedelta
     sync_rotation: timedelta
+    watch: timedelta
     recheck: timedelta
     worker_concurrency: int
     database_pool_size: int
@@ -98,7 +100,7 @@ class Plan:
     """What the fleet needs with one lease TTL.
 
     ``acts``: how many a second; a lease is missing without caching, where nobody said how many uses there
-    are. ``sessions_per_second``: AssumeRole of the probes, where customers let us in by a role; further
+    are. ``sessions_per_second``: AssumeRole of probes and looks, where customers let us in by a role; further
     sessions live 15 minutes in each process and are not counted. ``stored_bytes`` is what is there from the
     start, ``growth`` what each year adds.
     """
@@ -163,7 +165,7 @@ class Plan:
 
     @property
     def sts_quota_share(self) -> float:
-        """How much of the vendor's quota of AssumeRole the probes spend in role mode, all in one region."""
+        """How much of the vendor's quota of AssumeRole byok spends in role mode, all in one region."""
         return self.sessions_per_second / STS_QUOTA.per_second
 
     @property
@@ -199,7 +201,7 @@ def plan(fleet: Fleet, pace: Pace, lease_ttl: timedelta) -> Plan:
         probe_period=period,
         bound=revocation_bound(lease_ttl, period, pace.recheck),
         acts=acts,
-        sessions_per_second=acts[Act.PROBE],
+        sessions_per_second=sum(acts[act] * roles for act, roles in ASSUMED_ROLES.items()),
         redis_bytes=_redis_bytes(fleet, pace, lease_ttl),
         stored_bytes=_stored_bytes(fleet),
         growth_a_year=_growth(acts),
@@ -220,6 +222,7 @@ def _acts(fleet: Fleet, pace: Pace, lease_ttl: timedelta, period: timedelta) -> 
         Act.ROTATION: fleet.keys / fleet.rotation_period.total_seconds(),
         Act.VALIDATION: fleet.keys / pace.validate.total_seconds(),
         Act.SYNC: fleet.tenants / pace.sync_rotation.total_seconds(),
+        Act.WATCH: fleet.tenants / pace.watch.total_seconds(),
         Act.PROBE: fleet.tenants / mean_probe_gap(period, pace.probe_tick).total_seconds(),
     }
     leases = _leases_per_second(fleet, lease_ttl, period)
@@ -271,8 +274,7 @@ def _workers(fleet: Fleet, pace: Pace, acts: Mapping[Act, float]) -> tuple[int, 
     """Threads and processes of workers, at the target load; one process, of one core, at least."""
     cpu = waiting = 0.0  # seconds in each second
     for act, cpu_ms in CPU_MS.items():
-        # A probe asks for a new session first.
-        requests = sum(KMS_REQUESTS[act].values()) + (act is Act.PROBE)
+        requests = sum(KMS_REQUESTS[act].values()) + ASSUMED_ROLES.get(act, 0)
         cpu += acts[act] * cpu_ms / 1000
         waiting += acts[act] * requests * fleet.kms_latency_ms / 1000
     threads = max(ceil((cpu + waiting) / TARGET_LOAD), 1)

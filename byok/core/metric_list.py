@@ -177,9 +177,9 @@ ROTATIONS_FAILED = _gauge(
 )
 QUEUE_DEPTH = _gauge("byok_queue_depth", "Messages that wait in a queue.", "queue")
 TICK_AGE_SECONDS = _gauge(
-    "byok_tick_age_seconds", "How long ago a job of Beat's last began; infinite if it never did.", "job"
+    "byok_tick_age_seconds", "How long ago a job of Beat's last began; infinite if it never did.", "beat_job"
 )
-TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "job")
+TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "beat_job")
 MEMBERS = _gauge(
     "byok_members", "Processes that may hold leases and live, by kind (service, worker, command).", "kind"
 )
@@ -199,13 +199,20 @@ STOP_BOUND_SECONDS = _gauge(
     "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
     " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
 )
+STOP_BOUND_SECONDS = _gauge(
+    "byok_stop_bound_seconds",
+    "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
+    " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
+)
 REACHABLE = _gauge(
     "byok_reachable", "1 if the exporter reaches a server (postgresql, broker, cache).", "server"
 )
 FINDINGS = _gauge(
     "byok_findings",
-    "What the watch over customers' KMS keys and policies found and is still so, by kind.",
+    "What the watch over customers' KMS keys and policies found and is still so, by kind and severity;"
+    " counted to 10,000.",
     "kind",
+    "severity",
 )
 KMS_KEY_DELETION_DAYS = _gauge(
     "byok_kms_key_deletion_days", "Days until AWS deletes a tenant's KMS key; the soonest only.", "tenant"

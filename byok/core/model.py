@@ -82,6 +82,7 @@ class Job(StrEnum):
     PROBE = "probe"
     VALIDATE = "validate"
     SYNC_ROTATION = "sync-rotation"
+    WATCH = "watch"
 
 
 class TenantEvent(StrEnum):
@@ -230,6 +231,8 @@ class Tenant:
     ``generation`` grows with every change of state: leases of an older generation are void.
     ``kms_key_rotation`` is what the customer's KMS said at ``synced_at``. ``outage_wait`` is how long a
     call waits for a KMS that can't be reached, once no lease is left, before it fails.
+    ``kms_key_rotation_on_at``: when AWS's own rotation of the KMS key was last seen on. ``looked_at``: when
+    the last look over the customer's side began that got an answer; at first its verification.
     """
 
     id: UUID
@@ -244,6 +247,8 @@ class Tenant:
     kms_key_rotation: KmsKeyRotation = KmsKeyRotation()
     synced_at: datetime | None = None
     outage_wait: timedelta = timedelta(0)
+    kms_key_rotation_on_at: datetime | None = None
+    looked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,15 +399,6 @@ class Tick:
     job: Job
     began_at: datetime
     ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditChain:
-    """A tenant's audit events as a whole. ``length`` is the number of the last one, by the chain's head."""
-
-    tenant_id: UUID
-    tenant: str
-    length: int
 
 
 @dataclass(frozen=True, slots=True)

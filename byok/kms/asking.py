@@ -1,6 +1,7 @@
 """The requests of a preflight: how each ends, as the tenant. Outages are retried, then raised."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import tenacity
@@ -30,7 +31,7 @@ _IGNORE: Final[Sequence[Literal["IGNORE_CIPHERTEXT"]]] = ["IGNORE_CIPHERTEXT"]
 
 
 class Asker:
-    """Asks AWS about one connection."""
+    """Asks AWS about one connection; each request to KMS is made once it is ``admitted``."""
 
     def __init__(
         self,
@@ -39,12 +40,14 @@ class Asker:
         retrying: tenacity.Retrying,
         connection: Connection,
         vendor_role: RoleArn | None,
+        admitted: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._sessions = sessions
         self._requests = requests
         self._retrying = retrying
         self._connection = connection
         self._vendor_role = vendor_role
+        self._admitted = admitted
         self._arn = str(connection.kms_key_arn)
         self._credentials: ReadOnlyCredentials | None = None
 
@@ -156,7 +159,11 @@ class Asker:
                     raise to_byok_error(error, ErrorClass.OUTAGE, "a check", self._arn) from error
                 return Outcome({}, code, message_of(error))
 
-        outcome: Outcome = self._retrying(once)
+        def when_admitted() -> Outcome:
+            with self._admitted():
+                return once()
+
+        outcome: Outcome = self._retrying(when_admitted)
         return outcome
 
     def _signer(self) -> ReadOnlyCredentials:

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
 from byok.core.findings import Finding
+from byok.core.looks import ConnectionLook
 from byok.core.model import Connection, KmsKeyRotation, RoleArn
 from byok.core.rotation_period import ROTATION_TAG, parse_rotation_tag
 from byok.crypto.hazmat import KEY_BYTES, SecretBytes
@@ -214,8 +217,20 @@ class AwsKms:
 
     def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
         self._sessions.forget(connection)
+        return self._preflight(connection, tenant_name).run()
+
+    def look_over(self, connection: Connection, tenant_name: str) -> ConnectionLook:
+        admitted = partial(self._bulkhead.admitted, connection)
+        return self._preflight(connection, tenant_name, admitted).look_over()
+
+    def _preflight(
+        self,
+        connection: Connection,
+        tenant_name: str,
+        admitted: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Preflight:
         asking = (self._sessions, self._requests, self._retrying)
-        return Preflight(*asking, self._vendor, connection, tenant_name).run()
+        return Preflight(*asking, self._vendor, connection, tenant_name, admitted)
 
     def _call(
         self,

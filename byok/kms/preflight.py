@@ -1,13 +1,15 @@
 """Checks of a tenant's connection: what must work, what must be refused."""
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import tenacity
 
 from byok.core.encryption_context import probe_context
 from byok.core.findings import Cause, Finding, Verdict
+from byok.core.looks import ConnectionLook, KmsKeyFacts
 from byok.core.model import Connection
 from byok.core.policies import FOREIGN_TENANT_ID
 from byok.crypto.hazmat import KEY_BYTES
@@ -26,7 +28,8 @@ class _Stop(Exception):  # no error: the other checks would say the same again
 
 
 class Preflight:
-    """One run over a connection. ``tenant_name`` is for the commands that remedies tell."""
+    """One run over a connection. ``tenant_name`` is for the commands that remedies tell; each request to KMS
+    is made once it is ``admitted``."""
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Preflight:
         vendor: Vendor,
         connection: Connection,
         tenant_name: str,
+        admitted: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._vendor = vendor
         self._connection = connection
@@ -43,8 +47,19 @@ class Preflight:
         self._arn = str(connection.kms_key_arn)
         self._own = probe_context(connection.tenant_id)
         self._report = Report(connection, vendor, tenant_name)
-        self._aws = Asker(sessions, requests, retrying, connection, vendor.role)
+        self._aws = Asker(sessions, requests, retrying, connection, vendor.role, admitted)
         self._can_look = True
+        self._facts: KmsKeyFacts | None = None
+        self._rotates: bool | None = None
+
+    def look_over(self) -> ConnectionLook:
+        """Run the checks, and tell what was read on the way as well.
+
+        Raises:
+            KmsUnavailable: AWS can't be reached, so nothing is known.
+        """
+        findings = self.run()
+        return ConnectionLook(findings, self._facts, self._rotates)
 
     def run(self) -> Sequence[Finding]:
         """Run the checks, up to one that makes the others meaningless.
@@ -147,6 +162,7 @@ class Preflight:
                 return
             with reading_reply("DescribeKey", self._arn):
                 usable = self._report.judge_key(check, outcome.reply["KeyMetadata"])
+                self._facts = _facts(outcome.reply["KeyMetadata"])
         if not usable:
             raise _Stop
 
@@ -256,7 +272,11 @@ class Preflight:
     def _options(self) -> None:
         check = "rotation-status-is-readable"
         with self._row(check, "kms:GetKeyRotationStatus", goes_on=True):
-            self._note_option(check, self._aws.rotation_status(), "its rotation period is not followed")
+            status = self._aws.rotation_status()
+            self._note_option(check, status, "its rotation period is not followed")
+            if not status.code:
+                with reading_reply("GetKeyRotationStatus", self._arn):
+                    self._rotates = bool(status.reply["KeyRotationEnabled"])
         check = "tags-are-readable"
         if self._connection.role_arn is None:
             self._report.add(check, Verdict.NOTE, "never across accounts: tags are not followed")
@@ -269,3 +289,12 @@ class Preflight:
             self._report.add(check, Verdict.NOTE, f"{outcome.code}: {without}")
         else:
             self._report.passed(check, "yes")
+
+
+def _facts(metadata: Mapping[str, Any]) -> KmsKeyFacts:
+    return KmsKeyFacts(
+        metadata["KeyState"],
+        metadata.get("Origin", ""),
+        metadata.get("DeletionDate"),
+        metadata.get("ValidTo"),
+    )

@@ -17,6 +17,7 @@ from byok.ports.kms import (
     UnwrappedKey,
     WrappedKey,
 )
+from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.queues import Queues
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
@@ -36,6 +37,8 @@ from byok.ports.world import (
 )
 
 __all__ = [
+    "AuditCheckpoint",
+    "AuditCheckpoints",
     "AuditLog",
     "CacheAnswer",
     "Campaigns",
@@ -46,6 +49,7 @@ __all__ = [
     "DueTimes",
     "Failing",
     "Failure",
+    "Findings",
     "Keys",
     "Kms",
     "KmsKeyDescription",

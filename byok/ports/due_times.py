@@ -7,14 +7,15 @@ from uuid import UUID
 
 
 class DueTimes(Protocol):
-    """The times of one kind of work: of validations, one a key, or of syncs, one a tenant."""
+    """The times of one kind of work: of validations, one a key, or of syncs or watches, one a tenant."""
 
     def claim(self, now: datetime, period: timedelta, limit: int) -> Mapping[UUID, tuple[str, ...]]:
         """Take up to ``limit`` rows that are due, longest first, and move each on by ``period``, less up to
         5 %; skip what others are taking.
 
         Returns the ids of those whose tenant is active, each with the names that its task takes: tenant and
-        key, or tenant. The others were moved on like them: they must not be looked at again each time.
+        key, or tenant; for watches, of every tenant that has not left, or left open findings. The others were
+        moved on like them: they must not be looked at again each time.
         """
 
     def give_back(self, ids: Collection[UUID], now: datetime) -> None:

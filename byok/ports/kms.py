@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from byok.core.findings import Finding
+from byok.core.looks import ConnectionLook
 from byok.core.metric_list import KmsOutcome
 from byok.core.model import Connection, KmsKeyRotation
 from byok.crypto.hazmat import SecretBytes
@@ -95,6 +96,13 @@ class Kms(Protocol):
 
     def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
         """Try what must work and what must be refused; remedies name the tenant.
+
+        Raises KmsUnavailable only.
+        """
+
+    def look_over(self, connection: Connection, tenant_name: str) -> ConnectionLook:
+        """The same checks of a connection that is in use, with what was read on the way. They go beside its
+        other calls, and are left undone where its KMS is left alone for a while.
 
         Raises KmsUnavailable only.
         """

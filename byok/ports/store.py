@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from byok.core.audit import AuditEntry
+from byok.core.audit import AuditChain, AuditEntry
 from byok.core.dispatch import DueKey, DueWork, InFlight, Place
 from byok.core.model import (
-    AuditChain,
     AuditEvent,
     Check,
     Connection,
@@ -33,6 +32,7 @@ from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
+from byok.ports.lookout import AuditCheckpoints, Findings
 from byok.ports.usage import Usage
 
 
@@ -65,8 +65,17 @@ class Tenants(Protocol):
             LostRace: the tenant is not pending any more.
         """
 
+    def lock(self, tenant_id: UUID) -> Tenant:
+        """A tenant's row, locked until the transaction ends. Raises UnknownTenant."""
+
     def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
-        """Keep what the customer's KMS says of rotation."""
+        """Keep what the customer's KMS says of rotation, and when its own was last seen on."""
+
+    def set_looked_at(self, tenant_id: UUID, at: datetime) -> None:
+        """Note when the last look over the tenant's side began that got an answer."""
+
+    def least_recently_looked_at(self) -> datetime | None:
+        """When that was for the active or suspended tenant that waits longest; None: there is none."""
 
     def set_outage_wait(self, tenant: Tenant, wait: timedelta) -> None:
         """Write how long calls wait for the tenant's KMS in an outage."""
@@ -357,6 +366,18 @@ class Transaction(Protocol):
     @property
     def syncs(self) -> DueTimes:
         """When tenants are to be synced."""
+
+    @property
+    def watches(self) -> DueTimes:
+        """When tenants' sides are to be looked over."""
+
+    @property
+    def findings(self) -> Findings:
+        """What the watch found."""
+
+    @property
+    def audit_checkpoints(self) -> AuditCheckpoints:
+        """How far audit chains are verified."""
 
     @property
     def audit(self) -> AuditLog:

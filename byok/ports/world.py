@@ -128,7 +128,7 @@ class TaskQueue(Protocol):
         """How many rotations wait to be taken by a worker, at most."""
 
     def checks_waiting(self) -> int:
-        """How many validations and probes wait to be taken by a worker."""
+        """How many validations, probes and looks over tenants' sides wait to be taken by a worker."""
 
     def syncs_waiting(self) -> int:
         """How many syncs, with the ticks beside them, wait to be taken by a worker."""
@@ -141,6 +141,9 @@ class TaskQueue(Protocol):
 
     def sync_rotation(self, tenant: str) -> None:
         """Publish a look at what the tenant's KMS key says of rotation."""
+
+    def watch(self, tenant: str) -> None:
+        """Publish a look over the tenant's side."""
 
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         """Publish a campaign's next batch; no worker begins it before ``delay``, or half a minute."""

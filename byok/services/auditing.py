@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
-from byok.core.audit import verify_chain
-from byok.core.model import AuditChain, AuditEvent
+from byok.core.audit import BEFORE_THE_FIRST, AuditChain, ChainPlace, walk_chain
+from byok.core.model import AuditEvent
 from byok.errors import AuditChainBroken
 from byok.ports import Store
 
@@ -51,13 +51,36 @@ class Auditor:
             AuditChainBroken: naming the first event that does not follow from the one before, or that is
                 missing at the end.
         """
-        count = verify_chain(self._events(chain, on_page))
-        if count < chain.length:
-            raise AuditChainBroken(f"event {count + 1} is missing; the head of the chain says {chain.length}")
-        return count
+        return self.walk(chain, BEFORE_THE_FIRST, on_page).sequence
 
-    def _events(self, chain: AuditChain, on_page: Callable[[int], None]) -> Iterator[AuditEvent]:
-        last = 0
+    def walk(
+        self, chain: AuditChain, after: ChainPlace, on_page: Callable[[int], None] = _ignore
+    ) -> ChainPlace:
+        """As `verify`, from behind a place that was verified before; return the last event's place.
+
+        What was changed before that place is not found, but for the event at it: who wrote the chain anew
+        from some earlier event on can't have kept its hash.
+
+        Raises:
+            AuditChainBroken.
+        """
+        if after != BEFORE_THE_FIRST:
+            self._require_unchanged(chain, after)
+        last = walk_chain(self._events(chain, after.sequence, on_page), after)
+        if last.sequence < chain.length:
+            raise AuditChainBroken(
+                f"event {last.sequence + 1} is missing; the head of the chain says {chain.length}"
+            )
+        return last
+
+    def _require_unchanged(self, chain: AuditChain, place: ChainPlace) -> None:
+        with self._store.transaction() as tx:
+            events = tx.audit.list_after(chain.tenant_id, place.sequence - 1, 1)
+        before = ChainPlace(place.sequence - 1, events[0].previous_hash if events else b"")
+        if walk_chain(events, before) != place:
+            raise AuditChainBroken(f"event {place.sequence} is not what it was when it was last verified")
+
+    def _events(self, chain: AuditChain, last: int, on_page: Callable[[int], None]) -> Iterator[AuditEvent]:
         while True:
             with self._store.transaction() as tx:
                 page = tx.audit.list_after(chain.tenant_id, last, _EVENTS_PER_PAGE)

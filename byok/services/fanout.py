@@ -93,6 +93,15 @@ class FanOut:
             lambda names: partial(self._queue.sync_rotation, *names),
         )
 
+    def publish_watches(self) -> int:
+        """Publish a look over the side of each tenant whose time has come; return how many."""
+        return self._publish_due(
+            lambda tx: tx.watches,
+            self._periods.watch,
+            self._queue.checks_waiting,
+            lambda names: partial(self._queue.watch, *names),
+        )
+
     def _publish_due(
         self,
         times_in: Callable[[Transaction], DueTimes],

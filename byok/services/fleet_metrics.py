@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 from byok.core import metric_list as metrics
 from byok.core.bounds import MAX_LEASE_TTL
-from byok.core.metric_list import MAX_TENANTS, Sample
+from byok.core.lookout import FindingKind
+from byok.core.metric_list import MAX_TENANTS, Metric, Sample
 from byok.core.model import Job, Rotation, Suspension, SuspensionKind, TenantState
 from byok.core.stops import SHOWN_FOR, alive_since, revocation_bound
 from byok.ports import Clock, Store, Transaction
@@ -18,6 +19,11 @@ from byok.services.periods import Periods
 Reader = Callable[[Transaction, datetime], Iterator[Sample]]
 
 _SLOWEST_STOPS = 20
+_DAY = timedelta(days=1)
+_DEADLINES: Mapping[Metric, FindingKind] = {
+    metrics.KMS_KEY_DELETION_DAYS: FindingKind.KMS_KEY_PENDING_DELETION,
+    metrics.KEY_MATERIAL_EXPIRY_DAYS: FindingKind.KEY_MATERIAL_EXPIRING,
+}
 _KINDS = ("service", "worker", "command")
 # Where AWS gave no code.
 _CODES = {SuspensionKind.LOCKED: "by-hand", SuspensionKind.DRILL: "drill"}
@@ -67,7 +73,22 @@ def fleet(tx: Transaction, now: datetime) -> Iterator[Sample]:
         yield Sample(metrics.WORST_REVOCATION_SECONDS, _seconds(latency), (tenant,))
 
 
-READERS: Sequence[Reader] = (tenants, keys, rotations, ticks, fleet)
+def findings(tx: Transaction, now: datetime) -> Iterator[Sample]:
+    """What the watch found, the nearest deadlines, and how long ago it came round."""
+    counts = tx.findings.count()
+    for (kind, severity), count in sorted(counts.items()):
+        yield Sample(metrics.FINDINGS, count.number, (kind.value, severity.value))
+    for metric, kind in _DEADLINES.items():
+        for tenant, deadline_at in tx.findings.soonest(kind, MAX_TENANTS):
+            yield Sample(metric, (deadline_at - now) / _DAY, (tenant,))
+    broken = sum(
+        count.number for (kind, _), count in counts.items() if kind is FindingKind.AUDIT_CHAIN_BROKEN
+    )
+    yield Sample(metrics.AUDIT_CHAINS_BROKEN, broken)
+    yield Sample(metrics.OLDEST_WATCH_SECONDS, _age(tx.tenants.least_recently_looked_at(), now))
+
+
+READERS: Sequence[Reader] = (tenants, keys, rotations, ticks, fleet, findings)
 
 
 def read_store(store: Store, clock: Clock, readers: Sequence[Reader] = READERS) -> Sequence[Sample]:

@@ -18,6 +18,8 @@ class Periods:
     validate_tick: timedelta
     sync_rotation: timedelta  # between two syncs of a tenant
     sync_tick: timedelta
+    watch: timedelta  # between two looks over a tenant's side
+    watch_tick: timedelta
 
     def of(self, job: Job) -> timedelta:
         """How often a job is to begin."""
@@ -32,3 +34,5 @@ class Periods:
                 return self.validate_tick
             case Job.SYNC_ROTATION:
                 return self.sync_tick
+            case Job.WATCH:
+                return self.watch_tick

@@ -64,6 +64,7 @@ class Scheduling:
             Job.PROBE: (periods.probe_tick / 2, fan_out.publish_probes),
             Job.VALIDATE: (periods.validate_tick / 2, fan_out.publish_validations),
             Job.SYNC_ROTATION: (periods.sync_tick / 2, fan_out.publish_syncs),
+            Job.WATCH: (periods.watch_tick / 2, fan_out.publish_watches),
         }
 
     def tick(self, job: Job) -> int | None:

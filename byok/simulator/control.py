@@ -1,6 +1,7 @@
 """Orders faults from a running simulator, and reads its log of calls."""
 
 import json
+from datetime import datetime
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
@@ -63,6 +64,11 @@ class SimulatorControl:
     def put_key_in_state(self, key_arn: str, state: str, manager: str = "CUSTOMER") -> None:
         """Give a key a state or manager that no call brings about, such as PendingImport or AWS."""
         self._ask("POST", "key-state", {"key_arn": key_arn, "state": state, "manager": manager})
+
+    def import_material(self, key_arn: str, expires_at: datetime | None = None) -> None:
+        """Make a key's material imported, with a day on which it expires or none."""
+        until = None if expires_at is None else expires_at.isoformat()
+        self._ask("POST", "key-material", {"key_arn": key_arn, "expires_at": until})
 
     def cloudtrail(self, account: str) -> list[dict[str, Any]]:
         """An account's trail: the records that its owner reads in AWS CloudTrail, oldest first."""

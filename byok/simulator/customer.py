@@ -100,3 +100,7 @@ class CustomerAccount:
     def enable_key_rotation(self, arn: str, period_days: int) -> None:
         """Have AWS rotate the key's material."""
         self.kms.enable_key_rotation(KeyId=arn, RotationPeriodInDays=period_days)
+
+    def disable_key_rotation(self, arn: str) -> None:
+        """Have AWS rotate the key's material no more."""
+        self.kms.disable_key_rotation(KeyId=arn)

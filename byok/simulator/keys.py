@@ -3,6 +3,7 @@
 import os
 import threading
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -34,11 +35,12 @@ _mend_moto()
 
 @dataclass
 class Materials:
-    """The generations of one key's material, oldest first, and its rotation settings."""
+    """The generations of one key's material, oldest first, its rotation settings, and when it expires."""
 
     generations: list[bytes] = field(default_factory=lambda: [os.urandom(32)])
     on_demand_rotations: int = 0
     rotation_period_days: int = 365
+    expires_at: datetime | None = None
 
 
 class KeyStore:
@@ -92,6 +94,17 @@ class KeyStore:
         materials.on_demand_rotations += 1
         materials.generations.append(os.urandom(32))
 
+    def import_material(self, key: Key, expires_at: datetime | None) -> None:
+        """Make the key's material imported, as CreateKey with Origin EXTERNAL and ImportKeyMaterial do."""
+        key.origin, key.key_state = "EXTERNAL", "Enabled"
+        self.materials(key).expires_at = expires_at
+
+    def let_expire(self, key: Key, now: datetime) -> None:
+        """Delete imported material whose time has come: the key waits for it to be imported again."""
+        materials = self.materials(key)
+        if materials.expires_at is not None and materials.expires_at <= now:
+            key.key_state, materials.expires_at = "PendingImport", None
+
     def encrypt(self, key: Key, plaintext: bytes, context: dict[str, str]) -> bytes:
         """A ciphertext blob: key id | generation | IV | ciphertext and tag."""
         generations = self.materials(key).generations
@@ -140,14 +153,17 @@ class KeyStore:
             "generations": [generation.hex() for generation in materials.generations],
             "on_demand_rotations": materials.on_demand_rotations,
             "rotation_period_days": materials.rotation_period_days,
+            "expires_at": materials.expires_at and materials.expires_at.isoformat(),
         }
 
     def load(self, key: Key, dumped: dict[str, Any]) -> None:
         """Put back what `dump` gave."""
+        expires_at = dumped.get("expires_at")
         self._materials[key.arn] = Materials(
             [bytes.fromhex(generation) for generation in dumped["generations"]],
             dumped["on_demand_rotations"],
             dumped["rotation_period_days"],
+            expires_at and datetime.fromisoformat(expires_at),
         )
 
 

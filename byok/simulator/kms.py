@@ -48,9 +48,10 @@ Parameters = dict[str, Any]
 class Kms:
     """Answers KMS requests. ``handle`` returns None where moto is to answer the adjusted parameters."""
 
-    def __init__(self, keys: KeyStore, propagation: Propagation) -> None:
+    def __init__(self, keys: KeyStore, propagation: Propagation, now: Callable[[], datetime]) -> None:
         self.keys = keys
         self._propagation = propagation
+        self._now = now
         self._operations: dict[str, Callable[[Key, Parameters], dict[str, Any]]] = {
             "GenerateDataKey": self._generate_data_key,
             "GenerateDataKeyWithoutPlaintext": self._generate_without_plaintext,
@@ -82,6 +83,7 @@ class Kms:
                 parameters.setdefault("KeySpec", "SYMMETRIC_DEFAULT")
             return None, None
         key = self._find(operation, named, principal, region)
+        self.keys.let_expire(key, self._now())
         self._authorise(operation, key, parameters.get("EncryptionContext", {}), principal)
         self._check_state(operation, key)
         if operation in _BY_BARE_ID:
@@ -213,9 +215,13 @@ class Kms:
     def _describe_key(self, key: Key, _parameters: Parameters) -> dict[str, Any]:
         description = key.to_dict()
         description["KeyMetadata"]["CurrentKeyMaterialId"] = self.keys.material_id(key)
+        if key.origin == "EXTERNAL" and key.key_state != "PendingImport":
+            description["KeyMetadata"] |= _expiration(self.keys.materials(key).expires_at)
         return description
 
     def _rotation_status(self, key: Key, _parameters: Parameters) -> dict[str, Any]:
+        if key.origin != "AWS_KMS":
+            raise AwsError("UnsupportedOperationException", f"{key.arn} origin is {key.origin}")
         status: dict[str, Any] = {"KeyId": key.arn, "KeyRotationEnabled": bool(key.key_rotation_status)}
         if key.key_rotation_status:
             days = self.keys.materials(key).rotation_period_days
@@ -271,6 +277,12 @@ def _grant_allows(grant: Grant, operation: str, context: dict[str, str], princip
     if operation in _CRYPTO and exact is not None and exact != context:
         return False
     return operation not in _CRYPTO or subset.items() <= context.items()
+
+
+def _expiration(expires_at: datetime | None) -> dict[str, Any]:
+    if expires_at is None:
+        return {"ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
+    return {"ExpirationModel": "KEY_MATERIAL_EXPIRES", "ValidTo": expires_at.timestamp()}
 
 
 def _would_have_succeeded() -> AwsError:

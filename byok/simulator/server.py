@@ -47,7 +47,7 @@ class Simulator:
 
         self._identities = Identities(now)
         self._propagation = Propagation(now)
-        self._kms = Kms(KeyStore(), self._propagation)
+        self._kms = Kms(KeyStore(), self._propagation, now)
         self._faults = Faults()
         self._log = CallLog(now)
         self._state = StateFile(state_file, self._kms.keys)
@@ -65,6 +65,7 @@ class Simulator:
             "POST clock": self._advance_clock,
             "POST propagation": self._delay_propagation,
             "POST key-state": self._put_key_in_state,
+            "POST key-material": self._import_material,
         }
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -242,9 +243,19 @@ class Simulator:
 
     def _put_key_in_state(self, order: dict[str, Any]) -> None:
         """What no call of ours brings about: PendingImport, Unavailable, Creating …"""
-        parts = order["key_arn"].split(":")
-        key = self._kms.keys.find(order["key_arn"], parts[4], parts[3])
+        key = self._named_key(order)
         key.key_state, key.key_manager = order["state"], order["manager"]
+
+    def _import_material(self, order: dict[str, Any]) -> None:
+        expires_at = order["expires_at"]
+        self._kms.keys.import_material(
+            self._named_key(order), expires_at and datetime.fromisoformat(expires_at)
+        )
+        self._state.save()
+
+    def _named_key(self, order: dict[str, Any]) -> Key:
+        parts = order["key_arn"].split(":")
+        return self._kms.keys.find(order["key_arn"], parts[4], parts[3])
 
 
 def _scope(environ: Environ) -> tuple[str, str, str]:

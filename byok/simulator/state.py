@@ -12,7 +12,16 @@ from moto.kms.models import Key, kms_backends
 
 from byok.simulator.keys import KeyStore
 
-_KEY_FIELDS = ("id", "arn", "key_state", "enabled", "policy", "key_rotation_status", "creation_date")
+_KEY_FIELDS = (
+    "id",
+    "arn",
+    "key_state",
+    "enabled",
+    "policy",
+    "key_rotation_status",
+    "creation_date",
+    "origin",
+)
 
 
 class StateFile:

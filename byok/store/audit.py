@@ -7,8 +7,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from byok.core.audit import GENESIS_HASH, AuditEntry, link_event
-from byok.core.model import AuditChain, AuditEvent, Tenant
+from byok.core.audit import GENESIS_HASH, AuditChain, AuditEntry, link_event
+from byok.core.model import AuditEvent, Tenant
 from byok.store import schema
 from byok.store.batches import any_of, insert_all, parameters, rows_of
 from byok.store.rows import from_audit_event, to_audit_event

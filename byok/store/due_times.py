@@ -1,4 +1,4 @@
-"""The columns that say when a key's validation, or a tenant's sync, is due next."""
+"""The columns that say when a key's validation, or a tenant's sync or watch, is due next."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -9,13 +9,20 @@ import sqlalchemy as sa
 from byok.core.model import TenantState
 from byok.store import schema
 
-_tenants, _keys = schema.tenants, schema.keys
+_tenants, _keys, _findings = schema.tenants, schema.keys, schema.findings
 # As for rotations: up to 5 % early, so that what was made together does not stay aligned.
 _JITTER = 0.05
+_IS_ACTIVE = _tenants.c.state == TenantState.ACTIVE
+# Whoever left has its open findings closed, and is left alone from then on.
+_IS_WATCHED = sa.or_(
+    _tenants.c.state != TenantState.OFFBOARDED,
+    sa.exists().where(_findings.c.tenant_id == _tenants.c.id, schema.OPEN_FINDING),
+)
 
 
 class DueTimeTable:
-    """Implements `byok.ports.DueTimes`. ``names`` are the columns that a task is published with."""
+    """Implements `byok.ports.DueTimes`. ``names`` are the columns that a task is published with, and
+    ``is_wanted`` says whose is."""
 
     def __init__(
         self,
@@ -24,12 +31,14 @@ class DueTimeTable:
         due_at: sa.Column[datetime],
         names: Sequence[sa.Column[str]],
         of_tenant: sa.ColumnElement[bool],
+        is_wanted: sa.ColumnElement[bool] = _IS_ACTIVE,
     ) -> None:
         self._connection = connection
         self._table = table
         self._due_at = due_at
         self._names = names
         self._of_tenant = of_tenant
+        self._is_wanted = is_wanted
 
     @classmethod
     def of_validations(cls, connection: sa.Connection) -> "DueTimeTable":
@@ -44,15 +53,20 @@ class DueTimeTable:
         """When each tenant's KMS key is asked next what it says of rotation."""
         return cls(connection, _tenants, _tenants.c.next_sync_at, (_tenants.c.name,), sa.true())
 
+    @classmethod
+    def of_watches(cls, connection: sa.Connection) -> "DueTimeTable":
+        """When each tenant's side is looked over next."""
+        return cls(connection, _tenants, _tenants.c.next_watch_at, (_tenants.c.name,), sa.true(), _IS_WATCHED)
+
     def claim(self, now: datetime, period: timedelta, limit: int) -> Mapping[UUID, tuple[str, ...]]:
         due = self._locked(self._due_at <= now, limit)
         next_at = _after(now, period, 1 - _JITTER * sa.func.random())
         rows = self._connection.execute(
             self._moved(due, next_at)
             .where(self._of_tenant)
-            .returning(self._table.c.id, _tenants.c.state, *self._names)
+            .returning(self._table.c.id, self._is_wanted, *self._names)
         )
-        return {id_: tuple(names) for id_, state, *names in rows if state == TenantState.ACTIVE}
+        return {id_: tuple(names) for id_, is_wanted, *names in rows if is_wanted}
 
     def give_back(self, ids: Collection[UUID], now: datetime) -> None:
         given_back = self._table.update().where(self._table.c.id.in_(ids))

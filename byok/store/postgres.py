@@ -12,6 +12,7 @@ from byok.store.campaigns import CampaignTable, TargetTable
 from byok.store.clock import DatabaseClock
 from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
+from byok.store.findings import AuditCheckpointTable, FindingTable
 from byok.store.fleet import MemberTable, StopTable
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.rotations import RotationTable
@@ -88,6 +89,9 @@ class PostgresTransaction:
         self.counts = CountTable(connection)
         self.validations = DueTimeTable.of_validations(connection)
         self.syncs = DueTimeTable.of_syncs(connection)
+        self.watches = DueTimeTable.of_watches(connection)
+        self.findings = FindingTable(connection)
+        self.audit_checkpoints = AuditCheckpointTable(connection)
         self.audit = AuditTable(connection)
 
 

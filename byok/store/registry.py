@@ -59,8 +59,15 @@ class TenantTable:
         rows = self._connection.execute(sa.select(_tenants).where(any_of(_tenants.c.id, tenant_ids)))
         return {row.id: to_tenant(row) for row in rows.all()}
 
+    def lock(self, tenant_id: UUID) -> Tenant:
+        query = sa.select(_tenants).where(_tenants.c.id == tenant_id).with_for_update(key_share=True)
+        return self._only(query, str(tenant_id))
+
     def _one(self, condition: sa.ColumnElement[bool], shown: str) -> Tenant:
-        row = self._connection.execute(sa.select(_tenants).where(condition)).one_or_none()
+        return self._only(sa.select(_tenants).where(condition), shown)
+
+    def _only(self, query: sa.Select[tuple[object, ...]], shown: str) -> Tenant:
+        row = self._connection.execute(query).one_or_none()
         if row is None:
             raise UnknownTenant(f"there is no tenant {shown!r}", remedy="byok tenant list shows them")
         return to_tenant(row)
@@ -101,6 +108,7 @@ class TenantTable:
                 kms_key_rotation_days=rotation.period_days,
                 kms_key_material_id=rotation.material_id,
                 synced_at=at,
+                **({} if rotation.period_days is None else {"kms_key_rotation_on_at": at}),
             )
         )
 
@@ -139,6 +147,14 @@ class TenantTable:
     def probe_by(self, tenant_id: UUID, at: datetime) -> None:
         self._update(tenant_id, next_probe_at=sa.func.least(_tenants.c.next_probe_at, at))
 
+    def set_looked_at(self, tenant_id: UUID, at: datetime) -> None:
+        self._update(tenant_id, looked_at=at)
+
+    def least_recently_looked_at(self) -> datetime | None:
+        query = sa.select(sa.func.min(_tenants.c.looked_at)).where(schema.PROBED)
+        at: datetime | None = self._connection.execute(query).scalar_one()
+        return at
+
     def _update(self, tenant_id: UUID, **values: object) -> None:
         self._connection.execute(_tenants.update().where(_tenants.c.id == tenant_id).values(**values))
 
@@ -169,6 +185,7 @@ class TenantTable:
             values["next_probe_at"] = at  # soon, and from then on periodically
         unchanged = [_tenants.c.state == tenant.state]
         if event is TenantEvent.VERIFY:
+            values["looked_at"] = at
             checked = from_connection(tenant.connection)
             unchanged += [_tenants.c[column].is_not_distinct_from(arn) for column, arn in checked.items()]
         row = self._swap(tenant, unchanged, values)

@@ -61,6 +61,8 @@ def to_tenant(row: Row[Any]) -> Tenant:
         ),
         synced_at=row.synced_at,
         outage_wait=timedelta(seconds=row.outage_wait_seconds),
+        kms_key_rotation_on_at=row.kms_key_rotation_on_at,
+        looked_at=row.looked_at,
     )
 
 

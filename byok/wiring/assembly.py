@@ -23,6 +23,7 @@ from byok.services.indexes import Indexes
 from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
+from byok.services.lookout import Lookout
 from byok.services.offloading import Offloading
 from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
@@ -70,6 +71,7 @@ class Services:
     old_versions: OldVersions
     observer: Observer
     auditor: Auditor
+    lookout: Lookout
     targets: TargetRegistry
     campaigns: CampaignRequests
     reencryption: Reencryption
@@ -174,6 +176,7 @@ def assemble(
         pins=(pins.blind_indexes, pins.registered_tables),
     )
     vault = Vault(desk, requests)
+    auditor = Auditor(store)
     fan_out = FanOut(store, queue, clock, random, periods)
     return Services(
         desk=desk,
@@ -225,7 +228,8 @@ def assemble(
             recheck=recheck,
         ),
         observer=Observer(store, clock, periods),
-        auditor=Auditor(store),
+        auditor=auditor,
+        lookout=Lookout(store, kms, auditor, clock, random, periods.watch),
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,
         reencryption=Reencryption(

@@ -17,4 +17,6 @@ def periods_of(settings: Settings) -> Periods:
         validate_tick=timedelta(seconds=settings.validate_tick_seconds),
         sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
         sync_tick=timedelta(seconds=settings.sync_tick_seconds),
+        watch=timedelta(seconds=settings.watch_interval_seconds),
+        watch_tick=timedelta(seconds=settings.watch_tick_seconds),
     )

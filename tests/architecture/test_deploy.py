@@ -1,6 +1,7 @@
 """What ships beside the code: compose file, Procfile, image, CI script."""
 
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -32,14 +33,17 @@ def test_the_health_checks_of_worker_and_beat_ask_whether_they_live() -> None:
 
 def test_the_services_are_those_that_the_design_names() -> None:
     assert set(SERVICES) == {
-        "postgres", "broker", "cache", "migrate", "worker", "beat", "flower", "exporter", "simulator",
+        "postgres", "broker", "cache", "migrate", "worker", "beat", "flower", "simulator",
+        "exporter", "prometheus", "grafana",
     }  # fmt: skip
     assert SERVICES["simulator"]["profiles"] == ["dev"]
+    for name in ("prometheus", "grafana"):
+        assert SERVICES[name]["profiles"] == ["monitoring"]
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - OURS))
 def test_foreign_images_are_pinned_to_a_version(name: str) -> None:
-    assert re.fullmatch(r"[\w/.-]+:\d+\.\d+[\w.-]*", SERVICES[name]["image"])
+    assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+[\w.-]*", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate"}))
@@ -47,7 +51,7 @@ def test_every_lasting_service_has_a_healthcheck(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
+@pytest.mark.parametrize("name", sorted(OURS | {"prometheus", "grafana"}))
 def test_our_containers_have_no_more_rights_than_they_need(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
@@ -84,8 +88,26 @@ def test_flower_gets_the_broker_and_no_other_secret() -> None:
     assert ours <= {f"BYOK_{name.upper()}" for name in FlowerSettings.model_fields}
 
 
-def test_the_exporter_is_published_on_loopback_only() -> None:
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES["exporter"]["ports"])
+def test_all_that_is_published_is_published_on_loopback_only() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"flower", "exporter", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_grafana_does_not_start_with_its_default_password() -> None:
+    """Nor is its password asked for where it is not started, as compose does with ``:?`` of any service."""
+    grafana = SERVICES["grafana"]
+    shell, option, script = grafana["entrypoint"]
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo started")
+    for password, starts in (("", False), ("x", True)):
+        environment = {"PATH": os.defpath, "GF_SECURITY_ADMIN_PASSWORD": password}
+        ran = subprocess.run(
+            [shell, option, script], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (ran.stdout == "started\n") is starts
+        assert (ran.returncode == 0) is starts
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    assert "\nGRAFANA_PASSWORD=\n" in (ROOT / "deploy" / "example.env").read_text()
 
 
 def test_the_broker_never_evicts_and_the_cache_never_persists() -> None:
@@ -131,7 +153,7 @@ def test_compose_itself_accepts_the_file() -> None:
         ("POSTGRES_PASSWORD", "BROKER_PASSWORD", "CACHE_PASSWORD", "FLOWER_BASIC_AUTH", "BYOK_MASTER_KEYS"),
         "x",
     )
-    command = ["docker", "compose", "--profile", "dev", "config", "--quiet"]
+    command = ["docker", "compose", "--profile", "dev", "--profile", "monitoring", "config", "--quiet"]
     subprocess.run(command, cwd=ROOT, env=given | {"PATH": "/usr/bin:/usr/local/bin"}, check=True)
 
 

@@ -48,6 +48,12 @@ def test_the_generated_parts_are_there() -> None:
     assert sorted(shown) == sorted((one.exposed_name, one.kind.value) for one in METRICS)
 
 
+def test_the_tables_of_the_watch_page_are_fresh(generate: ModuleType) -> None:
+    page = (DOCS / "watch.md").read_text()
+    assert page == generate.watch_page(page)
+    assert len(re.findall(r"^<!-- [\w-]+ -->\n\| .*\n\| ---", page, re.MULTILINE)) == 3
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from byok.core.footprint import CRYPTOGRAPHIC_OPERATIONS, KMS_REQUESTS, Act
+from byok.core.footprint import ASSUMED_ROLES, CRYPTOGRAPHIC_OPERATIONS, KMS_REQUESTS, Act
 from byok.core.model import RotationReason, RotationState
 from byok.embedded.stack import Stack
 from byok.simulator.control import SimulatorControl
@@ -86,6 +86,14 @@ def test_a_sync(runtime: Runtime, trail: Trail) -> None:
     trail.requests()
     runtime.services.follower.sync("acme", actor="test")
     assert trail.requests() == KMS_REQUESTS[Act.SYNC]
+
+
+def test_a_look_over_a_tenants_side(runtime: Runtime, trail: Trail, simulator: SimulatorControl) -> None:
+    trail.requests()
+    assumed = len(simulator.calls(operation="AssumeRole"))
+    runtime.services.lookout.look("acme", actor="test")
+    assert trail.requests() == KMS_REQUESTS[Act.WATCH]
+    assert len(simulator.calls(operation="AssumeRole")) - assumed == ASSUMED_ROLES[Act.WATCH]
 
 
 def test_a_lease_is_one_request_for_all_its_uses(runtime: Runtime, trail: Trail) -> None:

@@ -105,6 +105,10 @@ _CAMPAIGN = (
 )
 _STOP = "INSERT INTO stops (id, tenant_id, generation, kind, noticed_at, committed_at)"
 
+_FINDING = (
+    "INSERT INTO findings (id, tenant_id, kind, severity, detail, first_seen_at, last_seen_at)"
+    " SELECT gen_random_uuid(), id, 'excess-rights', 'warning', '{}', now(), now() FROM tenants"
+)
 _USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
 
 IMPOSSIBLE = {
@@ -202,6 +206,19 @@ IMPOSSIBLE = {
         f"WITH stop AS ({_STOP} SELECT gen_random_uuid(), id, 9, 'drill', now(), now() FROM tenants"
         " RETURNING id) INSERT INTO acknowledgements (stop_id, member_id, member, leases)"
         " SELECT id, id, 'x', 1 FROM stop"
+    ),
+    "ck_findings_kind": f"{_FINDING}; UPDATE findings SET kind = 'whim'",
+    "ck_findings_severity": f"{_FINDING}; UPDATE findings SET severity = 'bad'",
+    "ck_findings_detail": (
+        f"{_FINDING}; UPDATE findings SET detail = jsonb_build_object('seen', repeat('x', 4097))"
+    ),
+    "ck_findings_order_of_times": (
+        f"{_FINDING}; UPDATE findings SET resolved_at = last_seen_at - interval '1 s'"
+    ),
+    "uq_findings_open": f"{_FINDING}, generate_series(1, 2)",
+    "ck_audit_checkpoints_hash": (
+        "INSERT INTO audit_checkpoints (tenant_id, sequence, hash, walked_at)"
+        " SELECT id, 1, 'short', now() FROM tenants"
     ),
     "uq_reencryption_targets_table": _TARGET + _TARGET.replace("md5('t')", "md5('u')"),
     "ck_reencryption_targets_primary_key_kind": (

@@ -384,6 +384,37 @@ def test_rotation_status_tells_the_period(setup: Setup) -> None:
     assert status["NextRotationDate"] > datetime.now(UTC) + timedelta(days=179)
 
 
+def test_rotation_that_is_switched_off_is_off(setup: Setup) -> None:
+    setup.account.enable_key_rotation(setup.key, 180)
+    setup.account.disable_key_rotation(setup.key)
+    assert not setup.kms.get_key_rotation_status(KeyId=setup.key)["KeyRotationEnabled"]
+
+
+def test_imported_material_tells_its_day_and_is_gone_after_it(
+    setup: Setup, simulator: SimulatorControl
+) -> None:
+    def metadata() -> dict[str, Any]:
+        found: dict[str, Any] = setup.kms.describe_key(KeyId=setup.key)["KeyMetadata"]
+        return found
+
+    assert (metadata()["Origin"], "ExpirationModel" in metadata()) == ("AWS_KMS", False)
+    simulator.import_material(setup.key)
+    assert metadata()["ExpirationModel"] == "KEY_MATERIAL_DOES_NOT_EXPIRE"
+    assert "ValidTo" not in metadata()
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    simulator.import_material(setup.key, soon)
+    assert (metadata()["ExpirationModel"], metadata()["ValidTo"]) == ("KEY_MATERIAL_EXPIRES", soon)
+    assert code_of(setup.generate) == "ok"
+    status = code_of(lambda: setup.kms.get_key_rotation_status(KeyId=setup.key))
+    assert status == "UnsupportedOperationException"
+    simulator.import_material(setup.key, datetime.now(UTC) - timedelta(seconds=1))
+    assert code_of(setup.generate) == "KMSInvalidStateException"
+    assert metadata()["KeyState"] == "PendingImport"
+    assert not {"ExpirationModel", "ValidTo"} & set(metadata())
+    simulator.import_material(setup.key)
+    assert code_of(setup.generate) == "ok"
+
+
 def test_sessions_expire() -> None:
     time_now = [datetime(2026, 1, 1, tzinfo=UTC)]
     identities = Identities(lambda: time_now[0])
@@ -459,6 +490,9 @@ def test_keys_and_roles_survive_a_restart(tmp_path: Path, unused_port: int) -> N
         account.rotate_key_on_demand(key)
         blob = account.kms.encrypt(KeyId=key, Plaintext=b"x", EncryptionContext={"a": "b"})["CiphertextBlob"]
         account.disable_key(key)
+        imported = account.create_key()
+        soon = datetime.now(UTC) + timedelta(days=1)
+        SimulatorControl(url).import_material(imported, soon)
     assert state_file.stat().st_mode & 0o777 == 0o600
     decrypt: dict[str, Any] = {"KeyId": key, "CiphertextBlob": blob, "EncryptionContext": {"a": "b"}}
     with alone(state_file, unused_port):
@@ -466,6 +500,8 @@ def test_keys_and_roles_survive_a_restart(tmp_path: Path, unused_port: int) -> N
         account.enable_key(key)
         assert account.kms.decrypt(**decrypt)["Plaintext"] == b"x"
         assert account.iam.get_role(RoleName="byok")["Role"]["RoleName"] == "byok"
+        metadata = account.kms.describe_key(KeyId=imported)["KeyMetadata"]
+        assert (metadata["Origin"], metadata["ValidTo"]) == ("EXTERNAL", soon)
 
 
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:

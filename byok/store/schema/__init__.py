@@ -17,18 +17,22 @@ from byok.store.schema.keys import (
     tenants,
     version_usage,
 )
+from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings
 
 __all__ = [
     "FAILED_ROTATION",
     "NOT_ACTIVE",
     "NOT_SHARED",
     "OPEN_CAMPAIGN",
+    "OPEN_FINDING",
     "OPEN_ROTATION",
     "PROBED",
     "Timestamp",
     "acknowledgements",
+    "audit_checkpoints",
     "audit_events",
     "audit_heads",
+    "findings",
     "key_versions",
     "keys",
     "member_name",

@@ -75,6 +75,15 @@ tenants = Table(
         server_default=text("now() + random() * interval '12 hours'"),
         comment="when to read next what its KMS key says of rotation",
     ),
+    Column("kms_key_rotation_on_at", Timestamp, comment="when AWS's own rotation was last seen on"),
+    Column(
+        "next_watch_at",
+        Timestamp,
+        nullable=False,
+        server_default=text("now() + random() * interval '1 day'"),
+        comment="when to look over the customer's side next",
+    ),
+    Column("looked_at", Timestamp, comment="when the last look began that got an answer"),
     CheckConstraint("state IN ('pending', 'active', 'suspended', 'offboarded')", name="state"),
     CheckConstraint(
         "state NOT IN ('active', 'suspended') OR (kms_key_arn IS NOT NULL AND verified_at IS NOT NULL)",
@@ -91,6 +100,8 @@ tenants = Table(
     Index("uq_tenants_role_arn", "role_arn", unique=True, postgresql_where=NOT_SHARED),
     Index("ix_tenants_next_probe_at", "next_probe_at", postgresql_where=PROBED),
     Index("ix_tenants_next_sync_at", "next_sync_at"),
+    Index("ix_tenants_next_watch_at", "next_watch_at"),
+    Index("ix_tenants_looked_at", "looked_at", postgresql_where=PROBED),
     Index("ix_tenants_not_active", "state", "suspended_at", postgresql_where=NOT_ACTIVE),
 )
 

@@ -30,6 +30,7 @@ PACE = Pace(
     probe_tick=timedelta(seconds=5),
     validate=timedelta(days=1),
     sync_rotation=timedelta(hours=12),
+    watch=timedelta(days=1),
     recheck=timedelta(seconds=5),
     worker_concurrency=8,
     database_pool_size=10,
@@ -67,6 +68,7 @@ def test_acts_by_hand() -> None:
     assert acts[Act.ROTATION] == pytest.approx(6000 / (30 * 86_400))
     assert acts[Act.VALIDATION] == pytest.approx(6000 / 86_400)
     assert acts[Act.SYNC] == pytest.approx(1000 / 43_200)
+    assert acts[Act.WATCH] == pytest.approx(1000 / 86_400)
     assert acts[Act.PROBE] == pytest.approx(1000 / PROBE_GAP_SECONDS)
     # Half of the keys, without each tenant's first, which probes renew; once in 0.81 TTL with nine processes.
     assert acts[Act.LEASE] == pytest.approx(0.5 * 5000 / (0.81 * 3600))
@@ -78,6 +80,7 @@ def test_requests_and_what_they_cost_by_hand() -> None:
         requests(Act.ROTATION) * 6000 / (30 * 86_400)
         + requests(Act.VALIDATION) * 6000 / 86_400
         + requests(Act.SYNC) * 1000 / 43_200
+        + requests(Act.WATCH) * 1000 / 86_400
         + 1000 / PROBE_GAP_SECONDS
         + 2500 / 2916
     )
@@ -85,8 +88,9 @@ def test_requests_and_what_they_cost_by_hand() -> None:
     assert one.requests_per_month == pytest.approx(a_second * 2_592_000)
     assert one.usd_of_a_customer == 1.0, "less than 20,000 requests a customer are free, its KMS key is not"
     assert one.usd_of_the_vendor == pytest.approx((one.requests_per_month - 20_000) * 0.03 / 10_000)
-    assert one.sessions_per_second == pytest.approx(1000 / PROBE_GAP_SECONDS)
-    assert one.sts_quota_share == pytest.approx(1000 / PROBE_GAP_SECONDS / 600)
+    sessions = 1000 / PROBE_GAP_SECONDS + 4 * 1000 / 86_400
+    assert one.sessions_per_second == pytest.approx(sessions)
+    assert one.sts_quota_share == pytest.approx(sessions / 600)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,8 @@ def test_the_first_twenty_thousand_requests_are_free(a_month: int, usd: float) -
 def test_only_cryptographic_operations_share_the_quota() -> None:
     one = plan(FLEET, PACE, HOUR)
     described = one.acts[Act.ROTATION] * KMS_REQUESTS[Act.ROTATION].get("DescribeKey", 0)
-    described += one.acts[Act.VALIDATION] + one.acts[Act.SYNC] * 3
+    # Describing, reading the rotation status and tags; the look's dry run of CreateGrant, too.
+    described += one.acts[Act.VALIDATION] + one.acts[Act.SYNC] * 3 + one.acts[Act.WATCH] * 4
     assert one.cryptographic_per_second == pytest.approx(one.requests_per_second - described)
     assert one.vendor_quota_share == pytest.approx(one.cryptographic_per_second / 10_000)
     assert one.customer_quota_share == pytest.approx(one.vendor_quota_share / 1000)

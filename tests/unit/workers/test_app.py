@@ -34,12 +34,14 @@ TASKS = {
     "byok.keys.validate",
     "byok.tenants.probe",
     "byok.tenants.sync_rotation",
+    "byok.tenants.watch",
     "byok.records.reencrypt",
     "byok.schedule.dispatch_due",
     "byok.schedule.sweep",
     "byok.schedule.publish_probes",
     "byok.schedule.publish_validations",
     "byok.schedule.publish_syncs",
+    "byok.schedule.publish_watches",
 }
 
 
@@ -106,7 +108,9 @@ CONTRACT = {
     "byok.schedule.publish_probes": "()",
     "byok.schedule.publish_validations": "()",
     "byok.schedule.publish_syncs": "()",
+    "byok.schedule.publish_watches": "()",
     "byok.tenants.sync_rotation": "(tenant, **unknown)",
+    "byok.tenants.watch": "(tenant, **unknown)",
     "byok.records.reencrypt": "(campaign_id, batch=None, **unknown)",
 }
 

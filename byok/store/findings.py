@@ -1,0 +1,141 @@
+"""The tables of what the watch found, and of how far audit chains are verified."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from byok.core.audit import ChainPlace
+from byok.core.counts import Count
+from byok.core.lookout import FindingKind, Severity, TenantFinding
+from byok.ports import AuditCheckpoint
+from byok.store import schema
+from byok.store.counts import COUNTED, precision
+
+_findings, _tenants, _checkpoints = schema.findings, schema.tenants, schema.audit_checkpoints
+_GRAVEST_FIRST = tuple(reversed(Severity))
+
+
+class FindingTable:
+    """Implements `byok.ports.Findings`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def list_open(self, tenant_id: UUID) -> Sequence[TenantFinding]:
+        query = sa.select(_findings).where(_findings.c.tenant_id == tenant_id, schema.OPEN_FINDING)
+        return self._all(query.order_by(_findings.c.kind))
+
+    def list_all(self, tenant_id: UUID, limit: int) -> Sequence[TenantFinding]:
+        query = sa.select(_findings).where(_findings.c.tenant_id == tenant_id)
+        return self._all(query.order_by(_findings.c.first_seen_at.desc(), _findings.c.id).limit(limit))
+
+    def list_gravest(self, limit: int) -> Sequence[TenantFinding]:
+        # Severity by severity, each along its index: sorting would read all that are open.
+        gravest: list[TenantFinding] = []
+        for severity in _GRAVEST_FIRST:
+            query = (
+                sa.select(_findings)
+                .where(schema.OPEN_FINDING, _findings.c.severity == severity)
+                .order_by(_findings.c.deadline_at)
+                .limit(limit - len(gravest))
+            )
+            gravest += self._all(query)
+            if len(gravest) == limit:
+                break
+        return gravest
+
+    def _all(self, query: sa.Select[tuple[object, ...]]) -> Sequence[TenantFinding]:
+        return [
+            TenantFinding(
+                id=row.id,
+                tenant_id=row.tenant_id,
+                kind=FindingKind(row.kind),
+                severity=Severity(row.severity),
+                detail=row.detail,
+                first_seen_at=row.first_seen_at,
+                last_seen_at=row.last_seen_at,
+                deadline_at=row.deadline_at,
+                resolved_at=row.resolved_at,
+            )
+            for row in self._connection.execute(query).all()
+        ]
+
+    def add(self, findings: Sequence[TenantFinding]) -> None:
+        for finding in findings:
+            self._connection.execute(_findings.insert().values(_row(finding)))
+
+    def update(self, findings: Sequence[TenantFinding]) -> None:
+        for finding in findings:
+            self._connection.execute(
+                _findings.update().where(_findings.c.id == finding.id).values(_row(finding))
+            )
+
+    def count_by_severity(self) -> Mapping[Severity, Count]:
+        counts = {one: self._count(_findings.c.severity == one) for one in _GRAVEST_FIRST}
+        return {severity: count for severity, count in counts.items() if count.number}
+
+    def count(self) -> Mapping[tuple[FindingKind, Severity], Count]:
+        some = sa.select(_findings.c.kind, _findings.c.severity).where(schema.OPEN_FINDING).limit(COUNTED + 1)
+        seen = Counter((row.kind, row.severity) for row in self._connection.execute(some))
+        exactness = precision(seen.total())
+        return {
+            (FindingKind(kind), Severity(severity)): Count(min(number, COUNTED), exactness)
+            for (kind, severity), number in seen.items()
+        }
+
+    def _count(self, condition: sa.ColumnElement[bool]) -> Count:
+        some = sa.select(sa.literal(1)).where(schema.OPEN_FINDING, condition).limit(COUNTED + 1).subquery()
+        seen: int = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        return Count(min(seen, COUNTED), precision(seen))
+
+    def soonest(self, kind: FindingKind, limit: int) -> Sequence[tuple[str, datetime]]:
+        query = (
+            sa.select(_tenants.c.name, _findings.c.deadline_at)
+            .join(_tenants, _tenants.c.id == _findings.c.tenant_id)
+            .where(schema.OPEN_FINDING, _findings.c.kind == kind, _findings.c.deadline_at.is_not(None))
+            .order_by(_findings.c.deadline_at)
+            .limit(limit)
+        )
+        return [(name, deadline_at) for name, deadline_at in self._connection.execute(query)]
+
+
+def _row(finding: TenantFinding) -> dict[str, object]:
+    return {
+        "id": finding.id,
+        "tenant_id": finding.tenant_id,
+        "kind": finding.kind,
+        "severity": finding.severity,
+        "detail": dict(finding.detail),
+        "first_seen_at": finding.first_seen_at,
+        "last_seen_at": finding.last_seen_at,
+        "deadline_at": finding.deadline_at,
+        "resolved_at": finding.resolved_at,
+    }
+
+
+class AuditCheckpointTable:
+    """Implements `byok.ports.AuditCheckpoints`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def find(self, tenant_id: UUID) -> AuditCheckpoint | None:
+        query = sa.select(_checkpoints).where(_checkpoints.c.tenant_id == tenant_id)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else AuditCheckpoint(ChainPlace(row.sequence, row.hash), row.walked_at)
+
+    def set(self, tenant_id: UUID, checkpoint: AuditCheckpoint) -> None:
+        values = {
+            "sequence": checkpoint.place.sequence,
+            "hash": checkpoint.place.hash,
+            "walked_at": checkpoint.walked_at,
+        }
+        added = insert(_checkpoints).values(tenant_id=tenant_id, **values)
+        self._connection.execute(added.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
+
+    def remove(self, tenant_id: UUID) -> None:
+        self._connection.execute(_checkpoints.delete().where(_checkpoints.c.tenant_id == tenant_id))

@@ -1,0 +1,56 @@
+"""What the watch over customers' sides found, and how far audit chains are verified."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from byok.store.schema.base import Timestamp, metadata
+
+OPEN_FINDING = text("resolved_at IS NULL")
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, comment="what was seen; nothing secret"),
+    Column("first_seen_at", Timestamp, nullable=False),
+    Column("last_seen_at", Timestamp, nullable=False),
+    Column("deadline_at", Timestamp, comment="when it is too late, where there is such a day"),
+    Column("resolved_at", Timestamp, comment="when it was seen no more; NULL: open"),
+    CheckConstraint(
+        "kind IN ('kms-key-pending-deletion', 'kms-key-disabled', 'key-material-missing',"
+        " 'key-material-expiring', 'kms-key-rotation-off', 'external-id-not-enforced',"
+        " 'context-not-enforced', 'excess-rights', 'access-broken', 'never-verified', 'not-looked-at',"
+        " 'audit-chain-broken')",
+        name="kind",
+    ),
+    CheckConstraint("severity IN ('note', 'warning', 'urgent', 'critical')", name="severity"),
+    CheckConstraint("octet_length(detail::text) <= 4096", name="detail"),
+    CheckConstraint("last_seen_at >= first_seen_at AND resolved_at >= last_seen_at", name="order_of_times"),
+    Index("uq_findings_open", "tenant_id", "kind", unique=True, postgresql_where=OPEN_FINDING),
+    Index("ix_findings_tenant_id_first_seen_at", "tenant_id", "first_seen_at"),
+    Index("ix_findings_open_kind", "kind", "deadline_at", postgresql_where=OPEN_FINDING),
+    Index("ix_findings_open_severity", "severity", "deadline_at", postgresql_where=OPEN_FINDING),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), primary_key=True),
+    Column("sequence", BigInteger, nullable=False, comment="number of the last event that was verified"),
+    Column("hash", LargeBinary, nullable=False),
+    Column("walked_at", Timestamp, nullable=False, comment="when it was last verified from its first event"),
+    CheckConstraint("octet_length(hash) = 32", name="hash"),
+)
