@@ -85,7 +85,7 @@ def test_every_lint_exception_has_a_reason() -> None:
 
 
 _ALLOWED = {
-    "name, kwargs=dict(arguments), queue=queue, producer=producer, countdown=countdown_seconds",
+    "countdown=countdown_seconds,",
     # Beat's own publishing, watched.
     "def apply_async(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  # Celery's signature",
     "sent = super().apply_async(*arguments, **named)",
