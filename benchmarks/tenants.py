@@ -28,6 +28,7 @@ from byok.embedded.stack import Stack
 from byok.entropy import SystemRandom
 from byok.kms.aws import AwsKms
 from byok.kms.bulkhead import Bulkhead
+from byok.metrics import PrometheusMetrics
 from byok.settings import use_environment
 from byok.simulator import ADMIN_ACCESS_KEY_PREFIX
 from byok.simulator.customer import CustomerAccount
@@ -69,7 +70,13 @@ def connections(count: int, provisioned: list[tuple[str, str]]) -> list[Connecti
     for number in range(count):
         key, role = provisioned[number % ACCOUNTS]
         made.append(
-            Connection(UUID(int=number), KmsKeyArn.parse(key), f"byok-{number:032d}", RoleArn.parse(role))
+            Connection(
+                UUID(int=number),
+                KmsKeyArn.parse(key),
+                f"byok-{number:032d}",
+                RoleArn.parse(role),
+                tenant_name=f"tenant-{number}",
+            )
         )
     return made
 
@@ -88,7 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home", durable=False) as stack:
         use_environment(stack.environment)
         endpoint_url = stack.simulator.url
-        kms = AwsKms(WallClock(), Bulkhead(), endpoint_url=endpoint_url)
+        kms = AwsKms(WallClock(), Bulkhead(), PrometheusMetrics(), endpoint_url=endpoint_url)
         tenants = connections(arguments.tenants, provision(endpoint_url))
         blobs = {
             str(one.kms_key_arn): kms.generate_data_key(one, CONTEXT).ciphertext for one in tenants[:ACCOUNTS]

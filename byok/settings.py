@@ -121,6 +121,8 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="port of a worker's Prometheus metrics; unset: not served"
     )
+    exporter_address: str = Field("127.0.0.1", description="where `byok exporter` serves the fleet's metrics")
+    exporter_port: int = Field(9465, ge=1, le=65535, description="port of `byok exporter`")
     fail_point: FailPoint | None = Field(
         None, description="for tests: the process kills itself there; in `test` only"
     )
@@ -243,6 +245,15 @@ def inherited_environment() -> dict[str, str]:
     """What the processes of the embedded stack take from ours: where the application's rows are."""
     name = "BYOK_APPLICATION_DATABASE_URL"
     return {name: os.environ[name]} if name in os.environ else {}
+
+
+def multiprocess_folder() -> Path | None:
+    """Where the processes of one worker or service count together; None: each counts for itself.
+
+    The variable is prometheus_client's own, which looks at it when it is imported.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
 
 
 def child_environment(additions: Mapping[str, str]) -> dict[str, str]:

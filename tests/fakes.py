@@ -12,7 +12,8 @@ from uuid import UUID
 
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.looks import ConnectionLook, KmsKeyFacts
-from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation, RotationReason, RotationState
+from byok.core.metric_list import KmsOutcome
+from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
 from byok.core.reencryption import Campaign, CampaignState
 from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
@@ -141,6 +142,13 @@ class FakeKms:
         except hazmat.NotAuthentic:
             raise KmsIntegrityError("Decrypt: InvalidCiphertextException") from None
         return UnwrappedKey(SecretBytes(secret), self._request_id())
+
+    def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
+        try:
+            self.decrypt(connection, ciphertext, context).secret.wipe()
+        except KmsIntegrityError:
+            return True
+        return False
 
     def describe_key(self, connection: Connection) -> KmsKeyDescription:
         self._begin("DescribeKey")
@@ -361,10 +369,16 @@ class CountingMetrics:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, ...] | str] = Counter()
-        self.worst: dict[str, timedelta] = {}
+        self.held = 0
 
-    def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
-        self.counts["ended", reason.value, state.value] += 1
+    def rotation_ended(self, rotation: Rotation) -> None:
+        self.counts["ended", rotation.reason.value, rotation.state.value] += 1
+
+    def rotation_step_took(self, step: str, seconds: float) -> None:
+        self.counts["step", step] += 1
+
+    def kms_requested(self, operation: str, outcome: KmsOutcome, tenant: str, seconds: float) -> None:
+        self.counts["kms", operation, outcome.value, tenant] += 1
 
     def rotation_tried_again(self, code: str) -> None:
         self.counts["tried-again", code] += 1
@@ -387,11 +401,11 @@ class CountingMetrics:
     def lease_taken(self, source: str) -> None:
         self.counts["lease", source] += 1
 
+    def leases_held(self, count: int) -> None:
+        self.held = count
+
     def uses_recorded(self, count: int) -> None:
         self.counts["uses"] += count
 
     def stop_reached(self, latency: timedelta) -> None:
         self.counts["stop"] += 1
-
-    def worst_stops(self, latencies: Sequence[tuple[str, timedelta]]) -> None:
-        self.worst = dict(latencies)

@@ -3,13 +3,14 @@
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging
 
 from byok.broker import broker_settings
 from byok.logs import configure_logging
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
-from workers.base import ByokTask, runtime_of
+from workers import metrics
+from workers.base import ByokTask
 from workers.schedule import beat_schedule
 
 # Each setting with its reason; docs/celery.md tells more.
@@ -62,11 +63,5 @@ def make_app(settings: Settings) -> Celery:
         configure_logging(settings.log_format)
 
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
-    worker_ready.connect(_serve_metrics, weak=False, dispatch_uid="byok")
+    metrics.serve_when_ready()
     return app
-
-
-def _serve_metrics(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's consumer
-    settings: Settings = sender.app.byok_settings
-    if settings.metrics_port is not None:
-        runtime_of(sender.app).metrics.serve(settings.metrics_address, settings.metrics_port)

@@ -11,6 +11,7 @@ from byok.cli import (
     audit,
     demo,
     destruction,
+    exporter,
     fields,
     findings,
     indexes,
@@ -60,6 +61,9 @@ app.command(
 app.command("findings", epilog="Example: [bold]byok findings acme --json[/]")(findings.findings)
 app.command()(operations.status)
 app.command()(operations.doctor)
+app.command(epilog="Example: [bold]byok exporter[/], and [bold]curl http://127.0.0.1:9465/metrics[/]")(
+    exporter.exporter
+)
 app.command()(demo.demo)
 app.command()(up.up)
 

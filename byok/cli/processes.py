@@ -1,4 +1,4 @@
-"""The Celery processes of ``byok up`` and ``byok demo``, on an embedded stack."""
+"""The processes of ``byok up`` and ``byok demo``, on an embedded stack."""
 
 import signal
 import sys
@@ -34,6 +34,17 @@ def start_flower(stack: Stack, environment: Mapping[str, str]) -> tuple[Child, s
     return flower, f"http://127.0.0.1:{port}"
 
 
+def start_exporter(stack: Stack, environment: Mapping[str, str]) -> tuple[Child, str]:
+    """The exporter of the fleet's metrics; also the URL of its page."""
+    port = stack.home.port("exporter")
+    exporter = stack.supervisor.spawn(
+        "exporter",
+        [sys.executable, "-m", "byok.cli", "exporter"],
+        child_environment({**environment, "BYOK_EXPORTER_PORT": str(port), "PYTHONUNBUFFERED": "1"}),
+    )
+    return exporter, f"http://127.0.0.1:{port}/metrics"
+
+
 def wait_for_worker(stack: Stack, worker: Child) -> None:
     """Wait until the worker consumes; raises StackUnavailable."""
     stack.supervisor.wait_for_line(worker, r"ready\.", timeout_seconds=60)
@@ -43,6 +54,12 @@ def wait_for_flower(stack: Stack, flower: Child) -> None:
     """Wait until Flower answers; raises StackUnavailable."""
     port = stack.home.port_of("flower")
     stack.supervisor.wait_until(flower, lambda: accepts(port), timeout_seconds=60)
+
+
+def wait_for_exporter(stack: Stack, exporter: Child) -> None:
+    """Wait until the exporter takes connections; raises StackUnavailable."""
+    port = stack.home.port_of("exporter")
+    stack.supervisor.wait_until(exporter, lambda: accepts(port), timeout_seconds=60)
 
 
 def _start(stack: Stack, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:

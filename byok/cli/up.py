@@ -1,4 +1,4 @@
-"""``byok up``: the embedded stack with worker, Beat and Flower, until Ctrl-C."""
+"""``byok up``: the embedded stack with worker, Beat, Flower and exporter, until Ctrl-C."""
 
 import time
 from pathlib import Path
@@ -12,11 +12,11 @@ from byok.errors import StackUnavailable
 if TYPE_CHECKING:
     from byok.embedded.stack import Stack
 
-_COLOURS = {"worker": "cyan", "beat": "magenta", "flower": "yellow"}
+_COLOURS = {"worker": "cyan", "beat": "magenta", "flower": "yellow", "exporter": "green"}
 
 
 def up() -> None:
-    """Run servers, worker, Beat and Flower until Ctrl-C. Data stays in .byok/ (BYOK_HOME)."""
+    """Run servers, worker, Beat, Flower and exporter until Ctrl-C. Data stays in .byok/ (BYOK_HOME)."""
     # Imported on use: a production install has no servers to embed.
     from byok.cli import processes
     from byok.embedded.stack import Stack
@@ -27,15 +27,20 @@ def up() -> None:
     with stop_signals(), Stack(load_stack_settings().home, on_step=_step) as stack:
         _migrate(stack.environment)
         environment = stack.environment | inherited_environment()
-        worker = processes.start_worker(stack, environment)
+        worker_port = stack.home.port("metrics")
+        worker = processes.start_worker(stack, environment | {"BYOK_METRICS_PORT": str(worker_port)})
         beat = processes.start_beat(stack, environment)
         flower, flower_url = processes.start_flower(stack, environment)
+        exporter, metrics_url = processes.start_exporter(stack, environment)
         processes.wait_for_worker(stack, worker)
         processes.wait_for_flower(stack, flower)
-        _step("worker, Beat and Flower")
+        processes.wait_for_exporter(stack, exporter)
+        _step("worker, Beat, Flower and exporter")
         console.print(
             Panel(
                 f"Flower      {flower_url}  (user byok, password {stack.home.secret('flower')})\n"
+                f"metrics     {metrics_url} of the fleet\n"
+                f"            http://127.0.0.1:{worker_port}/metrics of the worker\n"
                 f"in another terminal:  source {stack.home.env_file}\n"
                 f"then:                 byok status\n"
                 f"logs        {stack.home.log_folder}",
@@ -43,7 +48,7 @@ def up() -> None:
             )
         )
         try:
-            _follow({child.name: child.log_file for child in (worker, beat, flower)}, stack)
+            _follow({child.name: child.log_file for child in (worker, beat, flower, exporter)}, stack)
         except KeyboardInterrupt:
             console.print("stopping …")
     console.print("stopped; the data is kept")
@@ -75,5 +80,5 @@ def _follow(log_files: dict[str, Path], stack: "Stack") -> None:
 
 def _print_new_lines(name: str, file: IO[str]) -> None:
     for line in file:
-        console.print(f"[{_COLOURS[name]}]{name:>7}[/] │ ", end="")
+        console.print(f"[{_COLOURS[name]}]{name:>8}[/] │ ", end="")
         console.print(line.rstrip("\n"), markup=False, soft_wrap=True)

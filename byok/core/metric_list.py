@@ -26,6 +26,18 @@ class Origin(StrEnum):
     FLEET = "fleet"  # read from PostgreSQL and Redis by the exporter: one page tells it all
 
 
+class KmsOutcome(StrEnum):
+    """How a request to KMS ended, as it is counted."""
+
+    OK = "ok"  # answered as it is to be; a refusal that somebody asks for is an answer, too
+    DENIED = "denied"
+    UNUSABLE = "unusable"  # the KMS key's state does not allow it, or its key store is away
+    THROTTLED = "throttled"
+    OUTAGE = "outage"
+    REJECTED = "rejected"  # our request or our identity is at fault
+    INTEGRITY = "integrity"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric. ``name`` is without the ``_total`` that Prometheus shows of a counter."""
@@ -41,6 +53,19 @@ class Metric:
     def exposed_name(self) -> str:
         """The name in queries; of a histogram, ``_bucket``, ``_sum`` and ``_count`` go behind it."""
         return f"{self.name}_total" if self.kind is Kind.COUNTER else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a gauge shows. ``labels``: a value for each of the metric's, in its order."""
+
+    metric: Metric
+    value: float
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.metric.labels):
+            raise ValueError(f"{self.metric.name} has labels {self.metric.labels}, not {len(self.labels)}")
 
 
 def _counter(name: str, help_text: str, *labels: str) -> Metric:
@@ -80,8 +105,9 @@ ROTATION_SECONDS = _histogram(
 )
 KMS_REQUESTS = _counter(
     "byok_kms_requests",
-    "Requests to customers' KMS, by operation and outcome (ok, denied, throttled, outage, rejected,"
-    " integrity). A tenant is named from its first request on that did not go well.",
+    "Requests to customers' KMS and STS, by operation and outcome (ok, denied, unusable, throttled, outage,"
+    " rejected, integrity). A tenant is named from its first request on that did not go well; `other`: there"
+    " were too many to name. Those of `byok tenant verify` are not counted.",
     "operation",
     "outcome",
     "tenant",
@@ -97,7 +123,11 @@ LEASES = _counter(
     "Leases that a process took, by layer (cache: another process had asked KMS; kms: asked by this one).",
     "source",
 )
-LEASES_HELD = _gauge("byok_leases_held", "Leases that a process holds now.", origin=Origin.PROCESS)
+LEASES_HELD = _gauge(
+    "byok_leases_held",
+    "Leases that a process held when it last looked for stops, BYOK_RECHECK_SECONDS ago at most.",
+    origin=Origin.PROCESS,
+)
 USES_RECORDED = _counter(
     "byok_uses_recorded",
     "Encryptions and decryptions written to the usage ledger: all but the leases' own hits.",
@@ -126,14 +156,16 @@ ROWS_REWRITTEN = _counter("byok_rows_rewritten", "Rows of the application that w
 TENANTS = _gauge("byok_tenants", "Tenants by state.", "state")
 TENANT_SUSPENDED = _gauge(
     "byok_tenant_suspended",
-    "Seconds since a tenant was suspended, by AWS's code (by-hand: somebody stopped it). The latest only.",
+    "Seconds since a tenant was suspended, by AWS's code (by-hand: somebody stopped it; drill: an exercise)."
+    " The latest only.",
     "tenant",
     "code",
 )
-KEYS = _gauge("byok_keys", "Keys by state: ready, or without an active version yet.", "state")
-KEYS_OVERDUE = _gauge("byok_keys_overdue", "Keys whose rotation is due.")
+KEYS = _gauge("byok_keys", "Keys; above 10,000 by PostgreSQL's statistics.")
+KEYS_OVERDUE = _gauge("byok_keys_overdue", "Keys of active tenants whose rotation is due; counted to 10,000.")
 OLDEST_OVERDUE_SECONDS = _gauge(
-    "byok_oldest_overdue_seconds", "How long the key has been due that has waited longest; 0 if none is."
+    "byok_oldest_overdue_seconds",
+    "How long that key of an active tenant has been due which has waited longest; 0 if none is.",
 )
 ROTATIONS_OPEN = _gauge("byok_rotations_open", "Rotations that are not at their end, by state.", "state")
 OLDEST_ROTATION_SECONDS = _gauge(
@@ -144,9 +176,13 @@ ROTATIONS_FAILED = _gauge(
     "Rotations that failed for good and were not followed by another; the latest only.",
 )
 QUEUE_DEPTH = _gauge("byok_queue_depth", "Messages that wait in a queue.", "queue")
-TICK_AGE_SECONDS = _gauge("byok_tick_age_seconds", "How long ago a job of Beat's last began.", "job")
+TICK_AGE_SECONDS = _gauge(
+    "byok_tick_age_seconds", "How long ago a job of Beat's last began; infinite if it never did.", "job"
+)
 TICK_PERIOD_SECONDS = _gauge("byok_tick_period_seconds", "How often a job of Beat's is to begin.", "job")
-MEMBERS = _gauge("byok_members", "Processes that may hold leases, by kind.", "kind")
+MEMBERS = _gauge(
+    "byok_members", "Processes that may hold leases and live, by kind (service, worker, command).", "kind"
+)
 WORST_REVOCATION_SECONDS = _gauge(
     "byok_worst_revocation_seconds",
     "The longest that a stop of this tenant took to reach the last process, within 90 days; who does not"
@@ -154,15 +190,24 @@ WORST_REVOCATION_SECONDS = _gauge(
     "tenant",
 )
 REVOCATION_BOUND_SECONDS = _gauge(
-    "byok_revocation_bound_seconds", "What a stop may take at most, by these settings (docs/revocation.md)."
+    "byok_revocation_bound_seconds",
+    "From AWS's first refusal until no process serves plaintext, at most, even without push, by these"
+    " settings.",
+)
+STOP_BOUND_SECONDS = _gauge(
+    "byok_stop_bound_seconds",
+    "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
+    " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
 )
 REACHABLE = _gauge(
     "byok_reachable", "1 if the exporter reaches a server (postgresql, broker, cache).", "server"
 )
 FINDINGS = _gauge(
     "byok_findings",
-    "What the watch over customers' KMS keys and policies found and is still so, by kind.",
+    "What the watch over customers' KMS keys and policies found and is still so, by kind and severity;"
+    " counted to 10,000.",
     "kind",
+    "severity",
 )
 KMS_KEY_DELETION_DAYS = _gauge(
     "byok_kms_key_deletion_days", "Days until AWS deletes a tenant's KMS key; the soonest only.", "tenant"

@@ -1,7 +1,7 @@
 """The words of the domain as types: tenants, keys, versions, rotations, and their states."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
@@ -183,13 +183,15 @@ class RoleArn:
 class Connection:
     """How to reach a tenant's KMS key: through a role of the customer's, or by a key policy alone.
 
-    ``external_id`` is made by us, one for each registration, and sent with every AssumeRole.
+    ``external_id`` is made by us, one for each registration, and sent with every AssumeRole. The tenant's
+    name is for people: metrics name it.
     """
 
     tenant_id: UUID
     kms_key_arn: KmsKeyArn
     external_id: str
     role_arn: RoleArn | None = None
+    tenant_name: str = field(kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if self.role_arn is not None and self.role_arn.account != self.kms_key_arn.account:

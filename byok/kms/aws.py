@@ -1,7 +1,7 @@
 """Implements `byok.ports.Kms` on AWS KMS."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,15 +32,27 @@ from byok.kms.classify import (
     to_byok_error,
 )
 from byok.kms.diagnosis import Vendor
+from byok.kms.meter import Meter
 from byok.kms.preflight import Preflight
 from byok.kms.sessions import Sessions
-from byok.ports import Clock, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports import (
+    Clock,
+    KmsKeyDescription,
+    RequestMetrics,
+    RotationReading,
+    UnwrappedKey,
+    WrappedKey,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
     from mypy_boto3_kms.type_defs import ListResourceTagsResponseTypeDef
 
 _Reply = TypeVar("_Reply")
+
+_WRONG_CONTEXT = frozenset({"InvalidCiphertextException"})
+# The customer does not let us ask, or its key knows no such thing.
+_NOT_TOLD = frozenset({"AccessDeniedException", "UnsupportedOperationException"})
 
 # At DEBUG botocore logs whole replies, and a Decrypt reply holds the secret. A level of its own keeps
 # that shut whatever level the application gives its root logger.
@@ -54,6 +66,7 @@ class AwsKms:
         self,
         clock: Clock,
         bulkhead: Bulkhead,
+        metrics: RequestMetrics,
         *,
         endpoint_url: str | None = None,
         vendor_role: RoleArn | None = None,
@@ -62,6 +75,7 @@ class AwsKms:
     ) -> None:
         self._clock = clock
         self._bulkhead = bulkhead
+        self._meter = Meter(metrics)
         self._endpoint_url = endpoint_url
         self._vendor = Vendor(vendor_role, tuple(regions))
         self._canary_role = canary_role
@@ -78,7 +92,7 @@ class AwsKms:
     def forget(self) -> None:
         """Drop all sessions and clients: neither may cross a fork."""
         self._sessions = Sessions(
-            self._clock, self._endpoint_url, self._canary_role, self._bulkhead.note_assumed
+            self._clock, self._endpoint_url, self._meter, self._canary_role, self._bulkhead.note_assumed
         )
         self._bulkhead.forget()
 
@@ -120,6 +134,19 @@ class AwsKms:
             if len(secret) != KEY_BYTES:
                 raise KmsIntegrityError(f"Decrypt on {arn} returned {len(secret)} bytes, not {KEY_BYTES}")
             return UnwrappedKey(secret, reply["ResponseMetadata"]["RequestId"])
+
+    def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
+        arn = str(connection.kms_key_arn)
+        try:
+            self._call(
+                connection,
+                "Decrypt",
+                lambda kms: kms.decrypt(KeyId=arn, CiphertextBlob=ciphertext, EncryptionContext=context),
+                answers=_WRONG_CONTEXT,
+            )
+        except KmsIntegrityError:
+            return True
+        return False
 
     def describe_key(self, connection: Connection) -> KmsKeyDescription:
         arn = str(connection.kms_key_arn)
@@ -176,14 +203,14 @@ class AwsKms:
     ) -> _Reply | None:
         """The reply, or None where the customer does not let us ask or the key knows no such thing."""
         try:
-            return self._call(connection, operation, request)
+            return self._call(connection, operation, request, answers=_NOT_TOLD)
         except KmsAccessRevoked as refusal:
-            if refusal.aws_code != "AccessDeniedException":
+            if refusal.aws_code not in _NOT_TOLD:
                 raise
         except KmsRequestRejected as refusal:
             # A key without rotation of its own. Anything else, such as trouble with our own identity, says
             # nothing of the key: taken for None it would erase what the customer said.
-            if refusal.aws_code != "UnsupportedOperationException":
+            if refusal.aws_code not in _NOT_TOLD:
                 raise
         return None
 
@@ -204,11 +231,15 @@ class AwsKms:
         request: "Callable[[KMSClient], _Reply]",
         *,
         fresh_session: bool = False,
+        answers: Collection[str] = (),
     ) -> _Reply:
-        """Send a request as the tenant: outages are retried, a denial is repeated once in a new session."""
+        """Send a request as the tenant: outages are retried, a denial is repeated once in a new session.
+
+        ``answers``: codes of refusals that are no trouble to be counted; they are raised all the same.
+        """
         for attempt in self._retrying:
             with attempt, self._bulkhead.admitted(connection):
-                return self._call_once(connection, operation, request, fresh_session)
+                return self._call_once(connection, operation, request, fresh_session, answers)
         raise AssertionError("tenacity returns or raises")
 
     def _call_once(
@@ -217,11 +248,13 @@ class AwsKms:
         operation: str,
         request: "Callable[[KMSClient], _Reply]",
         fresh_session: bool,
+        answers: Collection[str],
     ) -> _Reply:
         client = self._sessions.kms_client(connection.kms_key_arn.region)
         try:
             with (
                 self._sessions.acting_as(connection, fresh=fresh_session),
+                self._meter.measured(connection, operation, answers=answers),
                 reading_reply(operation, str(connection.kms_key_arn)),
             ):
                 return request(client)
@@ -229,7 +262,7 @@ class AwsKms:
             error_class = classify(error, KMS_ERROR_CLASSES)
             in_doubt = error_class in (ErrorClass.DENIED, ErrorClass.EXPIRED)
             if in_doubt and connection.role_arn is not None and not fresh_session:
-                return self._call_once(connection, operation, request, fresh_session=True)
+                return self._call_once(connection, operation, request, True, answers)
             raise self._translated(connection, error, error_class, operation) from error
 
     def _translated(
@@ -241,7 +274,11 @@ class AwsKms:
             return to_byok_error(error, error_class, operation, arn)
         client = self._sessions.kms_client(connection.kms_key_arn.region)
         try:
-            with self._sessions.acting_as(connection), reading_reply("DescribeKey", arn):
+            with (
+                self._sessions.acting_as(connection),
+                self._meter.measured(connection, "DescribeKey", answers=_NOT_TOLD),
+                reading_reply("DescribeKey", arn),
+            ):
                 metadata = client.describe_key(KeyId=arn)["KeyMetadata"]
                 state = metadata["KeyState"]
         except (*AWS_ERRORS, ByokError):

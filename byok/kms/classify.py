@@ -5,7 +5,7 @@ happens next. Codes, not HTTP status and not exception types: many are not model
 some faults arrive with status 400.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
@@ -80,6 +80,11 @@ STS_ERROR_CLASSES: dict[str, ErrorClass] = {
     "MalformedPolicyDocument": ErrorClass.REJECTED,
 }
 
+# Among those that count as outages: KMS is there, and we ask too often.
+THROTTLES = frozenset(
+    {"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "429"}
+)
+
 # KeyState of DescribeKey, where a crypto call said KMSInvalidStateException. An enabled key behind an
 # external or CloudHSM key store says so when its proxy times out: that is an outage.
 KEY_STATE_CLASSES: dict[str, ErrorClass] = {
@@ -102,7 +107,7 @@ _NETWORK_ERRORS = (
 )
 
 
-def classify(error: Exception, table: dict[str, ErrorClass]) -> ErrorClass:
+def classify(error: Exception, table: Mapping[str, ErrorClass]) -> ErrorClass:
     """The class of what a botocore call raised. An unknown code is our problem, not the customer's will.
 
     A gateway's HTML page gives its HTTP status as code: those of 500 and above are outages.

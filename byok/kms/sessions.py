@@ -26,6 +26,7 @@ from byok.kms.classify import (
     reading_reply,
     to_byok_error,
 )
+from byok.kms.meter import Meter
 from byok.kms.signing import CLIENT_CONFIG, signing_with, tenant_session
 from byok.ports import Clock
 
@@ -55,12 +56,14 @@ class Sessions:
         self,
         clock: Clock,
         endpoint_url: str | None,
+        meter: Meter,
         canary_role: RoleArn | None = None,
         on_assumed: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._on_assumed = on_assumed
         self._endpoint_url = endpoint_url
+        self._meter = meter
         self._canary_role = canary_role
         self._lock = threading.Lock()
         self._own: Credentials | None = None
@@ -115,7 +118,7 @@ class Sessions:
         with assuming:  # one AssumeRole a tenant at a time; those who waited share what it brought
             if not fresh and (session := self._live_session(connection)):
                 return session.credentials
-            session = self.assume_role(connection, external_id=connection.external_id)
+            session = self.assume_role(connection, external_id=connection.external_id, counts=True)
             self._remember(connection, session)
             return session.credentials
 
@@ -150,9 +153,17 @@ class Sessions:
         return self._own.get_frozen_credentials()
 
     def assume_role(
-        self, connection: Connection, *, external_id: str | None, restricted: bool = True
+        self,
+        connection: Connection,
+        *,
+        external_id: str | None,
+        restricted: bool = True,
+        counts: bool = False,
     ) -> AssumedRole:
         """Assume a tenant's role, cut down to what we need by a session policy unless not ``restricted``.
+
+        ``counts``: it is one of the requests that the metrics tell of. Those of a preflight are not: some
+        of them must be refused.
 
         Raises:
             KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
@@ -168,7 +179,10 @@ class Sessions:
         if external_id is not None:
             arguments["ExternalId"] = external_id
         try:
-            return self._assume(connection.kms_key_arn.region, arguments)
+            if not counts:
+                return self._assume(connection.kms_key_arn.region, arguments)
+            with self._meter.measured(connection, "AssumeRole", STS_ERROR_CLASSES):
+                return self._assume(connection.kms_key_arn.region, arguments)
         except AWS_ERRORS as error:
             error_class = classify(error, STS_ERROR_CLASSES)
             if error_code(error) == "AccessDenied":

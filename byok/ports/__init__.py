@@ -7,7 +7,14 @@ from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Notice, NoticeBoard, Stops, Subscription
-from byok.ports.kms import Kms, KmsKeyDescription, RotationReading, UnwrappedKey, WrappedKey
+from byok.ports.kms import (
+    Kms,
+    KmsKeyDescription,
+    RequestMetrics,
+    RotationReading,
+    UnwrappedKey,
+    WrappedKey,
+)
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
@@ -20,6 +27,7 @@ from byok.ports.world import (
     LeaseCache,
     LeaseId,
     Metrics,
+    MetricsCollector,
     Random,
     SealedLease,
     TaskQueue,
@@ -45,10 +53,12 @@ __all__ = [
     "LeaseId",
     "Members",
     "Metrics",
+    "MetricsCollector",
     "Notice",
     "NoticeBoard",
     "Random",
     "Replacement",
+    "RequestMetrics",
     "RotationReading",
     "Rotations",
     "Row",

@@ -20,6 +20,17 @@ class Counts(Protocol):
     def overdue(self, now: datetime) -> Count:
         """Keys of active tenants that are due by ``now``."""
 
+    def oldest_overdue(self, now: datetime) -> datetime | None:
+        """Since when that key of an active tenant is due which has waited longest; None: no key is. With very
+        many due, of those that have waited longest."""
+
+    def open_rotations(self) -> Mapping[RotationState, Count]:
+        """Rotations that are not at their end, by state."""
+
+    def oldest_open_rotation(self) -> datetime | None:
+        """When the oldest rotation was requested that is not at its end. With very many open, of those that
+        are to wake first."""
+
     def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
         """Open rotations by state; of those that have ended, the failed ones since then, and the done ones
         that were requested since then."""

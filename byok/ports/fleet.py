@@ -1,6 +1,6 @@
 """What the services need to reach every process of the fleet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +24,9 @@ class Members(Protocol):
 
     def count(self, seen_since: datetime) -> int:
         """How many were seen since then."""
+
+    def count_by_kind(self, seen_since: datetime) -> Mapping[str, int]:
+        """How many of each kind were seen since then, of the kinds that were."""
 
 
 class Stops(Protocol):

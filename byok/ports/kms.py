@@ -6,6 +6,7 @@ from typing import Protocol
 
 from byok.core.findings import Finding
 from byok.core.looks import ConnectionLook
+from byok.core.metric_list import KmsOutcome
 from byok.core.model import Connection, KmsKeyRotation
 from byok.crypto.hazmat import SecretBytes
 
@@ -66,6 +67,9 @@ class Kms(Protocol):
         """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
         of the role's trust policy is noticed."""
 
+    def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
+        """Whether KMS refuses to unwrap a data key under a context that is not its own, as it must."""
+
     def describe_key(self, connection: Connection) -> KmsKeyDescription:
         """Read the KMS key's metadata. Works in every key state: it proves no access."""
 
@@ -84,3 +88,10 @@ class Kms(Protocol):
 
         Raises KmsUnavailable only.
         """
+
+
+class RequestMetrics(Protocol):
+    """What the adapter tells of its requests; a part of `byok.ports.Metrics`."""
+
+    def kms_requested(self, operation: str, outcome: KmsOutcome, tenant: str, seconds: float) -> None:
+        """A request to a tenant's KMS ended so, after so long."""

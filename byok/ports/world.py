@@ -1,14 +1,15 @@
 """What the services need of time, chance, the lease cache, the queue and the metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
-from byok.core.model import OpenWork, RotationReason, RotationState, SealedBox
+from byok.core.model import OpenWork, Rotation, SealedBox
 from byok.core.reencryption import Campaign, CampaignState
+from byok.ports.kms import RequestMetrics
 
 
 class Clock(Protocol):
@@ -151,11 +152,21 @@ class TaskQueue(Protocol):
         """Answer if the broker is there."""
 
 
-class Metrics(Protocol):
-    """What is counted for operators. Never fails. Tenants are named by `worst_stops` alone, a few of them."""
+class MetricsCollector(Protocol):
+    """What counts hand over to be shown: a collector of prometheus_client's."""
 
-    def rotation_ended(self, reason: RotationReason, state: RotationState) -> None:
+    def collect(self) -> Iterable[Any]:
+        """The metrics now."""
+
+
+class Metrics(RequestMetrics, Protocol):
+    """What is counted for operators. Never fails. `kms_requested` alone names tenants, a few of them."""
+
+    def rotation_ended(self, rotation: Rotation) -> None:
         """A rotation is done, or failed for good."""
+
+    def rotation_step_took(self, step: str, seconds: float) -> None:
+        """``generate``, ``validate`` or ``promote`` of a batch took so long."""
 
     def rotation_tried_again(self, code: str) -> None:
         """An attempt failed with this error code, and another will follow."""
@@ -180,11 +191,11 @@ class Metrics(Protocol):
     def lease_taken(self, source: str) -> None:
         """This process got a lease from ``cache`` or ``kms``."""
 
+    def leases_held(self, count: int) -> None:
+        """This process holds so many leases."""
+
     def uses_recorded(self, count: int) -> None:
         """This process wrote so many uses to the usage ledger."""
 
     def stop_reached(self, latency: timedelta) -> None:
         """This process dropped a tenant's leases so long after the stop was noticed."""
-
-    def worst_stops(self, latencies: Sequence[tuple[str, timedelta]]) -> None:
-        """The tenants whose stops took longest, each with its worst; the silent count."""

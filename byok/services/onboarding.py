@@ -156,7 +156,7 @@ def _merge(tenant: Tenant, wanted: _Wanted) -> Connection:
         raise _not_known(tenant, "KMS key")
     if role is None and wanted.mode is AccessMode.ROLE:
         raise _not_known(tenant, "role")
-    return Connection(tenant.id, key, tenant.external_id, role)
+    return Connection(tenant.id, key, tenant.external_id, role, tenant_name=tenant.name)
 
 
 def _not_known(tenant: Tenant, what: str) -> NotReady:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from byok.core.model import Job
+
 
 @dataclass(frozen=True, slots=True)
 class Periods:
@@ -18,3 +20,19 @@ class Periods:
     sync_tick: timedelta
     watch: timedelta  # between two looks over a tenant's side
     watch_tick: timedelta
+
+    def of(self, job: Job) -> timedelta:
+        """How often a job is to begin."""
+        match job:
+            case Job.DISPATCH_DUE:
+                return self.dispatch_due
+            case Job.SWEEP:
+                return self.sweep
+            case Job.PROBE:
+                return self.probe_tick
+            case Job.VALIDATE:
+                return self.validate_tick
+            case Job.SYNC_ROTATION:
+                return self.sync_tick
+            case Job.WATCH:
+                return self.watch_tick

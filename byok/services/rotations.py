@@ -43,6 +43,9 @@ _PATIENCE_SECONDS = 30.0
 # byok starts these by itself, for all tenants. Their gate makes one KMS call; see `Validator`.
 _ROUTINE = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED})
 
+# What is done with a rotation in this state, as the metrics call it.
+_STEPS = {RotationState.REQUESTED: "generate", RotationState.GENERATED: "validate"}
+
 
 class Rotations:
     """Runs rotations."""
@@ -133,7 +136,9 @@ class Rotations:
         if self._step(works, RotationState.GENERATED, self._validate, self._steps.validated):
             reached(FailPoint.VALIDATED)
         at_hand = [work for work in works if work.is_going_on]
-        if self._write(at_hand, self._steps.promoted):
+        with self._timed("promote", at_hand):
+            promoted = self._write(at_hand, self._steps.promoted)
+        if promoted:
             reached(FailPoint.PROMOTED)
         self._announce([work for work in works if work.is_going_on])
         self._look_again([work for work in works if work.is_lost])
@@ -147,8 +152,16 @@ class Rotations:
     ) -> Sequence[Work]:
         """Ask KMS for each that is in ``state`` and write what it brought; those that came through."""
         at_hand = [work for work in works if work.is_going_on and work.rotation.state is state]
-        asked = self._ask_for_each(self._read_versions(at_hand), ask)
-        return self._write(asked, write)
+        with self._timed(_STEPS[state], at_hand):
+            asked = self._ask_for_each(self._read_versions(at_hand), ask)
+            return self._write(asked, write)
+
+    @contextmanager
+    def _timed(self, step: str, works: Sequence[Work]) -> Iterator[None]:
+        began_ticks = self._clock.ticks()
+        yield
+        if works:
+            self._metrics.rotation_step_took(step, self._clock.ticks() - began_ticks)
 
     def _read_versions(self, works: Sequence[Work]) -> Sequence[Work]:
         def read(tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
@@ -279,7 +292,7 @@ class Rotations:
                 assert number is not None
                 found = work.validated
                 self._desk.put(work.tenant, work.key, number, found.secret, found.decrypted_at)
-            self._metrics.rotation_ended(rotation.reason, rotation.state)
+            self._metrics.rotation_ended(rotation)
             bound = log.bind(tenant=work.tenant.name, key=work.key.name, rotation=str(rotation.id))
             bound.info("rotation_done", version=number, reason=rotation.reason.value)
 

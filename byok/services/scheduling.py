@@ -9,7 +9,7 @@ from byok.core.model import (
     OpenWork,
     VersionEvent,
 )
-from byok.core.stops import SHOWN_FOR, TAKEN_FOR_DEAD
+from byok.core.stops import TAKEN_FOR_DEAD
 from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
@@ -29,7 +29,6 @@ _BATCH = 100
 _MAX_BACKLOG = 1000
 _LONGEST_PAUSE = 20  # sweeps until a rotation is published once more, however long the queue
 _FORGET_MEMBERS_AFTER = 10 * TAKEN_FOR_DEAD  # meanwhile `byok tenant show` can name them
-_SHOWN_STOPS = 20
 
 
 class Scheduling:
@@ -104,13 +103,11 @@ class Scheduling:
         return found
 
     def _look_after_fleet(self) -> None:
-        """Purge what a stop could not, forget dead members, and tell how long the slowest stops took."""
+        """Purge what a stop could not, and forget dead members."""
         if made_up := self._suspensions.make_up_purges():
             self._metrics.sweeper_found("purged", made_up)
         with self._store.transaction() as tx:
-            now = self._clock.now()
-            tx.members.remove_unseen(now - _FORGET_MEMBERS_AFTER)
-            self._metrics.worst_stops(tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS))
+            tx.members.remove_unseen(self._clock.now() - _FORGET_MEMBERS_AFTER)
 
     def _republish(self) -> int:
         total = 0

@@ -119,5 +119,5 @@ class Setbacks:
                 key=key.name, version=rotation.version_number, rotation=str(rotation.id), failure=failure,
             )  # fmt: skip
             reached(FailPoint.FAILING)
-        self._metrics.rotation_ended(failed[0].reason, failed[0].state)
+        self._metrics.rotation_ended(failed[0])
         log.error("rotation_failed", tenant=tenant.name, key=key.name, rotation=str(claimed.id), why=failure)

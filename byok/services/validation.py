@@ -13,7 +13,6 @@ from byok.errors import (
     AccessStopped,
     ByokError,
     CannotDecrypt,
-    KmsIntegrityError,
     Unavailable,
     UnknownVersion,
     ValidationFailed,
@@ -114,11 +113,10 @@ class Validator:
 
     def _wrong_context(self, tenant: Tenant, version: KeyVersion) -> str:
         context = version_context(tenant.id, version.key_id, version.number + 1)
-        try:
-            self._kms.decrypt(require_connection(tenant), self._records.wrapped_key(tenant, version), context)
-        except KmsIntegrityError:
-            return "KMS refused it"
-        raise ValidationFailed("KMS decrypted under a wrong encryption context")
+        wrapped = self._records.wrapped_key(tenant, version)
+        refuses = self._kms.refuses_context(require_connection(tenant), wrapped, context)
+        _require(refuses, "KMS decrypted under a wrong encryption context")
+        return "KMS refused it"
 
     def _previous_canary(
         self, tenant: Tenant, key: Key, version: KeyVersion, versions: Sequence[KeyVersion]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from byok.core.model import RotationReason
+from byok.ports import MetricsCollector
 from byok.services.fields import Cipher
 from byok.services.leases import LeaseDesk
 from byok.services.requests import Requested, RotationRequests
@@ -18,11 +19,24 @@ class Vault:
         self._requests = requests
         self._ciphers: dict[tuple[str, str], Cipher] = {}
         self._close: Callable[[], None] | None = None
+        self._metrics: MetricsCollector | None = None
         self.is_closed = False
 
     def close_with(self, close: Callable[[], None]) -> None:
         """Have `close` do this. Whatever it belongs to lives as long as the vault."""
         self._close = close
+
+    def measure_with(self, metrics: MetricsCollector) -> None:
+        """Have `metrics_collector` return this."""
+        self._metrics = metrics
+
+    def metrics_collector(self) -> MetricsCollector:
+        """What this process counts, for ``prometheus_client.REGISTRY.register``; see ``docs/metrics.md``.
+
+        Not where PROMETHEUS_MULTIPROC_DIR is set: there the counts are in its files already.
+        """
+        assert self._metrics is not None
+        return self._metrics
 
     def close(self) -> None:
         """Drop all leases, leave the fleet and close all connections, as the end of the process does.

@@ -105,6 +105,7 @@ class Watch:
         """Leave the fleet. A PostgreSQL that hangs is not waited for."""
         self._usage.collect()
         self._held.drop_all()
+        self._metrics.leases_held(0)
         self._ended.set()
         self._look_now.set()
         if self._has_threads:
@@ -176,6 +177,7 @@ class Watch:
                 break
             try:
                 self._held.prune()  # first: deadlines don't wait for PostgreSQL
+                self._metrics.leases_held(len(self._held.leases))
                 self.look()
                 if self.member is not None:
                     self._usage.flush_if_due(self.member.id)

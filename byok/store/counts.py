@@ -17,7 +17,7 @@ from byok.store import schema
 
 _tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
 # Beyond this many nobody asks for the exact number, and counting them would begin to take time.
-COUNTED = 10_000
+_COUNTED = 10_000
 
 
 class CountTable:
@@ -39,51 +39,83 @@ class CountTable:
         return self._size(_keys)
 
     def overdue(self, now: datetime) -> Count:
-        due = (
-            sa.select(_keys.c.tenant_id)
-            .where(_keys.c.next_rotation_at <= now)
-            .order_by(_keys.c.next_rotation_at)
-            .limit(COUNTED + 1)
+        active = sa.func.count().filter(_tenants.c.state == TenantState.ACTIVE)
+        seen, overdue = self._connection.execute(_with_tenants(_due(now), sa.func.count(), active)).one()
+        return Count(min(overdue, _COUNTED), _precision(seen))
+
+    def oldest_overdue(self, now: datetime) -> datetime | None:
+        due = _due(now)
+        active = sa.func.min(due.c.next_rotation_at).filter(_tenants.c.state == TenantState.ACTIVE)
+        oldest: datetime | None = self._connection.execute(_with_tenants(due, active)).scalar_one()
+        return oldest
+
+    def open_rotations(self) -> Mapping[RotationState, Count]:
+        return self._rotations_where(schema.OPEN_ROTATION)
+
+    def oldest_open_rotation(self) -> datetime | None:
+        waking = (
+            sa.select(_rotations.c.requested_at)
+            .where(schema.OPEN_ROTATION)
+            .order_by(_rotations.c.wake_at)
+            .limit(_COUNTED + 1)
             .subquery()
         )
-        active = sa.func.count().filter(_tenants.c.state == TenantState.ACTIVE)
-        query = sa.select(sa.func.count(), active).select_from(
-            due.join(_tenants, _tenants.c.id == due.c.tenant_id)
-        )
-        seen, overdue = self._connection.execute(query).one()
-        return Count(min(overdue, COUNTED), precision(seen))
+        query = sa.select(sa.func.min(waking.c.requested_at))
+        oldest: datetime | None = self._connection.execute(query).scalar_one()
+        return oldest
 
     def rotations(self, since: datetime) -> Mapping[RotationState, Count]:
-        counted = self._by_state(sa.select(_rotations.c.state).where(schema.OPEN_ROTATION))
-        done = sa.and_(_rotations.c.id >= _first_id(since), _rotations.c.state == RotationState.DONE)
-        counted |= self._by_state(sa.select(_rotations.c.state).where(done))
-        failed = sa.and_(schema.FAILED_ROTATION, _rotations.c.finished_at >= since)
-        counted |= self._by_state(sa.select(_rotations.c.state).where(failed))
+        return (
+            self._rotations_where(schema.OPEN_ROTATION)
+            | self._rotations_where(
+                _rotations.c.id >= _first_id(since), _rotations.c.state == RotationState.DONE
+            )
+            | self._rotations_where(schema.FAILED_ROTATION, _rotations.c.finished_at >= since)
+        )
+
+    def _rotations_where(
+        self, *conditions: sa.ColumnElement[bool] | sa.TextClause
+    ) -> dict[RotationState, Count]:
+        counted = self._by_state(sa.select(_rotations.c.state).where(*conditions))
         return {RotationState(state): count for state, count in counted.items()}
 
     def _by_state(self, states: sa.Select[Any]) -> dict[str, Count]:
-        seen: Sequence[str] = self._connection.execute(states.limit(COUNTED + 1)).scalars().all()
+        seen: Sequence[str] = self._connection.execute(states.limit(_COUNTED + 1)).scalars().all()
         return {
-            state: Count(min(number, COUNTED), precision(len(seen)))
+            state: Count(min(number, _COUNTED), _precision(len(seen)))
             for state, number in sorted(Counter(seen).items())
         }
 
     def _size(self, table: sa.Table) -> Count:
         """Rows of a table: counted, or else as vacuum and analyze last saw them."""
-        some = sa.select(sa.literal(1)).select_from(table).limit(COUNTED + 1).subquery()
+        some = sa.select(sa.literal(1)).select_from(table).limit(_COUNTED + 1).subquery()
         seen: int = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        if seen <= COUNTED:
+        if seen <= _COUNTED:
             return Count(seen)
         known = sa.text("SELECT reltuples::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)")
         estimate = self._connection.execute(known, {"name": table.name}).scalar_one()
-        if estimate > COUNTED:
+        if estimate > _COUNTED:
             return Count(estimate, Precision.ABOUT)
-        return Count(COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
+        return Count(_COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
 
 
-def precision(seen: int) -> Precision:
-    """Of a count that ended at one more than `COUNTED`."""
-    return Precision.AT_LEAST if seen > COUNTED else Precision.EXACT
+def _due(now: datetime) -> sa.Subquery:
+    """The keys that have been due longest, of all tenants: what is read of the index is bounded."""
+    return (
+        sa.select(_keys.c.tenant_id, _keys.c.next_rotation_at)
+        .where(_keys.c.next_rotation_at <= now)
+        .order_by(_keys.c.next_rotation_at)
+        .limit(_COUNTED + 1)
+        .subquery()
+    )
+
+
+def _with_tenants(due: sa.Subquery, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    return sa.select(*columns).select_from(due.join(_tenants, _tenants.c.id == due.c.tenant_id))
+
+
+def _precision(seen: int) -> Precision:
+    return Precision.AT_LEAST if seen > _COUNTED else Precision.EXACT
 
 
 def _first_id(since: datetime) -> UUID:

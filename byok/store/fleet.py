@@ -1,6 +1,6 @@
 """The tables of the fleet: which processes live, and what each owes to a stop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -44,6 +44,14 @@ class MemberTable:
     def count(self, seen_since: datetime) -> int:
         counted = sa.select(sa.func.count()).where(_members.c.seen_at >= seen_since)
         return self._connection.execute(counted).scalar_one()
+
+    def count_by_kind(self, seen_since: datetime) -> Mapping[str, int]:
+        counted = (
+            sa.select(_members.c.kind, sa.func.count().label("processes"))
+            .where(_members.c.seen_at >= seen_since)
+            .group_by(_members.c.kind)
+        )
+        return {row.kind: row.processes for row in self._connection.execute(counted)}
 
 
 class StopTable:

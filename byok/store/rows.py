@@ -35,7 +35,9 @@ def to_tenant(row: Row[Any]) -> Tenant:
     connection = suspension = None
     if row.kms_key_arn is not None:
         role_arn = None if row.role_arn is None else RoleArn.parse(row.role_arn)
-        connection = Connection(row.id, KmsKeyArn.parse(row.kms_key_arn), row.external_id, role_arn)
+        connection = Connection(
+            row.id, KmsKeyArn.parse(row.kms_key_arn), row.external_id, role_arn, tenant_name=row.name
+        )
     if row.suspended_at is not None:
         suspension = Suspension(
             row.suspended_reason,

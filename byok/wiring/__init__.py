@@ -1,6 +1,7 @@
 """The one place that knows every adapter: builds the services from settings."""
 
 from byok.wiring.assembly import Services, assemble
+from byok.wiring.exporter import Exporter, build_exporter
 from byok.wiring.runtime import Runtime, aconnect, build, connect
 
-__all__ = ["Runtime", "Services", "aconnect", "assemble", "build", "connect"]
+__all__ = ["Exporter", "Runtime", "Services", "aconnect", "assemble", "build", "build_exporter", "connect"]

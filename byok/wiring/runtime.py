@@ -21,12 +21,12 @@ from byok.metrics import PrometheusMetrics
 from byok.ports import Clock
 from byok.queue import CeleryQueue
 from byok.services.async_vault import AsyncVault
-from byok.services.periods import Periods
 from byok.services.vault import Vault
 from byok.settings import Settings, load_settings
 from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore, create_engine
 from byok.wiring.assembly import Services, assemble
+from byok.wiring.periods import periods_of
 
 _APPLICATION_POOL_SIZE = 4  # connections to the application's database, per process
 
@@ -74,7 +74,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     rows = _application_rows(settings)
     cache = RedisLeaseCache(settings.cache_url.get_secret_value())
     board = RedisNoticeBoard(settings.cache_url.get_secret_value())
-    kms = _aws_kms(store, settings)
+    kms = _aws_kms(store, metrics, settings)
     queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
     services = assemble(
         store=store,
@@ -87,7 +87,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
         clock=store,  # the database's time: one clock for all who share it
         random=random_source,
         recheck=timedelta(seconds=settings.recheck_seconds),
-        periods=_periods(settings),
+        periods=periods_of(settings),
         rows=rows,
         longest_rotation=timedelta(days=settings.max_rotation_days),
         refuse_excess=settings.refuse_excess_rights,
@@ -99,6 +99,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
     runtime = Runtime(settings, engine, store, rows, cache, board, kms, queue, master_keys, metrics, services)
     services.vault.close_with(runtime.close)
+    services.vault.measure_with(metrics)
     _forget_after_fork(runtime)
     return runtime
 
@@ -110,10 +111,11 @@ def _application_rows(settings: Settings) -> PostgresRows:
     return PostgresRows(create_engine(url.get_secret_value(), _APPLICATION_POOL_SIZE))
 
 
-def _aws_kms(clock: Clock, settings: Settings) -> AwsKms:
+def _aws_kms(clock: Clock, metrics: PrometheusMetrics, settings: Settings) -> AwsKms:
     return AwsKms(
         clock,
         Bulkhead(settings.tenant_kms_calls),
+        metrics,
         endpoint_url=settings.kms_endpoint_url,
         vendor_role=_role(settings.vendor_role_arn),
         canary_role=_role(settings.canary_role_arn),
@@ -123,21 +125,6 @@ def _aws_kms(clock: Clock, settings: Settings) -> AwsKms:
 
 def _role(arn: str | None) -> RoleArn | None:
     return None if arn is None else RoleArn.parse(arn)
-
-
-def _periods(settings: Settings) -> Periods:
-    return Periods(
-        dispatch_due=timedelta(seconds=settings.dispatch_interval_seconds),
-        sweep=timedelta(seconds=settings.sweep_interval_seconds),
-        probe=timedelta(seconds=settings.probe_interval_seconds),
-        probe_tick=timedelta(seconds=settings.probe_tick_seconds),
-        validate=timedelta(seconds=settings.validate_interval_seconds),
-        validate_tick=timedelta(seconds=settings.validate_tick_seconds),
-        sync_rotation=timedelta(seconds=settings.sync_interval_seconds),
-        sync_tick=timedelta(seconds=settings.sync_tick_seconds),
-        watch=timedelta(seconds=settings.watch_interval_seconds),
-        watch_tick=timedelta(seconds=settings.watch_tick_seconds),
-    )
 
 
 def _forget_after_fork(runtime: Runtime) -> None:
@@ -152,6 +139,7 @@ def _forget_after_fork(runtime: Runtime) -> None:
             services.desk.forget,  # first: secrets, and what makes nonces
             services.usage.forget,
             services.claims.forget,
+            runtime.metrics.forget,
             runtime.kms.forget,
             runtime.store.dispose,
             runtime.rows.dispose,

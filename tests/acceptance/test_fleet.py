@@ -6,13 +6,13 @@ import re
 import subprocess
 import threading
 from datetime import timedelta
-from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
 import redis
 from celery import Celery
 
+from byok.core.metric_list import Origin
 from byok.core.model import TenantState
 from byok.crypto.keyring import MasterKeyRing
 from byok.embedded.servers import _postgres_bin
@@ -20,6 +20,7 @@ from byok.errors import AccessStopped
 from byok.services.records import Records
 from tests.acceptance.conftest import Fleet
 from tests.customers import Customer, join
+from tests.metric_pages import assert_agrees, read_page, value
 
 pytestmark = pytest.mark.slow
 
@@ -108,11 +109,14 @@ def test_the_contract_of_tasks_by_name_bears_older_and_newer_senders(
 
 def test_a_worker_serves_its_metrics(fleet: Fleet, customer: Customer) -> None:
     port = fleet.runtime.settings.metrics_port
-    page = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    assert port is not None
+    page = read_page(port)
     assert 'byok_rotations_total{reason="initial",state="done"}' in page
     assert 'byok_rotations_total{reason="forced",state="failed"} 0.0' in page
-    assert "byok_sweeper_findings_total" in page
+    assert_agrees(page, Origin.PROCESS)
     assert customer.name not in page
+    assert (value(page, "byok_kms_request_seconds_count", operation="AssumeRole") or 0) > 0
+    assert (value(page, "byok_rotation_step_seconds_count", step="promote") or 0) > 0
 
 
 def test_the_probe_stops_a_revoked_tenant_and_lets_it_come_back(fleet: Fleet, customer: Customer) -> None:
@@ -149,8 +153,8 @@ def test_no_plaintext_key_or_pii_in_any_dump_log_or_message(fleet: Fleet, custom
     fleet.wait_until(lambda: services.registry.show_tenant(customer.name)[0].state is TenantState.SUSPENDED)
     customer.account.enable_key(customer.kms_key)
     fleet.wait_until(lambda: services.registry.show_tenant(customer.name)[0].state is TenantState.ACTIVE)
-    for token, value in zip(tokens, pii, strict=True):
-        assert cipher.decrypt(token, context=b"users.email:1") == value
+    for token, plaintext in zip(tokens, pii, strict=True):
+        assert cipher.decrypt(token, context=b"users.email:1") == plaintext
 
     needles = {f"pii {number}": value for number, value in enumerate(pii)}
     for number, secret in enumerate(_secrets(fleet, customer), start=1):

@@ -21,7 +21,7 @@ OURS = {name for name, service in SERVICES.items() if "build" in service}
 
 def test_the_services_are_those_that_the_design_names() -> None:
     assert set(SERVICES) == {
-        "postgres", "broker", "cache", "migrate", "worker", "beat", "flower", "simulator",
+        "postgres", "broker", "cache", "migrate", "worker", "beat", "flower", "exporter", "simulator",
     }  # fmt: skip
     assert SERVICES["simulator"]["profiles"] == ["dev"]
 
@@ -63,6 +63,10 @@ def test_flower_never_starts_open_and_is_published_on_loopback_only() -> None:
     assert "FLOWER_BASIC_AUTH:?" in (ROOT / "Procfile").read_text()
 
 
+def test_the_exporter_is_published_on_loopback_only() -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["exporter"]["ports"])
+
+
 def test_the_broker_never_evicts_and_the_cache_never_persists() -> None:
     assert "--maxmemory-policy noeviction" in SERVICES["broker"]["command"]
     assert "--maxmemory-policy volatile-ttl" in SERVICES["cache"]["command"]
@@ -80,7 +84,7 @@ def commands() -> list[list[str]]:
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_names_what_exists(command: list[str]) -> None:
     match command:
-        case ["byok", "db", "upgrade"]:
+        case ["byok", "db", "upgrade"] | ["byok", "exporter"]:
             pass
         case ["celery", "-A", "workers", "worker" | "beat" | "flower", *_]:
             assert importlib.util.find_spec("workers.celery") is not None

@@ -22,7 +22,7 @@ from byok.ports import Kms
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import join
-from tests.fakes import FakeClock, FakeKms
+from tests.fakes import CountingMetrics, FakeClock, FakeKms
 from tests.world import kms_key_arn
 
 KEY = uuid4()
@@ -67,7 +67,7 @@ def case_with_states(request: pytest.FixtureRequest) -> Iterator[Case]:
 
 @contextmanager
 def make_case(kind: str, request: pytest.FixtureRequest) -> Iterator[Case]:
-    connection = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external-id")
+    connection = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external-id", tenant_name="acme")
     if kind == "fake":
         fake = FakeKms()
         yield Case(fake, connection, fake, connection.tenant_id)
@@ -77,7 +77,7 @@ def make_case(kind: str, request: pytest.FixtureRequest) -> Iterator[Case]:
         request.getfixturevalue("environment")  # the vendor's credentials
         role = RoleArn.parse(f"arn:aws:iam::{connection.kms_key_arn.account}:role/byok")
         with KmsProcess(stack) as stub:
-            kms = AwsKms(FakeClock(), Bulkhead(), endpoint_url=stub.url)
+            kms = AwsKms(FakeClock(), Bulkhead(), CountingMetrics(), endpoint_url=stub.url)
             yield Case(kms, replace(connection, role_arn=role), None, connection.tenant_id)
         return
     runtime: Runtime = request.getfixturevalue("runtime")
@@ -112,6 +112,8 @@ def test_another_context_is_an_integrity_error(case: Case) -> None:
     wrapped = case.kms.generate_data_key(case.connection, case.context(1))
     with pytest.raises(KmsIntegrityError):
         case.kms.decrypt(case.connection, wrapped.ciphertext, case.context(2))
+    assert case.kms.refuses_context(case.connection, wrapped.ciphertext, case.context(2))
+    assert not case.kms.refuses_context(case.connection, wrapped.ciphertext, case.context(1))
 
 
 @pytest.mark.parametrize("place", [0, 5, 40, -1])

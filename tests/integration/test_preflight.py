@@ -726,7 +726,9 @@ def test_a_tenant_that_became_active_meanwhile_keeps_its_key(setup: Setup, runti
     """One has read "pending"; before it writes, another verify makes the tenant active."""
     pending = runtime.services.registry.show_tenant("acme")[0]
     setup.find()
-    other = Connection(pending.id, KmsKeyArn.parse(ANOTHER_KEY), pending.external_id)
+    other = Connection(
+        pending.id, KmsKeyArn.parse(ANOTHER_KEY), pending.external_id, tenant_name=pending.name
+    )
     with pytest.raises(LostRace) as lost, runtime.store.transaction() as tx:
         tx.tenants.set_connection(pending, other, shared=False)
     assert lost.value.remedy is not None

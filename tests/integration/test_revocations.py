@@ -21,7 +21,7 @@ from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import VENDOR, Customer, add_key, join
-from tests.fakes import FakeClock
+from tests.fakes import CountingMetrics, FakeClock
 from tests.revocations import REVOCATIONS
 
 
@@ -145,8 +145,10 @@ def test_bare_moto_notices_no_revocation(bare_moto: str, environment: object, ho
     role = account.create_role(
         "byok", policies.trust_policy(VENDOR, "external-id"), policies.role_permissions(key, tenant_id)
     )
-    kms = AwsKms(FakeClock(), Bulkhead(), endpoint_url=bare_moto)
-    connection = Connection(tenant_id, KmsKeyArn.parse(key), "external-id", RoleArn.parse(role))
+    kms = AwsKms(FakeClock(), Bulkhead(), CountingMetrics(), endpoint_url=bare_moto)
+    connection = Connection(
+        tenant_id, KmsKeyArn.parse(key), "external-id", RoleArn.parse(role), tenant_name="acme"
+    )
     context = version_context(tenant_id, tenant_id, 1)
     wrapped = kms.generate_data_key(connection, context)
     REVOCATIONS[how].act(account, key)

@@ -14,7 +14,7 @@ from byok.core.model import Connection, KmsKeyArn, RoleArn, Tenant, TenantState
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 KEY = KmsKeyArn.parse("arn:aws:kms:eu-central-1:222222222222:key/00000000-0000-4000-8000-000000000001")
 ROLE = RoleArn.parse("arn:aws:iam::222222222222:role/byok")
-CONNECTION = Connection(UUID(int=1), KEY, "external-1", ROLE)
+CONNECTION = Connection(UUID(int=1), KEY, "external-1", ROLE, tenant_name="acme")
 ACME = Tenant(UUID(int=1), "acme", TenantState.ACTIVE, "external-1", NOW, connection=CONNECTION)
 ENABLED = KmsKeyFacts("Enabled", "AWS_KMS")
 CHECKS = (

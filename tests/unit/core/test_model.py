@@ -56,9 +56,13 @@ def test_what_is_not_a_role_arn_is_refused(text: str) -> None:
 def test_a_role_of_another_account_is_refused() -> None:
     with pytest.raises(InvalidArn, match="account"):
         Connection(
-            UUID(int=1), KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse("arn:aws:iam::333333333333:role/byok")
+            UUID(int=1),
+            KmsKeyArn.parse(KEY_ARN),
+            "x",
+            RoleArn.parse("arn:aws:iam::333333333333:role/byok"),
+            tenant_name="acme",
         )
-    Connection(UUID(int=1), KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse(ROLE_ARN))
+    Connection(UUID(int=1), KmsKeyArn.parse(KEY_ARN), "x", RoleArn.parse(ROLE_ARN), tenant_name="acme")
 
 
 @pytest.mark.parametrize("name", ["a", "acme", "acme-2", "0", "a" * 63])

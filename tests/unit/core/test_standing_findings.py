@@ -113,7 +113,7 @@ def test_each_kind_has_its_text_and_a_remedy_without_holes() -> None:
     assert set(KINDS) == set(FindingKind)
     key = KmsKeyArn.parse("arn:aws:kms:eu-central-1:222222222222:key/00000000-0000-4000-8000-000000000001")
     tenant = Tenant(TENANT_ID, "acme", TenantState.ACTIVE, "external-1", NOW)
-    connected = replace(tenant, connection=Connection(TENANT_ID, key, "external-1"))
+    connected = replace(tenant, connection=Connection(TENANT_ID, key, "external-1", tenant_name="acme"))
     for kind in FindingKind:
         finding = TenantFinding(uuid4(), TENANT_ID, kind, Severity.NOTE, {}, NOW, NOW)
         told = remedy_for(finding, connected)

@@ -35,7 +35,9 @@ def tenant(number: int = 1, region: str = "eu-central-1", *, has_role: bool = Tr
     account = 222222222000 + number
     arn = f"arn:aws:kms:{region}:{account}:key/00000000-0000-4000-8000-{number:012d}"
     role = RoleArn.parse(f"arn:aws:iam::{account}:role/byok") if has_role else None
-    return Connection(UUID(int=number), KmsKeyArn.parse(arn), "external-id", role)
+    return Connection(
+        UUID(int=number), KmsKeyArn.parse(arn), "external-id", role, tenant_name=f"tenant-{number}"
+    )
 
 
 def call(bulkhead: Bulkhead, who: Connection, ends: Callable[[], None] = lambda: None) -> None:
