@@ -165,8 +165,8 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
         console.print(f"  role        {found.connection.role_arn or 'none: key-policy mode'}")
     console.print(f"  synced      {show_time(found.synced_at)}  (what the KMS key says of rotation)")
     console.print(f"  verified    {show_time(found.verified_at)}")
-    seen = show_findings(found_there) or "nothing"
-    console.print(f"  watch       found {seen}; last look {show_time(found.looked_at)}", soft_wrap=True)
+    watched = show_findings(found_there) or "nothing"
+    console.print(f"  watch       found {watched}; last look {show_time(found.looked_at)}", soft_wrap=True)
     console.print(keys_table("keys", keys))
 
 

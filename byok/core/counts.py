@@ -19,6 +19,11 @@ class Count:
     number: int
     precision: Precision = Precision.EXACT
 
+    @classmethod
+    def up_to(cls, most: int, seen: int) -> "Count":
+        """Of ``seen`` rows, where no more than one beyond ``most`` were read."""
+        return cls(most, Precision.AT_LEAST) if seen > most else cls(seen)
+
     def __str__(self) -> str:
         match self.precision:
             case Precision.ABOUT:

@@ -32,8 +32,8 @@ class Findings(Protocol):
     def count_by_severity(self) -> Mapping[Severity, Count]:
         """How many are open, of those severities of which there are any, the gravest first."""
 
-    def count(self) -> Mapping[tuple[FindingKind, Severity], Count]:
-        """How many are open, of those kinds and severities of which there are any."""
+    def count_by_kind(self) -> Mapping[FindingKind, Mapping[Severity, Count]]:
+        """How many are open, of every kind and severity."""
 
     def soonest(self, kind: FindingKind, limit: int) -> Sequence[tuple[str, datetime]]:
         """The nearest deadlines of open findings of a kind, each with its tenant's name."""

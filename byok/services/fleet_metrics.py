@@ -19,10 +19,9 @@ from byok.services.periods import Periods
 Reader = Callable[[Transaction, datetime], Iterator[Sample]]
 
 _SLOWEST_STOPS = 20
-_DAY = timedelta(days=1)
-_DEADLINES: Mapping[Metric, FindingKind] = {
-    metrics.KMS_KEY_DELETION_DAYS: FindingKind.KMS_KEY_PENDING_DELETION,
-    metrics.KEY_MATERIAL_EXPIRY_DAYS: FindingKind.KEY_MATERIAL_EXPIRING,
+_COUNTDOWNS: Mapping[FindingKind, Metric] = {
+    FindingKind.KMS_KEY_PENDING_DELETION: metrics.KMS_KEY_DELETION_DAYS,
+    FindingKind.KEY_MATERIAL_EXPIRING: metrics.KEY_MATERIAL_EXPIRY_DAYS,
 }
 _KINDS = ("service", "worker", "command")
 # Where AWS gave no code.
@@ -73,22 +72,21 @@ def fleet(tx: Transaction, now: datetime) -> Iterator[Sample]:
         yield Sample(metrics.WORST_REVOCATION_SECONDS, _seconds(latency), (tenant,))
 
 
-def findings(tx: Transaction, now: datetime) -> Iterator[Sample]:
-    """What the watch found, the nearest deadlines, and how long ago it came round."""
-    counts = tx.findings.count()
-    for (kind, severity), count in sorted(counts.items()):
-        yield Sample(metrics.FINDINGS, count.number, (kind.value, severity.value))
-    for metric, kind in _DEADLINES.items():
+def watch(tx: Transaction, now: datetime) -> Iterator[Sample]:
+    """What the watch over customers' sides found, and what days are left."""
+    counts = tx.findings.count_by_kind()
+    for kind, by_severity in counts.items():
+        for severity, count in by_severity.items():
+            yield Sample(metrics.FINDINGS, count.number, (kind.value, severity.value))
+    broken = counts[FindingKind.AUDIT_CHAIN_BROKEN].values()
+    yield Sample(metrics.AUDIT_CHAINS_BROKEN, sum(count.number for count in broken))
+    for kind, metric in _COUNTDOWNS.items():
         for tenant, deadline_at in tx.findings.soonest(kind, MAX_TENANTS):
-            yield Sample(metric, (deadline_at - now) / _DAY, (tenant,))
-    broken = sum(
-        count.number for (kind, _), count in counts.items() if kind is FindingKind.AUDIT_CHAIN_BROKEN
-    )
-    yield Sample(metrics.AUDIT_CHAINS_BROKEN, broken)
+            yield Sample(metric, (deadline_at - now) / timedelta(days=1), (tenant,))
     yield Sample(metrics.OLDEST_WATCH_SECONDS, _age(tx.tenants.least_recently_looked_at(), now))
 
 
-READERS: Sequence[Reader] = (tenants, keys, rotations, ticks, fleet, findings)
+READERS: Sequence[Reader] = (tenants, keys, rotations, ticks, fleet, watch)
 
 
 def read_store(store: Store, clock: Clock, readers: Sequence[Reader] = READERS) -> Sequence[Sample]:

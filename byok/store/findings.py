@@ -1,6 +1,5 @@
 """The tables of what the watch found, and of how far audit chains are verified."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +12,14 @@ from byok.core.counts import Count
 from byok.core.lookout import FindingKind, Severity, TenantFinding
 from byok.ports import AuditCheckpoint
 from byok.store import schema
-from byok.store.counts import COUNTED, precision
 
 _findings, _tenants, _checkpoints = schema.findings, schema.tenants, schema.audit_checkpoints
 _GRAVEST_FIRST = tuple(reversed(Severity))
+# Beyond this many of a kind nobody asks for the exact number.
+_COUNTED = 10_000
+_PAIRS = sa.values(sa.column("kind", sa.Text), sa.column("severity", sa.Text), name="pairs").data(
+    [(kind.value, severity.value) for kind in FindingKind for severity in Severity]
+)
 
 
 class FindingTable:
@@ -75,32 +78,61 @@ class FindingTable:
             )
 
     def count_by_severity(self) -> Mapping[Severity, Count]:
-        counts = {one: self._count(_findings.c.severity == one) for one in _GRAVEST_FIRST}
+        counts = {
+            severity: Count.up_to(
+                _COUNTED, sum(by_severity[severity] for by_severity in self._seen().values())
+            )
+            for severity in _GRAVEST_FIRST
+        }
         return {severity: count for severity, count in counts.items() if count.number}
 
-    def count(self) -> Mapping[tuple[FindingKind, Severity], Count]:
-        some = sa.select(_findings.c.kind, _findings.c.severity).where(schema.OPEN_FINDING).limit(COUNTED + 1)
-        seen = Counter((row.kind, row.severity) for row in self._connection.execute(some))
-        exactness = precision(seen.total())
+    def count_by_kind(self) -> Mapping[FindingKind, Mapping[Severity, Count]]:
         return {
-            (FindingKind(kind), Severity(severity)): Count(min(number, COUNTED), exactness)
-            for (kind, severity), number in seen.items()
+            kind: {severity: Count.up_to(_COUNTED, number) for severity, number in by_severity.items()}
+            for kind, by_severity in self._seen().items()
         }
 
-    def _count(self, condition: sa.ColumnElement[bool]) -> Count:
-        some = sa.select(sa.literal(1)).where(schema.OPEN_FINDING, condition).limit(COUNTED + 1).subquery()
-        seen: int = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        return Count(min(seen, COUNTED), precision(seen))
+    def _seen(self) -> Mapping[FindingKind, Mapping[Severity, int]]:
+        """How many of each kind and severity an index has, each counted no further than needed."""
+        some = (
+            sa.select(sa.literal(1).label("one"))
+            .where(
+                schema.OPEN_FINDING,
+                _findings.c.kind == _PAIRS.c.kind,
+                _findings.c.severity == _PAIRS.c.severity,
+            )
+            .limit(_COUNTED + 1)
+            .lateral()
+        )
+        query = (
+            sa.select(_PAIRS.c.kind, _PAIRS.c.severity, sa.func.count(some.c.one))
+            .select_from(_PAIRS.outerjoin(some, sa.true()))
+            .group_by(_PAIRS.c.kind, _PAIRS.c.severity)
+        )
+        seen: dict[FindingKind, dict[Severity, int]] = {kind: {} for kind in FindingKind}
+        for kind, severity, number in self._connection.execute(query):
+            seen[FindingKind(kind)][Severity(severity)] = number
+        return seen
 
     def soonest(self, kind: FindingKind, limit: int) -> Sequence[tuple[str, datetime]]:
-        query = (
-            sa.select(_tenants.c.name, _findings.c.deadline_at)
-            .join(_tenants, _tenants.c.id == _findings.c.tenant_id)
-            .where(schema.OPEN_FINDING, _findings.c.kind == kind, _findings.c.deadline_at.is_not(None))
-            .order_by(_findings.c.deadline_at)
-            .limit(limit)
-        )
-        return [(name, deadline_at) for name, deadline_at in self._connection.execute(query)]
+        soonest: list[tuple[str, datetime]] = []
+        for severity in _GRAVEST_FIRST:  # the nearer the graver
+            query = (
+                sa.select(_tenants.c.name, _findings.c.deadline_at)
+                .join(_tenants, _tenants.c.id == _findings.c.tenant_id)
+                .where(
+                    schema.OPEN_FINDING,
+                    _findings.c.kind == kind,
+                    _findings.c.severity == severity,
+                    _findings.c.deadline_at.is_not(None),
+                )
+                .order_by(_findings.c.deadline_at)
+                .limit(limit - len(soonest))
+            )
+            soonest += [(name, deadline_at) for name, deadline_at in self._connection.execute(query)]
+            if len(soonest) == limit:
+                break
+        return soonest
 
 
 def _row(finding: TenantFinding) -> dict[str, object]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from http.client import HTTPException
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,6 +19,7 @@ from byok.core.metric_list import Origin
 from byok.embedded.stack import Stack
 from byok.services.gathering import FRESH_SECONDS, PATIENCE_SECONDS
 from byok.settings import child_environment
+from byok.simulator.control import SimulatorControl
 from byok.wiring import Runtime
 from tests.customers import add_key, join
 from tests.metric_pages import assert_agrees, read_page, shown, value
@@ -57,11 +59,14 @@ def ask_in_vain(port: int) -> None:
         read_page(port)
 
 
-def test_the_page_is_that_of_the_list(stack: Stack, runtime: Runtime) -> None:
-    join(stack, runtime, "acme")
+def test_the_page_is_that_of_the_list(stack: Stack, runtime: Runtime, simulator: SimulatorControl) -> None:
+    acme = join(stack, runtime, "acme")
+    simulator.import_material(acme.kms_key, runtime.store.now() + timedelta(days=6))
     add_key(runtime, "acme")
     runtime.services.vault.cipher("acme", "pii").encrypt(b"x", context=b"c")
     runtime.services.kill_switch.suspend("acme", "stop", actor="test")
+    acme.account.schedule_key_deletion(acme.kms_key)
+    runtime.services.lookout.look("acme", actor="test")
     with exporter(stack) as (_, port):
         page = read_page(port)
     assert_agrees(page, Origin.FLEET)

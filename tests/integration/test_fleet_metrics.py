@@ -4,6 +4,7 @@ import math
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.metric_list import METRICS, REACHABLE, Kind, Origin, Sample
@@ -16,6 +17,7 @@ from byok.services.periods import Periods
 from tests.metric_pages import of_list
 from tests.world import PERIOD, PERIODS, RECHECK, World, kms_key_arn
 
+DAY = timedelta(days=1)
 Told = dict[tuple[str, ...], float]
 
 
@@ -28,7 +30,8 @@ def tell(world: World) -> dict[str, Told]:
 
 @pytest.fixture
 def fleet(world: World) -> World:
-    """Two tenants and a bit of everything: a stop, a failed rotation, an open one, a key that is due."""
+    """Three tenants and a bit of everything: a stop, a failed rotation, an open one, a key that is due, and
+    KMS keys whose days are counted."""
     for name in ("acme", "globex", "initech"):
         world.add_tenant(name)
         world.add_key(name)
@@ -40,6 +43,15 @@ def fleet(world: World) -> World:
     with pytest.raises(KmsRequestRejected):
         world.run_published()
     world.services.requests.request("globex", "pii", reason=RotationReason.FORCED, requested_by="test")
+    days = world.clock.now() + 6 * DAY
+    for number, name in enumerate(("acme", "globex", "initech"), start=1):
+        key = world.kms.keys[kms_key_arn(number)]
+        key.rotation_days = 365
+        if name == "globex":
+            key.material_expires_at = days
+        if name == "initech":
+            key.state, key.deletion_at = "PendingDeletion", days
+        world.services.lookout.look(name, actor="watch")
     world.clock.advance(seconds=20)
     return world
 
@@ -153,3 +165,22 @@ def test_every_job_has_a_period() -> None:
 def test_the_list_has_each_name_once_and_gauges_alone_of_the_fleet() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert {metric.kind for metric in METRICS if metric.origin is Origin.FLEET} == {Kind.GAUGE}
+
+
+def test_findings_are_counted_and_days_counted_down(fleet: World, engine: sa.Engine) -> None:
+    told = tell(fleet)
+    findings = {labels: number for labels, number in told["byok_findings"].items() if number}
+    assert findings == {("key-material-expiring", "urgent"): 1, ("kms-key-pending-deletion", "urgent"): 1}
+    left = pytest.approx(6 - 20 / 86_400)
+    assert told["byok_key_material_expiry_days"] == {("globex",): left}
+    assert told["byok_kms_key_deletion_days"] == {("initech",): left}
+    assert told["byok_oldest_watch_seconds"] == {(): 20}
+    assert told["byok_audit_chains_broken"] == {(): 0}
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE audit_events SET actor = 'nobody' WHERE action = 'key.created'"))
+    fleet.clock.advance(days=30)
+    fleet.services.lookout.look("acme", actor="watch")
+    told = tell(fleet)
+    assert told["byok_audit_chains_broken"] == {(): 1}
+    assert told["byok_kms_key_deletion_days"][("initech",)] < 0
+    assert told["byok_oldest_watch_seconds"] == {(): 30 * 86_400 + 20}

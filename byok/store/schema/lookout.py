@@ -41,7 +41,7 @@ findings = Table(
     CheckConstraint("last_seen_at >= first_seen_at AND resolved_at >= last_seen_at", name="order_of_times"),
     Index("uq_findings_open", "tenant_id", "kind", unique=True, postgresql_where=OPEN_FINDING),
     Index("ix_findings_tenant_id_first_seen_at", "tenant_id", "first_seen_at"),
-    Index("ix_findings_open_kind", "kind", "deadline_at", postgresql_where=OPEN_FINDING),
+    Index("ix_findings_open_kind", "kind", "severity", "deadline_at", postgresql_where=OPEN_FINDING),
     Index("ix_findings_open_severity", "severity", "deadline_at", postgresql_where=OPEN_FINDING),
 )
 

@@ -81,7 +81,9 @@ def upgrade() -> None:
         "uq_findings_open", "findings", ["tenant_id", "kind"], unique=True, postgresql_where=_OPEN
     )
     op.create_index("ix_findings_tenant_id_first_seen_at", "findings", ["tenant_id", "first_seen_at"])
-    op.create_index("ix_findings_open_kind", "findings", ["kind", "deadline_at"], postgresql_where=_OPEN)
+    op.create_index(
+        "ix_findings_open_kind", "findings", ["kind", "severity", "deadline_at"], postgresql_where=_OPEN
+    )
     op.create_index(
         "ix_findings_open_severity", "findings", ["severity", "deadline_at"], postgresql_where=_OPEN
     )
