@@ -96,7 +96,12 @@ CUSTOMER_CASES = (
             30: [Fired(PAGE, _expires("0.5"), {"tenant": "acme"})],
         },
     ),
-    Case("ByokKeyMaterialExpiry", "not before next year", {'byok_key_material_expiry_days{tenant="acme"}': "300x60"}, {60: []}),
+    Case(
+        "ByokKeyMaterialExpiry",
+        "not before next year",
+        {'byok_key_material_expiry_days{tenant="acme",instance="e1"}': "300x60"},
+        {60: []},
+    ),
     Case(
         "ByokDriftFound",
         "a finding, seen by two exporters, that is put right",
