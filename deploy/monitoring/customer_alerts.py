@@ -15,7 +15,7 @@ from byok.core.metric_list import (
     TENANT_SUSPENDED,
     WORST_REVOCATION_SECONDS,
 )
-from deploy.monitoring.rules import DAY, HOUR, MINUTE, Alert, Pace, Severity, newly_counted
+from deploy.monitoring.rules import DAY, HOUR, MINUTE, Alert, Pace, Severity, counted
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
 
@@ -72,7 +72,7 @@ def of_rotations(pace: Pace) -> tuple[Alert, ...]:
         Alert(
             "ByokRotationFailed",
             _PAGE,
-            f"{newly_counted(compromised, pace.window(HOUR))} > 0",
+            f"{counted(compromised, pace.window(HOUR))} > 0",
             "A compromised key could not be rotated.",
             "A rotation for the reason compromise failed for good: the compromised version encrypts still.",
         ),
@@ -191,6 +191,6 @@ def _burns(pace: Pace, factor: float, long: timedelta, short: timedelta) -> str:
 
 
 def _failing_share(window: str) -> str:
-    failed = f'sum(rate({KMS_REQUESTS.exposed_name}{{outcome=~"outage|throttled"}}[{window}]))'
-    judged = f'sum(rate({KMS_REQUESTS.exposed_name}{{outcome=~"ok|outage|throttled"}}[{window}]))'
-    return f"{failed} / {judged}"
+    failed = f'{KMS_REQUESTS.exposed_name}{{outcome=~"outage|throttled"}}'
+    judged = f'{KMS_REQUESTS.exposed_name}{{outcome=~"ok|outage|throttled"}}'
+    return f"{counted(failed, window)} / {counted(judged, window)}"

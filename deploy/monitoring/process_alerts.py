@@ -3,6 +3,7 @@
 from byok.core.metric_list import (
     AUDIT_CHAINS_BROKEN,
     INTEGRITY_ALARMS,
+    KMS_REQUESTS,
     MEMBERS,
     OLDEST_WATCH_SECONDS,
     QUEUE_DEPTH,
@@ -20,7 +21,7 @@ from deploy.monitoring.rules import (
     Alert,
     Pace,
     Severity,
-    newly_counted,
+    counted,
 )
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
@@ -35,12 +36,14 @@ _DATABASE_REACHED = f'max({REACHABLE.exposed_name}{{server="postgresql"}} == 1)'
 def of_integrity(pace: Pace) -> tuple[Alert, ...]:
     """Records that are not as byok wrote them."""
     window = pace.window(HOUR)
+    # Alarms are counted where leases are taken; probes and validations of workers meet the same.
+    refused = f'{KMS_REQUESTS.exposed_name}{{outcome="integrity"}}'
     orphans = f'{SWEEPER_FINDINGS.exposed_name}{{finding="orphan-rejected"}}'
     return (
         Alert(
             "ByokIntegrityAlarm",
             _PAGE,
-            f"{newly_counted(INTEGRITY_ALARMS.exposed_name, window)} > 0",
+            f"({counted(INTEGRITY_ALARMS.exposed_name, window)} > 0) or ({counted(refused, window)} > 0)",
             "A key record and its KMS key don't belong together.",
             "KMS refused a wrapped key that byok stored, or answered with another. Nobody was suspended.",
         ),
@@ -54,7 +57,7 @@ def of_integrity(pace: Pace) -> tuple[Alert, ...]:
         Alert(
             "ByokOrphanVersion",
             _TICKET,
-            f"{newly_counted(orphans, window)} > 0",
+            f"{counted(orphans, window)} > 0",
             "Rows were changed by hand.",
             "The sweeper rejected pending versions whose rotation had ended. byok leaves none behind.",
         ),

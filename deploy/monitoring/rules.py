@@ -94,9 +94,12 @@ class Alert:
         }
 
 
-def newly_counted(selector: str, window: str) -> str:
-    """What was counted within the window. `increase` alone does not see what a series begins with."""
-    return f"sum(increase({selector}[{window}]) > 0 or ({selector} unless {selector} offset {window}) > 0)"
+def counted(selector: str, window: str) -> str:
+    """What all processes counted within the window.
+
+    `increase` does not see what a series begins with, and one that names a tenant begins with a failure.
+    """
+    return f"sum(({selector} unless {selector} offset {window}) or increase({selector}[{window}]))"
 
 
 def rules_file(alerts: tuple[Alert, ...], pace: Pace) -> str:

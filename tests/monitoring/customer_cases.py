@@ -99,7 +99,7 @@ CUSTOMER_CASES = (
     Case(
         "ByokKeyMaterialExpiry",
         "not before next year",
-        {'byok_key_material_expiry_days{tenant="acme"}': "300x60"},
+        {'byok_key_material_expiry_days{tenant="acme",instance="e1"}': "300x60"},
         {60: []},
     ),
     Case(

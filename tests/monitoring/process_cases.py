@@ -34,6 +34,17 @@ PROCESS_CASES = (
     ),
     Case(
         "ByokIntegrityAlarm",
+        "a probe whose request KMS could make nothing of, and requests that went well",
+        {
+            'byok_kms_requests_total{operation="Decrypt",outcome="integrity",tenant="acme",instance="w1"}': (
+                "_x10 1x200"
+            ),
+            'byok_kms_requests_total{operation="Decrypt",outcome="ok",tenant="",instance="w1"}': "0+9x200",
+        },
+        {9: [], 12: [Fired(PAGE, _INTEGRITY)], 100: []},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
         "alarms of long ago, and a process that starts anew",
         {
             'byok_integrity_alarms_total{instance="w1"}': "5x300",

@@ -29,8 +29,8 @@ from deploy.monitoring.rules import EXPORTER_JOB, WORKERS_JOB, Pace, rules_file
 from tests.chaos.fleet import Fleet
 from tests.ports import unused_port
 
-# An hour of the rules is ten seconds here. The exporter reads anew every 5 s: shorter windows would be empty.
-HURRY = Pace(360, shortest=timedelta(seconds=5))
+# An hour of the rules is ten seconds here. The exporter reads anew every 5 s, a sweep may be late.
+HURRY = Pace(360, shortest=timedelta(seconds=10))
 PACE = {
     "BYOK_DISPATCH_INTERVAL_SECONDS": "2",
     "BYOK_SWEEP_INTERVAL_SECONDS": "2",
@@ -69,14 +69,17 @@ class WatchedFleet:
         self._start_prometheus()
         self.wait_quiet("ByokExporterDown", "ByokBeatSilent", "ByokNoWorker", "ByokWorkersNotScraped")
 
-    def start_worker(self, *, is_scraped: bool = True, options: Sequence[str] = _QUEUES) -> Child:
-        """Start a worker and wait until it is ready."""
-        port = {"BYOK_METRICS_PORT": str(self._ports["worker"])} if is_scraped else {}
-        environment = {**self.fleet.environment, **port}
+    def start_worker(self) -> None:
+        """Start the worker that Prometheus asks, and wait until it is ready."""
+        self.worker = self.start_another_worker(*_QUEUES, BYOK_METRICS_PORT=str(self._ports["worker"]))
+
+    def start_another_worker(self, *options: str, **settings: str) -> Child:
+        """Start one that Prometheus knows nothing of."""
+        environment = {**self.fleet.environment, **settings}
         name = f"worker-{time.monotonic_ns()}"
-        self.worker = processes.start_worker(self.fleet.stack, environment, name, options)
-        processes.wait_for_worker(self.fleet.stack, self.worker)
-        return self.worker
+        worker = processes.start_worker(self.fleet.stack, environment, name, options)
+        processes.wait_for_worker(self.fleet.stack, worker)
+        return worker
 
     def start_exporter(self) -> None:
         """Start the exporter."""
