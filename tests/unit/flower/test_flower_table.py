@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import http.client
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,9 @@ from byok.flower.exposure import Exposure
 from byok.flower.serving import make_flower
 from byok.settings import FlowerSettings
 from tests import ports
+
+# A thread may log between two tests, when nobody listens but standard error.
+logging.getLogger("tornado").addHandler(logging.NullHandler())
 
 USERS = {"ops": "u7Jq-x0pTz_4VbN2wLs", "dev": "Zk3-another_one-9Qx"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
