@@ -976,6 +976,27 @@ MUTANTS = (
         "tests/unit/services/test_gathering.py::"
         "test_one_that_hangs_holds_the_page_up_once_and_gets_no_second_thread",
     ),
+    Mutant(
+        "nothing is sealed under a ring that does not open what is there",
+        "byok/services/rotations.py",
+        "            self._records.wrapped_key(tenant, work.versions[0])\n",
+        "            pass\n",
+        f"{_IN}/test_wrong_ring.py::test_it_makes_no_version_that_only_it_could_open",
+    ),
+    Mutant(
+        "a wrong master key under the right name",
+        "byok/doctor/master_keys.py",
+        "    if sealed.opened == 0 and sealed.tried:",
+        "    if sealed.opened == 0 and not sealed.tried:",
+        f"{_IN}/test_doctor.py::test_a_wrong_master_key",
+    ),
+    Mutant(
+        "a main loop that stands still is not live",
+        "byok/health.py",
+        "    if sign.connected and now - sign.looped_at",
+        "    if not sign.connected and now - sign.looped_at",
+        "tests/unit/test_health.py",
+    ),
 )
 
 

@@ -50,7 +50,9 @@ def _listed(results: "Sequence[Result]") -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for one in results:
+    # The gravest first; of these the first is more likely the cause.
+    gravest_first = list(reversed(Verdict))
+    for one in sorted(results, key=lambda one: gravest_first.index(one.verdict)):
         grid.add_row(show_verdict(one.verdict), one.name, escape(one.seen))
         if one.remedy:
             grid.add_row("", "", f"[yellow]→[/] {escape(one.remedy)}")

@@ -71,7 +71,9 @@ app.command(epilog="Example: [bold]byok exporter[/], and [bold]curl http://127.0
 )
 app.command(epilog="Example: [bold]byok demo[/]")(demo.demo)
 app.command(epilog="Example: [bold]byok up[/]")(up.up)
-app.command(epilog="Example: [bold]BYOK_FLOWER_USERS_FILE=/run/secrets/flower byok flower[/]")(flower.flower)
+app.command(epilog="Example: [bold]byok flower[/], with BYOK_FLOWER_USERS_FILE=/run/secrets/flower")(
+    flower.flower
+)
 
 
 def _print_version(wanted: bool) -> None:

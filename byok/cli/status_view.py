@@ -59,7 +59,8 @@ def _fleet(overview: "Overview") -> Iterator[tuple[str, str]]:
     yield "keys", f"{overview.keys}, {_show_overdue(overview)}"
     yield "rotations", _show_rotations(overview.rotations)
     yield "ticks", _show_jobs(overview.jobs)
-    yield "members", ", ".join(f"{count} {kind}" for kind, count in overview.members.items()) or "none"
+    members = (f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in overview.members.items())
+    yield "leases", f"held by {', '.join(members) or 'nobody'}"
     stops = (f"{escape(name)} {milliseconds(took)} ms" for name, took in overview.worst_stops)
     yield "stops", f"slowest: {', '.join(stops)}" if overview.worst_stops else "none within 90 days"
 

@@ -1,6 +1,7 @@
 """``byok doctor`` over real servers: each fault is put into one, found, and gone when it is mended."""
 
 import base64
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from byok.core.findings import Verdict
 from byok.doctor import clocks, examine
 from byok.doctor.database import _timeouts
+from byok.doctor.examination import CHECKS
 from byok.doctor.result import Result
 from byok.embedded.stack import Stack
 from byok.settings import load_settings
@@ -317,3 +319,14 @@ def test_the_command_fails_when_a_check_does_and_fits_80_columns(
     shown = byok("doctor").out
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.startswith("doctor: 1 FAILED")
+
+
+def test_every_check_is_documented(doctor: Doctor) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "health.md").read_text().partition("## Doctor")[2]
+    rows = re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([\w-]+)", row)}
+    source = "".join(file.read_text() for file in (root / "byok" / "doctor").glob("*.py"))
+    assert {name for name in documented if f'"{name}' not in source} == set()
+    assert {name.partition(" ")[0] for name in doctor()} <= documented
+    assert set(CHECKS) <= documented
