@@ -51,8 +51,17 @@ class Watch:
         return re.sub("^http://", f"http://{self.user}:{self.password}@", self.url) + path
 
 
+@pytest.fixture(scope="session")
+def programs() -> tuple[str, str]:
+    """The browser and its driver, looked for before anything is started."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    return browser, driver
+
+
 @pytest.fixture(scope="module")
-def watch(stack: Stack, engine: sa.Engine) -> Iterator[Watch]:
+def watch(programs: tuple[str, str], stack: Stack, engine: sa.Engine) -> Iterator[Watch]:
     empty(engine)
     environment = stack.environment | PACE
     with pytest.MonkeyPatch.context() as patch:
@@ -71,13 +80,10 @@ def watch(stack: Stack, engine: sa.Engine) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chrome]:
+def browser(programs: tuple[str, str], tmp_path: Path) -> Iterator[Chrome]:
     """A browser that has seen nothing yet."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
     options = ChromeOptions()
-    options.binary_location = program
+    options.binary_location, driver = programs
     for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(flag)
     # The driver's path is given, so that Selenium looks for none to download.
