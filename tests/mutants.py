@@ -876,6 +876,41 @@ MUTANTS = (
         "        if False:\n",
         f"{_DISPATCH}::test_a_slow_database_is_left_alone_after_what_is_under_way",
     ),
+    Mutant(
+        "that an outage resolves no finding",
+        "byok/core/lookout.py",
+        "if sighting is None and finding.kind not in seen.unknown:",
+        "if sighting is None:",
+        f"{_IN}/test_lookout.py::test_an_outage_opens_nothing_and_resolves_nothing",
+    ),
+    Mutant(
+        "that of two looks the later one counts",
+        "byok/services/lookout.py",
+        "current.looked_at > began_at:",
+        "current.looked_at < began_at - WALK_ALL_EVERY:",
+        f"{_IN}/test_lookout.py::test_a_look_that_was_overtaken_changes_nothing",
+    ),
+    Mutant(
+        "that the event at an audit checkpoint is compared",
+        "byok/services/auditing.py",
+        "if walk_chain(events, before) != place:",
+        "if walk_chain(events, before) == place and not events:",
+        f"{_IN}/test_lookout.py::test_what_was_verified_before_is_walked_again_once_in_a_while",
+    ),
+    Mutant(
+        "that a webhook reaches public addresses only",
+        "byok/webhooks.py",
+        "if self._public_only and not all(map(is_public, addresses)):",
+        "if self._public_only and not any(map(is_public, addresses)):",
+        "tests/unit/test_webhook_poster.py::test_one_inner_address_among_public_ones_is_enough_to_refuse",
+    ),
+    Mutant(
+        "that a try of a webhook is counted before it is made",
+        "byok/store/outbox.py",
+        "due_at=now + pause_after(message.attempts)",
+        "due_at=now",
+        f"{_IN}/test_webhooks.py::test_who_dies_between_the_try_and_its_note_tries_again",
+    ),
 )
 
 

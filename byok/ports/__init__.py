@@ -19,6 +19,7 @@ from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
+from byok.ports.webhooks import Outbox, WebhookSender, WebhookState
 from byok.ports.world import (
     CacheAnswer,
     Clock,
@@ -56,6 +57,7 @@ __all__ = [
     "MetricsCollector",
     "Notice",
     "NoticeBoard",
+    "Outbox",
     "Random",
     "Replacement",
     "RequestMetrics",
@@ -75,5 +77,7 @@ __all__ = [
     "UnwrappedKey",
     "Usage",
     "Versions",
+    "WebhookSender",
+    "WebhookState",
     "WrappedKey",
 ]

@@ -135,7 +135,7 @@ def test_what_the_settings_say_is_there_without_any_server() -> None:
 
 
 def test_every_job_has_a_period() -> None:
-    periods = Periods(*(timedelta(seconds=number) for number in range(1, 11)))
+    periods = Periods(*(timedelta(seconds=number) for number in range(1, 12)))
     assert len({periods.of(job) for job in Job}) == len(Job)
 
 
