@@ -33,6 +33,7 @@ PUBLISH_PROBES = "byok.schedule.publish_probes"
 PUBLISH_VALIDATIONS = "byok.schedule.publish_validations"
 PUBLISH_SYNCS = "byok.schedule.publish_syncs"
 PUBLISH_WATCHES = "byok.schedule.publish_watches"
+POST_WEBHOOKS = "byok.schedule.post_webhooks"
 
 # In the order in which a worker empties them. Ticks and probes come before what is set going by thousands: a
 # revocation must be noticed, and what got lost be found, however many rotations wait.
@@ -60,6 +61,7 @@ _ROUTES = {
     PUBLISH_VALIDATIONS: MAINTENANCE_QUEUE,
     PUBLISH_SYNCS: MAINTENANCE_QUEUE,
     PUBLISH_WATCHES: MAINTENANCE_QUEUE,
+    POST_WEBHOOKS: MAINTENANCE_QUEUE,
 }
 # Nobody waits for these.
 _UNATTENDED = frozenset({RotationReason.SCHEDULED, RotationReason.KMS_KEY_ROTATED, RotationReason.MIGRATION})

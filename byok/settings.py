@@ -204,6 +204,11 @@ class Settings(BaseSettings):
         return min(self.watch_interval_seconds, _LONGEST_FAN_OUT_TICK_SECONDS)
 
     @property
+    def webhook_tick_seconds(self) -> float:
+        """How often to look which messages to customers' endpoints are due."""
+        return _LONGEST_FAN_OUT_TICK_SECONDS
+
+    @property
     def regions(self) -> tuple[str, ...]:
         """The regions whose KMS keys are accepted; none means all."""
         return tuple((self.kms_regions or "").replace(",", " ").split())

@@ -409,3 +409,15 @@ class CountingMetrics:
 
     def stop_reached(self, latency: timedelta) -> None:
         self.counts["stop"] += 1
+
+
+class RecordingSender:
+    """Keeps what was posted; ``failures`` are what the next posts to a URL come to."""
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[str, Mapping[str, str], bytes]] = []
+        self.failures: dict[str, str] = {}
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str | None:
+        self.posted.append((url, headers, body))
+        return self.failures.get(url)

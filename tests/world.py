@@ -22,6 +22,7 @@ from tests.fakes import (
     MemoryLeaseCache,
     MemoryNoticeBoard,
     RecordingQueue,
+    RecordingSender,
 )
 
 RECHECK = timedelta(seconds=5)
@@ -39,6 +40,7 @@ PERIODS = Periods(
     sync_tick=timedelta(seconds=10),
     watch=timedelta(days=1),
     watch_tick=timedelta(seconds=10),
+    webhooks=timedelta(seconds=10),
 )
 
 
@@ -72,6 +74,7 @@ class World:
     random: CountingRandom = field(default_factory=CountingRandom)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     board: MemoryNoticeBoard = field(default_factory=MemoryNoticeBoard)
+    webhooks: RecordingSender = field(default_factory=RecordingSender)
     rows: RowStore = field(default_factory=lambda: PostgresRows(None))
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class World:
             "random": self.random,
             "rows": self.rows,
             "spawn": _run_renewals_at_once,
+            "webhooks": self.webhooks,
         }
         services = assemble(
             store=self.store,

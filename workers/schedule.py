@@ -23,6 +23,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         queue.PUBLISH_VALIDATIONS: settings.validate_tick_seconds,
         queue.PUBLISH_SYNCS: settings.sync_tick_seconds,
         queue.PUBLISH_WATCHES: settings.watch_tick_seconds,
+        queue.POST_WEBHOOKS: settings.webhook_tick_seconds,
     }
     return {
         name: {

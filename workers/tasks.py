@@ -177,6 +177,12 @@ def publish_watches(self: ByokTask) -> str:
     return _tick(self, Job.WATCH)
 
 
+@shared_task(bind=True, name=queue.POST_WEBHOOKS)
+def post_webhooks(self: ByokTask) -> str:
+    """Post what customers' endpoints are to be told."""
+    return _tick(self, Job.WEBHOOKS)
+
+
 def _tick(task: ByokTask, job: Job) -> str:
     count = task.services.scheduling.tick(job)
     return "not due" if count is None else f"{job}: {count}"

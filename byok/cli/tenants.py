@@ -1,6 +1,7 @@
 """``byok tenant``: register, provision, verify, follow, list, show."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +21,13 @@ from byok.cli.output import (
     table,
     tenant_json,
 )
-from byok.cli.services import open_services
+from byok.cli.services import open_runtime, open_services
 from byok.cli.stops import bound_json, show_bound, show_stop, stop_json
 from byok.core.model import Tenant
+from byok.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from byok.ports import WebhookState
 
 app = typer.Typer(help="Customers: register, provision, verify, stop.", no_args_is_help=True)
 
@@ -89,24 +94,39 @@ def sync(tenant: TenantName, as_json: AsJson = False) -> None:
 def set_(
     tenant: TenantName,
     outage_wait: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--outage-wait",
             metavar="DURATION",
             help="How long a call waits for a KMS that can't be reached, once its lease has ended.",
         ),
-    ],
+    ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook", metavar="URL", help="Where the customer is told of findings; none: nowhere."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a tenant's settings. A lease is never used past its deadline, whatever they say."""
-    with open_services() as services:
-        changed = services.registry.set_outage_wait(tenant, parse_duration(outage_wait), actor=actor())
+    if outage_wait is None and webhook is None:
+        raise InvalidInput("nothing is to be set", remedy="say --outage-wait, --webhook or both")
+    with open_runtime() as runtime:
+        registry, by = runtime.services.registry, actor()
+        changed, _ = registry.show_tenant(tenant)
+        if webhook is not None:
+            url, allow_http = (None if webhook == "none" else webhook), runtime.settings.env != "production"
+            changed = registry.set_webhook(tenant, url, allow_http=allow_http, actor=by)
+        if outage_wait is not None:
+            changed = registry.set_outage_wait(tenant, parse_duration(outage_wait), actor=by)
     if as_json:
         print_json(tenant_json(changed))
         return
     console.print(
         f"calls of tenant [bold]{tenant}[/] wait up to {show_duration(changed.outage_wait)} in an outage"
     )
+    console.print(f"it is told of findings at {changed.webhook_url or 'no webhook'}", soft_wrap=True)
 
 
 @app.command("list", epilog="Example: [bold]byok tenant list[/]")
@@ -132,12 +152,14 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
         stops = services.kill_switch.reports(found)
         bound = services.kill_switch.bound(found) if keys else None
         found_there = services.lookout.list_of(tenant)
+        messages = services.lookout.webhook_state(found)
     if as_json:
         told = {
             "keys": [key.name for key in keys],
             "stops": [stop_json(report) for report in stops],
             "revocation_bound": bound and bound_json(bound),
             "looked_at": found.looked_at,
+            "webhook": {"url": found.webhook_url, **asdict(messages)},
             "findings": [finding_json(*one) for one in found_there],
         }
         print_json(tenant_json(found) | told)
@@ -167,7 +189,17 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
     console.print(f"  verified    {show_time(found.verified_at)}")
     watched = show_findings(found_there) or "nothing"
     console.print(f"  watch       found {watched}; last look {show_time(found.looked_at)}", soft_wrap=True)
+    if found.webhook_url is not None:
+        console.print(f"  webhook     {found.webhook_url}: {_show_messages(messages)}", soft_wrap=True)
     console.print(keys_table("keys", keys))
+
+
+def _show_messages(messages: "WebhookState") -> str:
+    failed = f"; the latest failure: {messages.failure}" if messages.failure else ""
+    return (
+        f"last delivered {show_time(messages.last_delivered_at)}, {messages.waiting} waiting, "
+        f"{messages.given_up} given up{failed}"
+    )
 
 
 def _kms_key(tenant: Tenant) -> str:

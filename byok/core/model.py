@@ -83,6 +83,7 @@ class Job(StrEnum):
     VALIDATE = "validate"
     SYNC_ROTATION = "sync-rotation"
     WATCH = "watch"
+    WEBHOOKS = "webhooks"
 
 
 class TenantEvent(StrEnum):
@@ -249,6 +250,7 @@ class Tenant:
     outage_wait: timedelta = timedelta(0)
     kms_key_rotation_on_at: datetime | None = None
     looked_at: datetime | None = None
+    webhook_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

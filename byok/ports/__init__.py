@@ -22,6 +22,7 @@ from byok.ports.queues import Queues
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
+from byok.ports.webhooks import Outbox, WebhookSender, WebhookState
 from byok.ports.world import (
     CacheAnswer,
     Clock,
@@ -61,6 +62,7 @@ __all__ = [
     "MetricsCollector",
     "Notice",
     "NoticeBoard",
+    "Outbox",
     "Queues",
     "Random",
     "RedisFacts",
@@ -82,5 +84,7 @@ __all__ = [
     "UnwrappedKey",
     "Usage",
     "Versions",
+    "WebhookSender",
+    "WebhookState",
     "WrappedKey",
 ]

@@ -34,6 +34,7 @@ from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
 from byok.ports.usage import Usage
+from byok.ports.webhooks import Outbox
 
 
 class Tenants(Protocol):
@@ -79,6 +80,9 @@ class Tenants(Protocol):
 
     def set_outage_wait(self, tenant: Tenant, wait: timedelta) -> None:
         """Write how long calls wait for the tenant's KMS in an outage."""
+
+    def set_webhook_url(self, tenant: Tenant, url: str | None) -> None:
+        """Write where the customer is told of findings; None: nowhere."""
 
     def lock_due_probes(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, timedelta | None]]:
         """Lock active and suspended tenants whose probe is due, each with its shortest lease TTL above
@@ -378,6 +382,10 @@ class Transaction(Protocol):
     @property
     def audit_checkpoints(self) -> AuditCheckpoints:
         """How far audit chains are verified."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The messages to customers' endpoints."""
 
     @property
     def audit(self) -> AuditLog:

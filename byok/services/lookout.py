@@ -11,9 +11,10 @@ from byok.core import looks
 from byok.core.audit import BEFORE_THE_FIRST, AuditEntry
 from byok.core.lookout import Change, ChangeEvent, Comparison, Seen, Severity, TenantFinding, compare
 from byok.core.model import Tenant, TenantState
+from byok.core.webhooks import WebhookMessage, body_of, is_told
 from byok.errors import AuditChainBroken, KmsUnavailable
 from byok.logs import get_logger
-from byok.ports import AuditCheckpoint, Clock, Kms, Random, Store, Transaction
+from byok.ports import AuditCheckpoint, Clock, Kms, Random, Store, Transaction, WebhookState
 from byok.services.auditing import Auditor
 from byok.services.records import require_connection
 
@@ -123,6 +124,8 @@ class Lookout:
             now = self._clock.now()
             comparison = compare(standing, seen, tenant.id, now, self._random.uuid)
             _write(tx, comparison, now, actor)
+            if current.webhook_url is not None:
+                tx.outbox.add(self._messages(comparison, current, now), now)
             if chain.checkpoint is not None:
                 tx.audit_checkpoints.set(tenant.id, chain.checkpoint)
             elif chain.broken is not None:
@@ -133,6 +136,18 @@ class Lookout:
         for change in comparison.changes:
             _tell(tenant, change)
         return Looked(current, still_open, comparison.changes, unreached)
+
+    def _messages(self, comparison: Comparison, tenant: Tenant, now: datetime) -> Sequence[WebhookMessage]:
+        return [
+            WebhookMessage(self._random.uuid(), tenant.id, body_of(change, tenant, now))
+            for change in comparison.changes
+            if is_told(change)
+        ]
+
+    def webhook_state(self, tenant: Tenant) -> WebhookState:
+        """How the messages to the tenant's endpoint fare."""
+        with self._store.transaction() as tx:
+            return tx.outbox.state(tenant.id)
 
     def list_gravest(self) -> Sequence[tuple[Tenant, TenantFinding]]:
         """Open findings of all tenants, the gravest first; no more than 200."""

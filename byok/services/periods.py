@@ -20,6 +20,7 @@ class Periods:
     sync_tick: timedelta
     watch: timedelta  # between two looks over a tenant's side
     watch_tick: timedelta
+    webhooks: timedelta
 
     def of(self, job: Job) -> timedelta:
         """How often a job is to begin."""
@@ -36,3 +37,5 @@ class Periods:
                 return self.sync_tick
             case Job.WATCH:
                 return self.watch_tick
+            case Job.WEBHOOKS:
+                return self.webhooks

@@ -16,6 +16,7 @@ from byok.core.model import (
 )
 from byok.core.rotation_period import resolve_rotation_period
 from byok.core.usage import VersionUsage
+from byok.core.webhooks import check_url, host_of
 from byok.ports import Clock, Random, Store
 from byok.services.requests import Requested, RotationRequests
 from byok.services.suspension import require_active
@@ -145,6 +146,23 @@ class Registry:
             tx.audit.append(
                 tenant.id, self._clock.now(), actor, "tenant.outage-wait-set",
                 seconds=int(wait.total_seconds()),
+            )  # fmt: skip
+            return tx.tenants.get(tenant_name)
+
+    def set_webhook(self, tenant_name: str, url: str | None, *, allow_http: bool, actor: str) -> Tenant:
+        """Set where a customer is told of findings; None: nowhere.
+
+        Raises:
+            InvalidInput, UnknownTenant.
+        """
+        if url is not None:
+            check_url(url, allow_http=allow_http)
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get(tenant_name)
+            tx.tenants.set_webhook_url(tenant, url)
+            tx.audit.append(
+                tenant.id, self._clock.now(), actor, "tenant.webhook-set",
+                host=None if url is None else host_of(url),
             )  # fmt: skip
             return tx.tenants.get(tenant_name)
 

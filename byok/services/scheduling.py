@@ -20,6 +20,7 @@ from byok.services.fanout import FanOut
 from byok.services.periods import Periods
 from byok.services.requests import RotationRequests
 from byok.services.suspension import Suspensions
+from byok.services.webhooks import WebhookDeliveries
 
 log = get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Scheduling:
         metrics: Metrics,
         clock: Clock,
         periods: Periods,
+        webhooks: WebhookDeliveries,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -65,6 +67,7 @@ class Scheduling:
             Job.VALIDATE: (periods.validate_tick / 2, fan_out.publish_validations),
             Job.SYNC_ROTATION: (periods.sync_tick / 2, fan_out.publish_syncs),
             Job.WATCH: (periods.watch_tick / 2, fan_out.publish_watches),
+            Job.WEBHOOKS: (periods.webhooks / 2, webhooks.run),
         }
 
     def tick(self, job: Job) -> int | None:

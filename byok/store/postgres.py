@@ -14,6 +14,7 @@ from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
 from byok.store.findings import AuditCheckpointTable, FindingTable
 from byok.store.fleet import MemberTable, StopTable
+from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.rotations import RotationTable
 from byok.store.ticks import TickTable
@@ -92,6 +93,7 @@ class PostgresTransaction:
         self.watches = DueTimeTable.of_watches(connection)
         self.findings = FindingTable(connection)
         self.audit_checkpoints = AuditCheckpointTable(connection)
+        self.outbox = OutboxTable(connection)
         self.audit = AuditTable(connection)
 
 

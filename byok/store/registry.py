@@ -115,6 +115,9 @@ class TenantTable:
     def set_outage_wait(self, tenant: Tenant, wait: timedelta) -> None:
         self._update(tenant.id, outage_wait_seconds=int(wait.total_seconds()))
 
+    def set_webhook_url(self, tenant: Tenant, url: str | None) -> None:
+        self._update(tenant.id, webhook_url=url)
+
     def lock_due_probes(self, now: datetime, limit: int) -> Sequence[tuple[Tenant, timedelta | None]]:
         shortest = (
             sa.select(sa.func.min(_keys.c.lease_ttl_seconds))

@@ -63,6 +63,7 @@ def to_tenant(row: Row[Any]) -> Tenant:
         outage_wait=timedelta(seconds=row.outage_wait_seconds),
         kms_key_rotation_on_at=row.kms_key_rotation_on_at,
         looked_at=row.looked_at,
+        webhook_url=row.webhook_url,
     )
 
 

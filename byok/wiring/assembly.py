@@ -5,7 +5,18 @@ from datetime import timedelta
 
 from byok.core.bounds import MAX_ROTATION_PERIOD
 from byok.crypto.keyring import MasterKeyRing
-from byok.ports import Clock, Kms, LeaseCache, Metrics, NoticeBoard, Random, RowStore, Store, TaskQueue
+from byok.ports import (
+    Clock,
+    Kms,
+    LeaseCache,
+    Metrics,
+    NoticeBoard,
+    Random,
+    RowStore,
+    Store,
+    TaskQueue,
+    WebhookSender,
+)
 from byok.services import pins
 from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
@@ -44,9 +55,12 @@ from byok.services.usage import UsageLedger
 from byok.services.validation import Validator
 from byok.services.vault import Vault
 from byok.services.watch import Watch
+from byok.services.webhooks import WebhookDeliveries
 from byok.store.application import PostgresRows
+from byok.webhooks import WebhookPoster
 
 _NO_APPLICATION = PostgresRows(None)
+_NO_PRIVATE_ADDRESS = WebhookPoster(public_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,7 @@ def assemble(
     max_lease_uses: int = MAX_LEASE_USES,
     rotations_in_flight: int = 5_000,
     kind: str = "service",
+    webhooks: WebhookSender = _NO_PRIVATE_ADDRESS,
     spawn: Spawn = spawn,
 ) -> Services:
     """Put the services together over any ports."""
@@ -209,6 +224,7 @@ def assemble(
             metrics,
             clock,
             periods,
+            WebhookDeliveries(store, webhooks, master_keys, clock),
         ),
         checkups=Checkups(
             store=store,

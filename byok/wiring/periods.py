@@ -19,4 +19,5 @@ def periods_of(settings: Settings) -> Periods:
         sync_tick=timedelta(seconds=settings.sync_tick_seconds),
         watch=timedelta(seconds=settings.watch_interval_seconds),
         watch_tick=timedelta(seconds=settings.watch_tick_seconds),
+        webhooks=timedelta(seconds=settings.webhook_tick_seconds),
     )

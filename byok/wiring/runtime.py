@@ -26,6 +26,7 @@ from byok.services.vault import Vault
 from byok.settings import Settings, load_settings
 from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore, create_engine
+from byok.webhooks import WebhookPoster
 from byok.wiring.assembly import Services, assemble
 from byok.wiring.periods import periods_of
 
@@ -97,6 +98,7 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
         max_lease_uses=settings.max_lease_uses,
         rotations_in_flight=settings.rotations_in_flight,
         kind=kind,
+        webhooks=WebhookPoster(public_only=settings.env == "production"),
     )
     if settings.fail_point is not None:  # refused by the settings outside of tests
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))

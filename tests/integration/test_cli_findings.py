@@ -2,6 +2,7 @@
 
 import pytest
 
+from byok.core.model import Job
 from byok.simulator.control import SimulatorControl
 from byok.wiring import Runtime
 from tests.customers import Customer
@@ -80,3 +81,19 @@ def test_all_is_for_one_tenant(byok: Byok) -> None:
     assert refused.exit_code == 2
     assert "--all needs a tenant" in refused.err
     assert byok("findings", "nobody").exit_code == 3
+
+
+def test_a_webhook_is_set_shown_and_taken_away(byok: Byok, rotating: Customer, runtime: Runtime) -> None:
+    url = "https://nobody.invalid/byok"
+    assert f"told of findings at {url}" in byok("tenant", "set", "acme", "--webhook", url).out
+    rotating.account.disable_key(rotating.kms_key)
+    byok("tenant", "inspect", "acme")
+    runtime.services.scheduling.tick(Job.WEBHOOKS)
+    shown = byok("tenant", "show", "acme")
+    assert f"webhook     {url}: last delivered –, 1 waiting, 0 given up; the latest failure: " in shown.out
+    told = byok("tenant", "show", "acme", "--json").json()["webhook"]
+    assert (told["url"], told["waiting"], told["failure"]) == (url, 1, "the host's name does not resolve")
+    assert "no webhook" in byok("tenant", "set", "acme", "--webhook", "none").out
+    assert "webhook " not in byok("tenant", "show", "acme").out
+    for wrong in (["--webhook", "ftp://x.example/"], []):
+        assert byok("tenant", "set", "acme", *wrong).exit_code == 2

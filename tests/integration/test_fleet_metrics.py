@@ -56,22 +56,9 @@ def fleet(world: World) -> World:
     return world
 
 
-@pytest.fixture
-def watched(fleet: World) -> World:
-    """The same, with a KMS key that is to be deleted and one whose material expires."""
-    soon = fleet.clock.now() + timedelta(days=5)
-    deleted, expiring = (fleet.kms.keys[kms_key_arn(number)] for number in (1, 2))
-    deleted.state, deleted.deletion_at = "PendingDeletion", soon
-    expiring.material_expires_at = soon
-    for name in ("acme", "globex"):
-        fleet.services.lookout.look(name, actor="test")
-    fleet.clock.advance(seconds=20)
-    return fleet
-
-
-def test_each_metric_of_the_list_is_told_with_its_labels_and_nothing_else(watched: World) -> None:
+def test_each_metric_of_the_list_is_told_with_its_labels_and_nothing_else(fleet: World) -> None:
     samples: list[Sample] = [
-        *read_store(watched.store, watched.clock),
+        *read_store(fleet.store, fleet.clock),
         *read_depths(dict.fromkeys(QUEUES, 0)),
         *read_settings(PERIODS, RECHECK),
     ]
@@ -138,16 +125,6 @@ def test_processes_and_stops(fleet: World) -> None:
     assert set(told["byok_worst_revocation_seconds"]) == {("initech",)}
 
 
-def test_what_the_watch_found(watched: World) -> None:
-    told = tell(watched)
-    assert told["byok_findings"]["kms-key-pending-deletion", "urgent"] == 1
-    assert told["byok_findings"]["key-material-expiring", "urgent"] == 1
-    assert told["byok_kms_key_deletion_days"] == {("acme",): pytest.approx(5 - 20 / 86_400)}
-    assert told["byok_key_material_expiry_days"] == {("globex",): pytest.approx(5 - 20 / 86_400)}
-    assert told["byok_oldest_watch_seconds"] == {(): 40}  # initech, since it was verified
-    assert told["byok_audit_chains_broken"] == {(): 0}
-
-
 def test_what_the_settings_say_is_there_without_any_server() -> None:
     told = {(sample.metric.name, sample.labels): sample.value for sample in read_settings(PERIODS, RECHECK)}
     bound = revocation_bound(MAX_LEASE_TTL, PERIODS.probe, RECHECK)
@@ -158,7 +135,7 @@ def test_what_the_settings_say_is_there_without_any_server() -> None:
 
 
 def test_every_job_has_a_period() -> None:
-    periods = Periods(*(timedelta(seconds=number) for number in range(1, 11)))
+    periods = Periods(*(timedelta(seconds=number) for number in range(1, 12)))
     assert len({periods.of(job) for job in Job}) == len(Job)
 
 

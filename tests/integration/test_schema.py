@@ -109,6 +109,10 @@ _FINDING = (
     "INSERT INTO findings (id, tenant_id, kind, severity, detail, first_seen_at, last_seen_at)"
     " SELECT gen_random_uuid(), id, 'excess-rights', 'warning', '{}', now(), now() FROM tenants"
 )
+_MESSAGE = (
+    "INSERT INTO webhook_messages (id, tenant_id, body, created_at, due_at)"
+    " SELECT gen_random_uuid(), id, '{}', now(), now() FROM tenants"
+)
 _USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
 
 IMPOSSIBLE = {
@@ -220,6 +224,9 @@ IMPOSSIBLE = {
         "INSERT INTO audit_checkpoints (tenant_id, sequence, hash, walked_at)"
         " SELECT id, 1, 'short', now() FROM tenants"
     ),
+    "ck_webhook_messages_body": f"{_MESSAGE}; UPDATE webhook_messages SET body = repeat('x', 8193)",
+    "ck_webhook_messages_attempts": f"{_MESSAGE}; UPDATE webhook_messages SET attempts = -1",
+    "ck_webhook_messages_one_end": f"{_MESSAGE}; UPDATE webhook_messages SET delivered_at = now()",
     "uq_reencryption_targets_table": _TARGET + _TARGET.replace("md5('t')", "md5('u')"),
     "ck_reencryption_targets_primary_key_kind": (
         f"{_TARGET} UPDATE reencryption_targets SET primary_key_kind = 'float'"

@@ -17,7 +17,7 @@ from byok.store.schema.keys import (
     tenants,
     version_usage,
 )
-from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings
+from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
 
 __all__ = [
     "FAILED_ROTATION",
@@ -46,4 +46,5 @@ __all__ = [
     "tenants",
     "ticks",
     "version_usage",
+    "webhook_messages",
 ]

@@ -84,6 +84,7 @@ tenants = Table(
         comment="when to look over the customer's side next",
     ),
     Column("looked_at", Timestamp, comment="when the last look began that got an answer"),
+    Column("webhook_url", Text, comment="where the customer is told of findings; NULL: nowhere"),
     CheckConstraint("state IN ('pending', 'active', 'suspended', 'offboarded')", name="state"),
     CheckConstraint(
         "state NOT IN ('active', 'suspended') OR (kms_key_arn IS NOT NULL AND verified_at IS NOT NULL)",

@@ -6,6 +6,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     Table,
     Text,
@@ -53,4 +54,23 @@ audit_checkpoints = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("walked_at", Timestamp, nullable=False, comment="when it was last verified from its first event"),
     CheckConstraint("octet_length(hash) = 32", name="hash"),
+)
+
+webhook_messages = Table(
+    "webhook_messages",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant_id", UUID, ForeignKey("tenants.id"), nullable=False),
+    Column("body", Text, nullable=False, comment="canonical JSON; nothing secret"),
+    Column("created_at", Timestamp, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", Timestamp, comment="when it is posted next; NULL: never again"),
+    Column("delivered_at", Timestamp),
+    Column("given_up_at", Timestamp),
+    Column("failure", Text, comment="why the latest try failed"),
+    CheckConstraint("octet_length(body) <= 8192", name="body"),
+    CheckConstraint("attempts >= 0", name="attempts"),
+    CheckConstraint("num_nonnulls(due_at, delivered_at, given_up_at) = 1", name="one_end"),
+    Index("ix_webhook_messages_due", "attempts", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("ix_webhook_messages_tenant_id_created_at", "tenant_id", "created_at"),
 )

@@ -42,6 +42,7 @@ TASKS = {
     "byok.schedule.publish_validations",
     "byok.schedule.publish_syncs",
     "byok.schedule.publish_watches",
+    "byok.schedule.post_webhooks",
 }
 
 
@@ -109,6 +110,7 @@ CONTRACT = {
     "byok.schedule.publish_validations": "()",
     "byok.schedule.publish_syncs": "()",
     "byok.schedule.publish_watches": "()",
+    "byok.schedule.post_webhooks": "()",
     "byok.tenants.sync_rotation": "(tenant, **unknown)",
     "byok.tenants.watch": "(tenant, **unknown)",
     "byok.records.reencrypt": "(campaign_id, batch=None, **unknown)",

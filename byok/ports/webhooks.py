@@ -1,0 +1,48 @@
+"""What the services need to tell customers' own endpoints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from byok.core.webhooks import WebhookMessage
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookState:
+    """How a tenant's messages fare: when one last got through, how many wait and how many were given up, and
+    what the latest failure was."""
+
+    last_delivered_at: datetime | None
+    waiting: int
+    given_up: int
+    failure: str | None
+
+
+class Outbox(Protocol):
+    """The webhook_messages table."""
+
+    def add(self, messages: Sequence[WebhookMessage], at: datetime) -> None:
+        """Insert messages that are due at once."""
+
+    def claim(self, now: datetime, limit: int) -> Sequence[tuple[WebhookMessage, str | None]]:
+        """Take messages that are due, those that were tried least first; count the try and move them on as if
+        it had failed. Each with its tenant's URL now; None: it has none any more."""
+
+    def set_delivered(self, message_id: UUID, at: datetime) -> None:
+        """Note that a message got through."""
+
+    def set_failed(self, message_id: UUID, failure: str, at: datetime, *, give_up: bool) -> None:
+        """Note why a try failed; with ``give_up`` there is no further one."""
+
+    def state(self, tenant_id: UUID) -> WebhookState:
+        """How a tenant's messages fare."""
+
+
+class WebhookSender(Protocol):
+    """Posts to the world outside."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str | None:
+        """Post once, within a few seconds; None: it was accepted. Else why not, in a few words without the
+        URL's path. Never raises."""

@@ -1,0 +1,82 @@
+"""The messages that customers' endpoints are to get."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from byok.core.webhooks import WebhookMessage, pause_after
+from byok.ports import WebhookState
+from byok.store import schema
+
+_messages, _tenants = schema.webhook_messages, schema.tenants
+_SHOWN_FOR = 1000  # messages of a tenant that are looked at to tell how they fare
+
+
+class OutboxTable:
+    """Implements `byok.ports.Outbox`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def add(self, messages: Sequence[WebhookMessage], at: datetime) -> None:
+        for message in messages:
+            self._connection.execute(
+                _messages.insert().values(
+                    id=message.id,
+                    tenant_id=message.tenant_id,
+                    body=message.body,
+                    created_at=at,
+                    due_at=at,
+                )
+            )
+
+    def claim(self, now: datetime, limit: int) -> Sequence[tuple[WebhookMessage, str | None]]:
+        query = (
+            sa.select(_messages, _tenants.c.webhook_url)
+            .join(_tenants, _tenants.c.id == _messages.c.tenant_id)
+            .where(_messages.c.due_at <= now)
+            .order_by(_messages.c.attempts, _messages.c.due_at)
+            .limit(limit)
+            .with_for_update(of=_messages, skip_locked=True)
+        )
+        claimed = []
+        for row in self._connection.execute(query).all():
+            message = WebhookMessage(row.id, row.tenant_id, row.body, row.attempts + 1)
+            self._set(row.id, attempts=message.attempts, due_at=now + pause_after(message.attempts))
+            claimed.append((message, row.webhook_url))
+        return claimed
+
+    def set_delivered(self, message_id: UUID, at: datetime) -> None:
+        self._set(message_id, due_at=None, delivered_at=at, given_up_at=None, failure=None)
+
+    def set_failed(self, message_id: UUID, failure: str, at: datetime, *, give_up: bool) -> None:
+        ended: dict[str, object] = {"due_at": None, "given_up_at": at} if give_up else {}
+        self._set(message_id, failure=failure, **ended)
+
+    def _set(self, message_id: UUID, **values: object) -> None:
+        undelivered = sa.and_(_messages.c.id == message_id, _messages.c.delivered_at.is_(None))
+        self._connection.execute(_messages.update().where(undelivered).values(**values))
+
+    def state(self, tenant_id: UUID) -> WebhookState:
+        latest = (
+            sa.select(_messages)
+            .where(_messages.c.tenant_id == tenant_id)
+            .order_by(_messages.c.created_at.desc())
+            .limit(_SHOWN_FOR)
+            .subquery()
+        )
+        failure = (
+            sa.select(latest.c.failure)
+            .where(latest.c.failure.is_not(None))
+            .order_by(latest.c.created_at.desc())
+            .limit(1)
+        )
+        query = sa.select(
+            sa.func.max(latest.c.delivered_at),
+            sa.func.count(latest.c.due_at),
+            sa.func.count(latest.c.given_up_at),
+            failure.scalar_subquery(),
+        )
+        return WebhookState(*self._connection.execute(query).one())
