@@ -3,16 +3,17 @@
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
-import click
 import pytest
 import typer
 
 from byok.cli.main import app
 
 
-def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    children: dict[str, click.Command] = getattr(command, "commands", {})
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Typer has a click of its own in some versions, and click's in others."""
+    children: dict[str, Any] = getattr(command, "commands", {})
     if not children:
         yield name, command
     for child_name, child in children.items():
