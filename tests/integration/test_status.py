@@ -183,7 +183,7 @@ def test_without_postgresql_the_broker_is_told_of(byok: Byok, away: Callable[[st
     status = told.json()
     assert told.exit_code == 0
     assert "PostgreSQL does not answer" in status["unreachable"]["postgresql"]["error"]
-    assert status["queues"]["rotate.forced"] == 0
+    assert "rotate.forced" in status["queues"]
     assert (status["tenants"], status["workers"], status["ok"]) == (None, [], False)
     shown = byok("status").out.splitlines()
     assert shown[0] == "byok: needs attention: postgresql unreachable, no worker answers"

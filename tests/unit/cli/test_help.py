@@ -12,6 +12,7 @@ from byok.cli.main import app
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Typer has a click of its own in some versions, and click's in others."""
     children: dict[str, Any] = getattr(command, "commands", {})
     if not children:
         yield name, command
