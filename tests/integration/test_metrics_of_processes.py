@@ -75,7 +75,8 @@ def test_a_death_loses_no_count_and_takes_its_gauges_along(stack: Stack, folder:
 
 def test_a_process_tells_how_many_leases_it_holds(stack: Stack, runtime: Runtime) -> None:
     def held() -> float | None:
-        samples = [one for family in runtime.metrics.collect() for one in family.samples]
+        collector = runtime.services.vault.metrics_collector()
+        samples = [one for family in collector.collect() for one in family.samples]
         return next(one.value for one in samples if one.name == "byok_leases_held")
 
     join(stack, runtime, "acme")
