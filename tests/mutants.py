@@ -30,6 +30,7 @@ class Mutant:
 _IN = "tests/integration"
 _MANY = f"{_IN}/test_rotating_many.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
+_REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
 MUTANTS = (
@@ -538,8 +539,8 @@ MUTANTS = (
     Mutant(
         "what the customer said, kept in trouble of our own",
         "byok/kms/aws.py",
-        'if refusal.aws_code != "UnsupportedOperationException":',
-        "if False:",
+        "what the customer said.\n            if refusal.aws_code not in _NOT_TOLD:",
+        "what the customer said.\n            if False:",
         f"{_IN}/test_following.py::test_trouble_with_our_own_identity_erases_nothing",
     ),
     Mutant(
@@ -877,17 +878,59 @@ MUTANTS = (
         f"{_DISPATCH}::test_a_slow_database_is_left_alone_after_what_is_under_way",
     ),
     Mutant(
+        "logs: a thread of a pool forgets its last job",
+        "byok/logs/context.py",
+        "            _about.reset(self._before)\n",
+        "            pass\n",
+        "tests/unit/logs/test_log_context.py::test_threads_of_a_pool_see_nothing_of_each_other_nor_of_their_last_job",
+    ),
+    Mutant(
+        "logs: passwords in URLs",
+        "byok/logs/redaction.py",
+        '    text = _URL_CREDENTIALS.sub(f"{_HIDDEN}@", text)\n',
+        "",
+        f"{_REDACTION}::test_no_password_in_any_text",
+    ),
+    Mutant(
+        "logs: an unknown object is its kind alone",
+        "byok/logs/redaction.py",
+        '    return f"<{type(value).__name__}>"\n',
+        "    return str(value)\n",
+        f"{_REDACTION}::test_no_secret_in_any_object",
+    ),
+    Mutant(
+        "logs: an exception's text may hold anything",
+        "byok/logs/redaction.py",
+        "    return kind\n",
+        '    return f"{kind}: {error}"\n',
+        f"{_REDACTION}::test_no_secret_in_any_object",
+    ),
+    Mutant(
+        "logs: keys in texts",
+        "byok/logs/redaction.py",
+        "    text = _BASE64.sub(_hide_if_mixed, text)\n",
+        "",
+        f"{_REDACTION}::test_no_key_in_any_text",
+    ),
+    Mutant(
+        "traces: what a task sends is a trace of its own",
+        "byok/tracing/otel.py",
+        "            if headers and contexts.get_value(_IN_TASK):\n",
+        "            if False:\n",
+        "tests/unit/tracing/test_tracing_facade.py::test_a_message_carries_the_trace_and_whether_a_task_sent_it",
+    ),
+    Mutant(
         "metrics: a refusal that byok asks for accuses nobody",
-        "byok/kms/meter.py",
-        "            if error_code(error) not in answers:\n",
-        "            if True:\n",
+        "byok/kms/requests.py",
+        "tell(KmsOutcome.OK if code in answers else outcome, code,",
+        "tell(outcome, code,",
         f"{_IN}/test_kms_metrics.py::test_all_that_byok_asks_by_itself_is_counted_and_goes_well",
     ),
     Mutant(
         "metrics: a preflight is not counted",
-        "byok/kms/sessions.py",
-        "            if not counts:\n",
-        "            if False:\n",
+        "byok/kms/requests.py",
+        "        if not request.is_aside:\n            self._metrics",
+        "        if True:\n            self._metrics",
         f"{_IN}/test_kms_metrics.py::test_a_preflight_counts_for_nothing_whatever_it_finds",
     ),
     Mutant(
