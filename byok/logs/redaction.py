@@ -84,8 +84,8 @@ def clean_value(value: object) -> Shown:
             return str(value)
         case BaseException():
             return describe_error(value)
-    if type(value) in (list, tuple):
-        return [_clean_item(item) for item in list(value)[:_MAX_ITEMS]]  # type: ignore[call-overload]
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):  # others print as they like
+        return [_clean_item(item) for item in value[:_MAX_ITEMS]]
     return f"<{type(value).__name__}>"
 
 

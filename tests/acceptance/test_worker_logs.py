@@ -7,6 +7,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -182,6 +183,16 @@ def test_a_refused_and_a_failed_request_are_told_with_aws_code_and_id(
     (suspended,) = [one for one in lines if one["event"] == "tenant_suspended"]
     assert suspended["tenant"] == customers[0].name
     assert suspended["kms_request_id"] in {one["kms_request_id"] for one in failed}
+
+
+def test_the_lines_in_the_docs_have_the_fields_of_real_ones(lines: list[dict[str, Any]]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
+    shown = [json.loads(line) for line in page.splitlines() if line.startswith("{")]
+    assert len(shown) == 4
+    for example in shown:
+        same = ("logger", "event", "level", "task", "outcome", "operation", "aws_code")
+        real = [one for one in lines if all(one.get(name) == example.get(name) for name in same)]
+        assert list(example) in [list(one) for one in real], example["event"]
 
 
 def test_no_line_comes_twice_and_an_outage_is_no_error(lines: list[dict[str, Any]]) -> None:
