@@ -22,6 +22,8 @@ from byok.tracing import IS_LINKED, TRACE_PARENT, TRACE_STATE
 # Trace context alone: baggage may hold what somebody put there, and would reach Redis.
 _PROPAGATOR = TraceContextTextMapPropagator()
 _IN_TASK = contexts.create_key("byok-in-task")
+# Whoever waits at a terminal is not to wait for a collector that is away.
+_PATIENCE_OF_COMMANDS_SECONDS = 2.0
 _OF_STS = frozenset({"AssumeRole", "GetCallerIdentity"})
 
 
@@ -32,7 +34,9 @@ def tracer_of(kind: str) -> "OpenTelemetryTracer":
     ours = Resource({"service.name": f"byok-{kind}", "service.version": version("byok")})
     named = ours.merge(OTELResourceDetector().detect())  # what OTEL_* says goes first
     provider = TracerProvider(resource=Resource.create(named.attributes))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    # None: what OTEL_EXPORTER_OTLP_TIMEOUT says, or 10 s
+    timeout_seconds = _PATIENCE_OF_COMMANDS_SECONDS if kind == "command" else None
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=timeout_seconds)))
     return OpenTelemetryTracer(provider)
 
 

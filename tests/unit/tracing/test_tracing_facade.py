@@ -15,6 +15,7 @@ from byok.core.metric_list import KmsOutcome
 from byok.core.model import Connection, KmsKeyArn
 from byok.errors import ConfigurationError
 from byok.ports import KmsRequest
+from byok.settings import child_environment
 from byok.tracing.otel import OpenTelemetryTracer
 
 CONNECTION = Connection(
@@ -44,7 +45,7 @@ def test_without_it_nothing_is_imported() -> None:
         # redis-py looks for the metrics of the library, where that is installed.
         "assert not {'byok.tracing.otel', 'opentelemetry.sdk.trace'} & {*sys.modules}\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    _run(program)
 
 
 def test_without_the_library_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +110,35 @@ def test_a_request_that_failed_aside_is_no_error(made: InMemorySpanExporter) -> 
     assert failed.end_time is not None
     assert failed.start_time is not None
     assert failed.end_time - failed.start_time == 500_000_000
+
+
+def test_a_command_does_not_wait_for_a_collector_that_is_away(unused_port: int) -> None:
+    program = "from byok import tracing\ntracing.switch_on('command')\nwith tracing.span('a'): pass\n"
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_port}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "100",  # seconds
+    }
+    _run(program, environment)
+
+
+def test_a_services_spans_go_to_its_applications_provider() -> None:
+    _run(
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
+        "from byok import tracing\n"
+        "tracing.switch_on('service')\n"  # before the application has set one up
+        "exporter, provider = InMemorySpanExporter(), TracerProvider()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(exporter))\n"
+        "trace.set_tracer_provider(provider)\n"
+        "with provider.get_tracer('app').start_as_current_span('request'), tracing.span('a'): pass\n"
+        "ours, theirs = exporter.get_finished_spans()\n"
+        "assert (ours.name, ours.parent.span_id) == ('a', theirs.context.span_id)\n"
+    )
+
+
+def _run(program: str, environment: Mapping[str, str] | None = None) -> None:
+    """A process of its own: a provider is one for all."""
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, env=child_environment(environment or {}), check=True, timeout=60)
