@@ -70,7 +70,7 @@ def make_app(settings: Settings) -> Celery:
     open_scopes()
     worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
-    metrics.serve_when_ready()
+    metrics.serve_when_ready(settings)
     return app
 
 
