@@ -68,7 +68,7 @@ def make_app(settings: Settings) -> Celery:
         celery_lines.set_up()
 
     open_scopes()
-    worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok")
+    worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok-tracing")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     metrics.serve_when_ready(settings)
     return app

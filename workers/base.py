@@ -48,8 +48,8 @@ class ByokTask(Task):
 
 def open_scopes() -> None:
     """Have the lines of each task carry its ids, also those that Celery writes when it has ended."""
-    task_prerun.connect(_begin, weak=False, dispatch_uid="byok")
-    task_postrun.connect(_end, weak=False, dispatch_uid="byok")
+    task_prerun.connect(_begin, weak=False, dispatch_uid="byok-scopes")
+    task_postrun.connect(_end, weak=False, dispatch_uid="byok-scopes")
 
 
 def _begin(
