@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from byok.core.stops import SHOWN_FOR
+from byok.services.fleet_metrics import READERS
 from byok.store.postgres import PostgresTransaction
 
 DAY = timedelta(days=1)
@@ -51,6 +52,10 @@ ACTIONS: Mapping[str, Action] = {
     "status: failed rotations": lambda tx, _: tx.rotations.list_failed(20),
     "status: suspended tenants": lambda tx, _: tx.tenants.list_suspended(20),
     "status: slowest stops": lambda tx, one: tx.stops.worst_latencies(one.now - SHOWN_FOR, one.now, 3),
+    "exporter: since when keys are overdue": lambda tx, one: tx.counts.oldest_overdue(one.now),
+    "exporter: the same, were all overdue": lambda tx, one: tx.counts.oldest_overdue(one.now + 60 * DAY),
+    "exporter: the oldest open rotation": lambda tx, _: tx.counts.oldest_open_rotation(),
+    "exporter: all that it reads": lambda tx, one: [list(read(tx, one.now)) for read in READERS],
     "dispatch: a page of 500 due keys": lambda tx, one: tx.keys.list_due(one.now, None, _PAGE),
     "dispatch: claim of 500 keys": lambda tx, one: _claim_due(tx, one.now),
     "dispatch: rotations in flight": lambda tx, _: tx.rotations.count_in_flight(),

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md, docs/cli.md and the tables of docs/capacity.md and docs/watch.md.
+"""Writes docs/settings.md, docs/cli.md, and the tables of docs/capacity.md, watch.md and metrics.md.
 
 Run ``python docs/generate.py``.
 """
@@ -20,6 +20,7 @@ from byok.cli.plan import LADDER, pace_of, show_bytes, show_count, show_share, s
 from byok.core.capacity import Fleet, Plan, plan
 from byok.core.footprint import CPU_MS, KMS_REQUESTS, STORED, STORED_BY_TENANT, Stored
 from byok.core.lookout import KINDS, SEVERITY_BY_TIME_LEFT, Severity
+from byok.core.metric_list import METRICS, Origin
 from byok.settings import Settings, StackSettings
 
 DOCS = Path(__file__).parent
@@ -39,7 +40,8 @@ def settings_page() -> str:
         *_rows(StackSettings),
         "",
         "The workers' AWS identity comes from where boto3 finds it: the role of the machine, or `AWS_*`.",
-        "Flower's password is `FLOWER_BASIC_AUTH=USER:PASSWORD`.",
+        "Flower's password is `FLOWER_BASIC_AUTH=USER:PASSWORD`. `PROMETHEUS_MULTIPROC_DIR` lets forked",
+        "processes count together: [metrics](metrics.md#several-processes).",
         "",
         "*Written by `docs/generate.py`.*",
     ]
@@ -129,6 +131,24 @@ def capacity_page(page: str) -> str:
     }
     for name, lines in tables.items():
         page = _with_table(page, f"<!-- {name} -->\n", "\n".join(lines) + "\n")
+    return page
+
+
+def metrics_page(page: str) -> str:
+    """The page with its tables written anew, one for each origin."""
+    for origin in Origin:
+        rows = [
+            [
+                f"`{one.exposed_name}`",
+                one.kind.value,
+                ", ".join(f"`{label}`" for label in one.labels),
+                one.help,
+            ]
+            for one in METRICS
+            if one.origin is origin
+        ]
+        table = "\n".join(_markdown(["metric", "kind", "labels", "meaning"], rows))
+        page = _with_table(page, f"<!-- {origin.value} -->\n", f"{table}\n")
     return page
 
 
@@ -252,11 +272,13 @@ def main() -> None:
     """Write the pages."""
     capacity = capacity_page((DOCS / "capacity.md").read_text())
     watch = watch_page((DOCS / "watch.md").read_text())
+    metrics = metrics_page((DOCS / "metrics.md").read_text())
     pages = {
         "settings.md": settings_page(),
         "cli.md": cli_page(),
         "capacity.md": capacity,
         "watch.md": watch,
+        "metrics.md": metrics,
     }
     for name, page in pages.items():
         (DOCS / name).write_text(page)

@@ -876,6 +876,42 @@ MUTANTS = (
         "        if False:\n",
         f"{_DISPATCH}::test_a_slow_database_is_left_alone_after_what_is_under_way",
     ),
+    Mutant(
+        "metrics: a refusal that byok asks for accuses nobody",
+        "byok/kms/meter.py",
+        "            if error_code(error) not in answers:\n",
+        "            if True:\n",
+        f"{_IN}/test_kms_metrics.py::test_all_that_byok_asks_by_itself_is_counted_and_goes_well",
+    ),
+    Mutant(
+        "metrics: a preflight is not counted",
+        "byok/kms/sessions.py",
+        "            if not counts:\n",
+        "            if False:\n",
+        f"{_IN}/test_kms_metrics.py::test_a_preflight_counts_for_nothing_whatever_it_finds",
+    ),
+    Mutant(
+        "metrics: few tenants are named",
+        "byok/metrics/tenants.py",
+        "            if len(self._named) < self._most:\n",
+        "            if True:\n",
+        "tests/unit/test_metrics.py::test_beyond_so_many_tenants_all_are_others",
+    ),
+    Mutant(
+        "metrics: the gauges of a process that was killed go",
+        "byok/metrics/multiprocess.py",
+        "            if not _lives(process_id):\n",
+        "            if False:\n",
+        f"{_IN}/test_metrics_of_processes.py::test_a_death_loses_no_count_and_takes_its_gauges_along",
+    ),
+    Mutant(
+        "metrics: a server that hangs is not asked again",
+        "byok/services/gathering.py",
+        "        self._is_asked_now = self._answer.is_there.is_set()\n",
+        "        self._is_asked_now = True\n",
+        "tests/unit/services/test_gathering.py::"
+        "test_one_that_hangs_holds_the_page_up_once_and_gets_no_second_thread",
+    ),
 )
 
 

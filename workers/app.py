@@ -63,5 +63,5 @@ def make_app(settings: Settings) -> Celery:
         configure_logging(settings.log_format)
 
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
-    metrics.serve_when_ready()
+    metrics.serve_when_ready(settings)
     return app

@@ -1,4 +1,4 @@
-"""A worker's page of metrics, of one process or of a prefork pool's."""
+"""A worker's page of metrics, of one process or of a pool of them."""
 
 from typing import Any
 
@@ -12,29 +12,29 @@ from workers.base import runtime_of
 log = get_logger(__name__)
 
 
-def serve_when_ready() -> None:
-    """Have each worker of this process serve its metrics, if its settings name a port."""
-    worker_init.connect(_clear, weak=False, dispatch_uid="byok.metrics")
-    worker_process_init.connect(_warn, weak=False, dispatch_uid="byok.metrics")
-    worker_ready.connect(_serve, weak=False, dispatch_uid="byok.metrics")
+def serve_when_ready(settings: Settings) -> None:
+    """Have this process serve its metrics once it is a worker, if the settings name a port."""
+    if settings.metrics_port is not None:
+        worker_init.connect(clear, weak=False, dispatch_uid="byok.metrics")
+        worker_process_init.connect(warn, weak=False, dispatch_uid="byok.metrics")
+        worker_ready.connect(_serve, weak=False, dispatch_uid="byok.metrics")
 
 
-def _clear(**_: object) -> None:
-    """Before the pool is forked: nobody has counted yet."""
+def clear(**_: object) -> None:
+    """Before a pool is forked, when nobody has counted yet: remove what dead processes left."""
     if (folder := multiprocess_folder()) is not None:
         ProcessFolder(folder).clear()
 
 
-def _warn(**_: object) -> None:
-    """In each process of a prefork pool, and of no other pool."""
+def warn(**_: object) -> None:
+    """In each process of a prefork pool, and of no other pool: say so if its counts are seen by nobody."""
     if multiprocess_folder() is None:
         log.warning("metrics_not_collected", variable="PROMETHEUS_MULTIPROC_DIR", see="docs/metrics.md")
 
 
 def _serve(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's consumer
     settings: Settings = sender.app.byok_settings
-    if settings.metrics_port is None:
-        return
+    assert settings.metrics_port is not None
     folder = multiprocess_folder()
     # Of a prefork pool the parent serves what its children count, and has no services of its own.
     collector = runtime_of(sender.app).metrics if folder is None else ProcessFolder(folder)

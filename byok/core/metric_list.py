@@ -130,7 +130,7 @@ LEASES_HELD = _gauge(
 )
 USES_RECORDED = _counter(
     "byok_uses_recorded",
-    "Encryptions and decryptions written to the usage ledger: all but the leases' own hits.",
+    "Encryptions and decryptions that a process wrote to the usage ledger.",
 )
 STOP_SECONDS = _histogram(
     "byok_stop_seconds",

@@ -183,21 +183,19 @@ class RoleArn:
 class Connection:
     """How to reach a tenant's KMS key: through a role of the customer's, or by a key policy alone.
 
-    ``external_id`` is made by us, one for each registration, and sent with every AssumeRole. The tenant's
-    name is for people: metrics name it.
+    ``external_id`` is made by us, one for each registration, and sent with every AssumeRole.
     """
 
     tenant_id: UUID
     kms_key_arn: KmsKeyArn
     external_id: str
     role_arn: RoleArn | None = None
-    tenant_name: str = field(kw_only=True, compare=False)
+    tenant_name: str = field(kw_only=True, compare=False)  # for people
 
     def __post_init__(self) -> None:
         if self.role_arn is not None and self.role_arn.account != self.kms_key_arn.account:
             raise InvalidArn(
-                f"role account {self.role_arn.account} differs from KMS key account "
-                f"{self.kms_key_arn.account}",
+                f"role account {self.role_arn.account} is not the KMS key's: {self.kms_key_arn.account}",
                 remedy="create the role in the account that owns the KMS key",
             )
 

@@ -40,7 +40,7 @@ class ProcessFolder(Collector):
             process_id = _process_of(file)
             if not _lives(process_id):
                 mark_process_dead(process_id, str(self._folder))  # type: ignore[no-untyped-call]  # untyped, too
-        yield from self._files.collect()  # type: ignore[no-untyped-call]
+        yield from self._files.collect()  # type: ignore[no-untyped-call]  # and so is this
 
 
 def _process_of(file: Path) -> int:

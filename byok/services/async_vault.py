@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
 from byok.core.model import RotationReason
+from byok.ports import MetricsCollector
 from byok.services.fields import Cipher
 from byok.services.files import Sink, Source
 from byok.services.in_hand import WouldAsk
@@ -113,6 +114,10 @@ class AsyncVault:
     async def close(self) -> None:
         """As `Vault.close`."""
         await self._offloading.run("close", self._vault.close)
+
+    def metrics_collector(self) -> MetricsCollector:
+        """As `Vault.metrics_collector`; not awaited."""
+        return self._vault.metrics_collector()
 
     async def __aenter__(self) -> Self:
         return self

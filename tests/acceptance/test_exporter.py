@@ -1,11 +1,14 @@
 """``byok exporter`` as a process: its page is that of the list, and comes when servers are away."""
 
+import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -49,6 +52,11 @@ def through(proxy: CuttableProxy, url: str) -> str:
     return urlunsplit(direct._replace(netloc=host))
 
 
+def ask_in_vain(port: int) -> None:
+    with contextlib.suppress(OSError, HTTPException):
+        read_page(port)
+
+
 def test_the_page_is_that_of_the_list(stack: Stack, runtime: Runtime) -> None:
     join(stack, runtime, "acme")
     add_key(runtime, "acme")
@@ -73,7 +81,7 @@ def test_servers_that_are_silent_are_missing_from_a_page_that_comes_in_time(
             stack,
             BYOK_DATABASE_URL=through(postgres, stack.environment["BYOK_DATABASE_URL"]),
             BYOK_CACHE_URL=through(cache, stack.environment["BYOK_CACHE_URL"]),
-        ) as (_, port),
+        ) as (process, port),
     ):
         assert value(read_page(port), "byok_keys") == 0
         postgres.cut(Cut.SILENT)
@@ -95,6 +103,14 @@ def test_servers_that_are_silent_are_missing_from_a_page_that_comes_in_time(
         while value(read_page(port), "byok_keys") != 0:
             assert time.monotonic() < deadline
             time.sleep(1)
+        postgres.cut(Cut.SILENT)
+        time.sleep(FRESH_SECONDS)
+        asker = threading.Thread(target=ask_in_vain, args=(port,))
+        asker.start()
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, "a server that hangs does not keep it"
+        asker.join()
 
 
 def test_without_any_server_there_is_a_page(stack: Stack) -> None:

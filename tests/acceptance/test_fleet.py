@@ -117,6 +117,7 @@ def test_a_worker_serves_its_metrics(fleet: Fleet, customer: Customer) -> None:
     assert customer.name not in page
     assert (value(page, "byok_kms_request_seconds_count", operation="AssumeRole") or 0) > 0
     assert (value(page, "byok_rotation_step_seconds_count", step="promote") or 0) > 0
+    assert (value(page, "byok_rotation_seconds_count", reason="initial") or 0) > 0
 
 
 def test_the_probe_stops_a_revoked_tenant_and_lets_it_come_back(fleet: Fleet, customer: Customer) -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from byok import queue
+from byok.core.metric_list import METRICS
 from byok.errors import ByokError
 from byok.settings import Settings
 from tests.unit.test_errors import tree
@@ -43,6 +44,13 @@ def test_the_tables_of_the_watch_page_are_fresh(generate: ModuleType) -> None:
     page = (DOCS / "watch.md").read_text()
     assert page == generate.watch_page(page)
     assert len(re.findall(r"^<!-- [\w-]+ -->\n\| .*\n\| ---", page, re.MULTILINE)) == 3
+
+
+def test_the_tables_of_the_metrics_page_are_fresh(generate: ModuleType) -> None:
+    page = (DOCS / "metrics.md").read_text()
+    assert page == generate.metrics_page(page)
+    shown = re.findall(r"^\| `(byok_\w+)` \| (\w+) \|", page, re.MULTILINE)
+    assert sorted(shown) == sorted((one.exposed_name, one.kind.value) for one in METRICS)
 
 
 def test_every_setting_says_what_it_is_for() -> None:
