@@ -5,14 +5,17 @@ import shutil
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from byok.cli.main import app
 from byok.core.metric_list import METRICS
 from deploy import generate
 from deploy.monitoring.alerts import alerts
-from deploy.monitoring.rules import Pace, Severity
+from deploy.monitoring.rules import Alert, Pace, Severity
 from tests.monitoring.customer_cases import CUSTOMER_CASES
 from tests.monitoring.process_cases import PROCESS_CASES
 from tests.monitoring.rule_cases import Case
@@ -92,14 +95,27 @@ def test_the_runbook_has_an_entry_for_every_alert_and_no_other() -> None:
         assert anchor in {heading.lower() for heading in headings}
 
 
+def test_the_runbook_names_commands_that_exist() -> None:
+    alerts_part = (ROOT / "docs" / "runbook.md").read_text().split("\n## Alerts\n")[1]
+    named = re.findall(r"`byok ([a-z][^`]*)`", alerts_part)
+    assert len(named) > 20
+    for words in named:
+        command: Any = typer.main.get_command(app)
+        for word in words.split():
+            children: dict[str, Any] = getattr(command, "commands", {})
+            if not children:
+                break
+            assert word in children, words
+            command = children[word]
+
+
 @pytest.mark.parametrize("one", ALERTS, ids=lambda one: f"{one.name}-{one.severity}")
-def test_a_page_waits_minutes_at_most_and_every_alert_says_what_and_whom(one: object) -> None:
-    (alert,) = [each for each in ALERTS if each is one]
-    if alert.severity is Severity.PAGE:
-        assert alert.lasting <= timedelta(minutes=10)
-    for label in re.findall(r"max by \((\w+)\)|min by \((\w+)\)", alert.expression)[0:1]:
-        assert f"$labels.{''.join(label)}" in alert.description
-    assert alert.summary.endswith(".")
+def test_a_page_waits_minutes_at_most_and_every_alert_says_whom_it_is_about(one: Alert) -> None:
+    if one.severity is Severity.PAGE:
+        assert one.lasting <= timedelta(minutes=10)
+    for label in re.findall(r"^(?:max|min|sum) by \((\w+)", one.expression):
+        assert f"$labels.{label}" in one.description
+    assert one.summary.endswith(".")
 
 
 def test_a_pace_shortens_all_but_no_window_below_its_shortest() -> None:
