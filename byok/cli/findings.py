@@ -63,7 +63,7 @@ def inspect(tenant: TenantName, as_json: AsJson = False) -> None:
     grave = [finding for finding in looked.open if finding.severity is not Severity.NOTE]
     if grave:
         raise ValidationFailed(
-            f"{len(grave)} findings about tenant {tenant!r}: {', '.join(one.kind for one in grave)}",
+            f"the watch found of tenant {tenant!r}: {', '.join(one.kind for one in grave)}",
             remedy=f"byok findings {tenant} shows them with their remedies",
         )
 

@@ -89,7 +89,7 @@ def status_json(status: "Status") -> dict[str, Any]:
 
 def _nothing_seen() -> dict[str, Any]:
     names = ("at", "tenants", "keys", "overdue", "oldest_overdue_seconds", "rotations", "inexact")
-    lists = ("suspended", "failed", "stuck", "jobs", "members", "worst_stop_seconds")
+    lists = ("suspended", "failed", "stuck", "jobs", "members", "worst_stop_seconds", "findings")
     return dict.fromkeys((*names, *lists))
 
 
@@ -103,6 +103,7 @@ def _overview_json(overview: "Overview") -> dict[str, Any]:
         "jobs": {one.job.value: _job_json(one) for one in overview.jobs},
         "members": overview.members,
         "worst_stop_seconds": dict(overview.worst_stops),
+        "findings": {severity: count.number for severity, count in overview.findings.items()},
     }
 
 
@@ -113,6 +114,7 @@ def _numbers(overview: "Overview") -> dict[str, Any]:
         **{f"rotations.{state}": count for state, count in overview.rotations.items()},
         "keys": overview.keys,
         "overdue": overview.overdue,
+        **{f"findings.{severity}": count for severity, count in overview.findings.items()},
     }
     return {
         "tenants": {state: count.number for state, count in overview.tenants.items()},

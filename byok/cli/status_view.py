@@ -61,6 +61,8 @@ def _fleet(overview: "Overview") -> Iterator[tuple[str, str]]:
     yield "ticks", _show_jobs(overview.jobs)
     members = (f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in overview.members.items())
     yield "leases", f"held by {', '.join(members) or 'nobody'}"
+    findings = (f"{count} {severity}" for severity, count in overview.findings.items())
+    yield "watch", f"{told}: byok findings" if (told := ", ".join(findings)) else "nothing found"
     stops = (f"{escape(name)} {milliseconds(took)} ms" for name, took in overview.worst_stops)
     yield "stops", f"slowest: {', '.join(stops)}" if overview.worst_stops else "none within 90 days"
 

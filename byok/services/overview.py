@@ -8,6 +8,7 @@ from uuid import UUID
 from byok.core import jobs
 from byok.core.counts import Count
 from byok.core.jobs import JobState
+from byok.core.lookout import Severity
 from byok.core.model import Job, OpenWork, RotationState, Tenant, TenantState
 from byok.core.stops import SHOWN_FOR, alive_since
 from byok.ports import Clock, Store
@@ -26,7 +27,8 @@ class Overview:
     jobs come in time, and how many processes of each kind hold leases.
 
     Of ``rotations`` those that have ended are of the last day. ``oldest_overdue`` is how long the key has
-    been due that has waited longest. Of lists there are `SHOWN` entries at most.
+    been due that has waited longest; ``findings`` are those that are open. Of lists
+    there are `SHOWN` entries at most.
     """
 
     at: datetime
@@ -41,6 +43,7 @@ class Overview:
     jobs: Sequence[JobState]
     members: Mapping[str, int]
     worst_stops: Sequence[tuple[str, timedelta]]
+    findings: Mapping[Severity, Count]
 
 
 class Observer:
@@ -84,4 +87,5 @@ class Observer:
                 jobs=jobs.judge(tx.ticks.list(), periods, now),
                 members=tx.members.count_by_kind(alive_since(now)),
                 worst_stops=tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS),
+                findings=tx.findings.count_by_severity(),
             )

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from byok.core.counts import Count
+from byok.core.lookout import Severity
 from byok.core.model import TenantState
 from byok.errors import Unavailable
 from byok.ports import Clock, LeaseCache, Queues
@@ -59,6 +60,11 @@ def _of_tenants_and_jobs(overview: Overview) -> list[Concern]:
     if overview.suspended:
         count = overview.tenants.get(TenantState.SUSPENDED, Count(len(overview.suspended)))
         found.append(Concern("tenants-suspended", f"{_many(count, 'tenant')} suspended"))
+    found += [
+        Concern("findings", f"{_many(overview.findings[severity], 'finding')} {severity}")
+        for severity in (Severity.CRITICAL, Severity.URGENT)
+        if severity in overview.findings
+    ]
     if all(one.began_at is None for one in overview.jobs):
         found.append(Concern("no-ticks", "no Beat has ever ticked"))
     elif late := [one.job.value for one in overview.jobs if one.is_late]:

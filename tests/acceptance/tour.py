@@ -1,26 +1,34 @@
-"""The tour of README.md, run as it stands there: ``python -m tests.acceptance.tour`` renews its output."""
+"""Pages whose commands are run as they stand there: ``python -m tests.acceptance.tour`` renews the output."""
 
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from byok.cli import processes
+from byok.core.model import Job
 from byok.embedded.stack import Stack
 from byok.settings import child_environment
 from byok.store import migrate
 from byok.store.postgres import create_engine
 
-README = Path(__file__).parents[2] / "README.md"
+_ROOT = Path(__file__).parents[2]
+PAGES = (_ROOT / "README.md", _ROOT / "docs" / "operations.md")
+# Every job is to have ticked before the first command: so a page begins sooner.
+_PACE = {"BYOK_DISPATCH_INTERVAL_SECONDS": "5"}
 _BLOCK = re.compile(r"(?<=```console\n)(.*?)(?=```)", re.DOTALL)
 
 
 @dataclass
 class Step:
-    """A command of the tour, and what the README says that it prints."""
+    """A command, and what the page says that it prints."""
 
     command: str
     output: str
@@ -62,13 +70,33 @@ def run(step: Step, folder: Path, environment: dict[str, str]) -> str:
 def tour_environment(stack: Stack) -> dict[str, str]:
     """A reader's shell: the stack's variables, and ``byok`` and ``python`` on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return child_environment(stack.environment | {"PATH": path, "COLUMNS": "96", "NO_COLOR": "1"})
+    return child_environment(stack.environment | _PACE | {"PATH": path, "COLUMNS": "96", "NO_COLOR": "1"})
+
+
+@contextmanager
+def fleet(stack: Stack, engine: sa.Engine) -> Iterator[None]:
+    """What `byok up` starts, as far as pages look at it: a worker and a Beat whose jobs have all ticked."""
+    environment = stack.environment | _PACE
+    started = [processes.start_worker(stack, environment), processes.start_beat(stack, environment)]
+    try:
+        processes.wait_for_worker(stack, started[0])
+        stack.supervisor.wait_until(started[1], lambda: _have_all_ticked(engine), timeout_seconds=90)
+        yield
+    finally:
+        stack.supervisor.stop(started)
+
+
+def _have_all_ticked(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        ended = sa.text("SELECT count(*) FROM ticks WHERE ended_at IS NOT NULL")
+        ticked: int = connection.execute(ended).scalar_one()
+        return ticked == len(Job)
 
 
 def normalise(text: str) -> str:
     """Without what differs from run to run: ids, digits, who runs it, where, and table borders."""
     text = re.sub(r"cli:\S+", "cli:you", text)
-    text = re.sub(r"celery@\S+", "celery@host", text)
+    text = re.sub(r"worker@\S+", "worker@host", text)
     text = re.sub(r"(worker|service|command) \d+@\S+", r"\1 PID@host", text)
     text = re.sub(r"byok-[\w-]{32}", "EXTERNAL-ID", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "UUID", text)
@@ -79,28 +107,31 @@ def normalise(text: str) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """The console blocks of the README."""
+    """The console blocks of a page."""
     return _BLOCK.findall(text)
 
 
 def main() -> None:
-    """Run the tour on a stack of its own and write what it prints into the README."""
-    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home", durable=False) as stack:
-        engine = create_engine(stack.environment["BYOK_DATABASE_URL"], 1)
-        migrate.upgrade(engine)
-        engine.dispose()
-        worker = processes.start_worker(stack, stack.environment)
-        processes.wait_for_worker(stack, worker)
+    """Run each page on a stack of its own and write what it prints into it."""
+    for page in PAGES:
+        with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home", durable=False) as stack:
+            engine = create_engine(stack.environment["BYOK_DATABASE_URL"], 1)
+            migrate.upgrade(engine)
+            with fleet(stack, engine):
+                _renew(page, Path(folder), tour_environment(stack))
+            engine.dispose()
 
-        def renew(match: re.Match[str]) -> str:
-            lines = []
-            for step in parse(match[0]):
-                printed = run(step, Path(folder), tour_environment(stack)).rstrip("\n")
-                lines += [f"$ {step.command}", *([line.rstrip() for line in printed.splitlines()])]
-            text = "\n".join(lines) + "\n"
-            return re.sub(r"cli:\S+", "cli:you ", text).replace("cli:you  ", "cli:you ")
 
-        README.write_text(_BLOCK.sub(renew, README.read_text()))
+def _renew(page: Path, folder: Path, environment: dict[str, str]) -> None:
+    def renew(match: re.Match[str]) -> str:
+        lines = []
+        for step in parse(match[0]):
+            printed = run(step, folder, environment).rstrip("\n")
+            lines += [f"$ {step.command}", *([line.rstrip() for line in printed.splitlines()])]
+        text = "\n".join(lines) + "\n"
+        return re.sub(r"cli:\S+", "cli:you ", text).replace("cli:you  ", "cli:you ")
+
+    page.write_text(_BLOCK.sub(renew, page.read_text()))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_what_was_found_is_told_with_its_deadline_and_remedy(byok: Byok, rotatin
     rotating.account.schedule_key_deletion(rotating.kms_key, 7)
     inspected = byok("tenant", "inspect", "acme")
     assert inspected.exit_code == 8
-    assert "1 findings about tenant 'acme': kms-key-pending-deletion" in inspected.err
+    assert "the watch found of tenant 'acme': kms-key-pending-deletion" in inspected.err
     (told,) = byok("findings", "--json").json()
     assert (told["tenant"], told["kind"], told["severity"], told["side"]) == (
         "acme", "kms-key-pending-deletion", "urgent", "customer",

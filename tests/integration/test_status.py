@@ -15,6 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from byok.cli import output
+from byok.core.counts import Count
+from byok.core.lookout import Severity
 from byok.core.model import Job, RotationReason
 from byok.embedded.stack import Stack
 from byok.errors import GaveUp, KmsAccessRevoked, QueueUnavailable, ValidationFailed
@@ -29,7 +31,7 @@ from tests.integration.acts import request
 from tests.integration.test_cli import Byok, acme, byok
 from tests.ports import unused_port
 from tests.redis_servers import valkey
-from tests.world import World
+from tests.world import World, kms_key_arn
 
 __all__ = ["acme", "byok"]
 
@@ -105,6 +107,20 @@ def test_a_suspended_tenant_until_it_is_back(world: World, reader: StatusReader)
     assert codes(reader.read()) == ["tenants-suspended"]
     world.services.kill_switch.resume("acme", actor="test")
     assert codes(reader.read()) == []
+
+
+def test_what_the_watch_found_until_it_is_put_right(world: World, reader: StatusReader) -> None:
+    key = world.kms.keys[kms_key_arn(1)]
+    key.state = "Disabled"
+    world.services.lookout.look("acme", actor="watch")
+    seen = reader.read()
+    assert codes(seen) == ["findings"]
+    assert seen.concerns[0].text == "1 finding urgent"
+    assert seen.overview is not None
+    assert seen.overview.findings == {Severity.URGENT: Count(1)}
+    key.state = "Enabled"
+    world.services.lookout.look("acme", actor="watch")
+    assert reader.read().concerns == []
 
 
 def test_a_failed_rotation_until_it_is_made_up_for(world: World, reader: StatusReader) -> None:

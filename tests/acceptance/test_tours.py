@@ -1,0 +1,25 @@
+"""The pages that show commands do what they say, word for word."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from byok.embedded.stack import Stack
+from tests.acceptance.tour import PAGES, blocks, fleet, normalise, parse, run, tour_environment
+from tests.conftest import empty
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_command_prints_what_the_page_shows(
+    page: Path, stack: Stack, engine: sa.Engine, tmp_path: Path
+) -> None:
+    steps = [step for block in blocks(page.read_text()) for step in parse(block)]
+    assert len(steps) >= 10
+    empty(engine)
+    with fleet(stack, engine):
+        for step in steps:
+            printed = run(step, tmp_path, tour_environment(stack))
+            assert normalise(printed) == normalise(step.output), step.command
