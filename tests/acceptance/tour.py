@@ -126,7 +126,7 @@ def _renew(page: Path, folder: Path, environment: dict[str, str]) -> None:
     def renew(match: re.Match[str]) -> str:
         lines = []
         for step in parse(match[0]):
-            printed = run(step, folder, environment).rstrip("\n")
+            printed = run(step, folder, environment).strip("\n")
             lines += [f"$ {step.command}", *([line.rstrip() for line in printed.splitlines()])]
         text = "\n".join(lines) + "\n"
         return re.sub(r"cli:\S+", "cli:you ", text).replace("cli:you  ", "cli:you ")
