@@ -173,9 +173,8 @@ def test_a_kms_that_refuses_throttles_and_answers_nonsense(
     simulator.clear_faults()
     watched.byok("rotation", "retry", failed)
     assert watched.fleet.settle()
-    assert [
-        work.rotation for work in watched.fleet.runtime.services.observer.rotations(failed=True, limit=9)
-    ] == []
+    left = watched.fleet.runtime.services.observer.rotations(failed=True, limit=99)
+    assert [work.rotation for work in left if work.tenant in {refusing.name, waiting.name, wrong.name}] == []
     watched.wait_quiet("ByokRotationFailed", "ByokRotationStuck", "ByokIntegrityAlarm")
 
 
