@@ -196,8 +196,9 @@ def test_hands_in_the_tables_requests_that_get_lost_and_a_queue_that_nobody_take
 
     watched.wait_for(*BY_HAND, meanwhile=lose_a_request)
     helper = watched.start_another_worker("-Q", REENCRYPT_QUEUE)
+    rotate(watched, touched)
     assert watched.fleet.settle()
-    watched.wait_quiet(*(name for name, _ in BY_HAND))
+    watched.wait_quiet(*(name for name, _ in BY_HAND), "ByokRotationFailed")
     watched.fleet.stop([helper])
     queue.close()
 
