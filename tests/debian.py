@@ -2,16 +2,16 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 
-def program(name: str, package: str) -> Path:
-    """The path of a program. Without it the test is skipped, or fails where `.ci/run` has installed it."""
-    if found := shutil.which(name):
-        return Path(found)
-    missing = f"no {name} here: apt-get install {package}"
-    if os.environ.get("TESTS_MAY_NOT_SKIP"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+def is_missing(program: str) -> bool:
+    """Whether a test is to be skipped for want of a program. Where `.ci/run` has installed them none is: a
+    test that can't start its program fails there."""
+    return shutil.which(program) is None and "TESTS_MAY_NOT_SKIP" not in os.environ
+
+
+def needs(program: str, package: str) -> pytest.MarkDecorator:
+    """Skip a test where a program is missing."""
+    return pytest.mark.skipif(is_missing(program), reason=f"no {program} here: apt-get install {package}")

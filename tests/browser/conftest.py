@@ -17,6 +17,7 @@ from byok.embedded.supervisor import Child
 from byok.settings import load_settings, use_environment
 from byok.wiring import Runtime, build
 from tests.conftest import empty
+from tests.debian import is_missing
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 # No probe: what fails here fails by the task that a test looks at.
@@ -54,9 +55,11 @@ class Watch:
 @pytest.fixture(scope="session")
 def programs() -> tuple[str, str]:
     """The browser and its driver, looked for before anything is started."""
+    if is_missing("chromium") or is_missing("chromedriver"):
+        pytest.skip("no browser here: apt-get install chromium chromium-driver")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    assert browser is not None
+    assert driver is not None
     return browser, driver
 
 

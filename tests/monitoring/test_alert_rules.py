@@ -1,7 +1,6 @@
 """Prometheus's rules: checked and run over made-up series by promtool."""
 
 import re
-import shutil
 import subprocess
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from byok.core.metric_list import METRICS
 from deploy import generate
 from deploy.monitoring.alerts import alerts
 from deploy.monitoring.rules import Alert, Pace, Severity
+from tests.debian import needs
 from tests.monitoring.customer_cases import CUSTOMER_CASES
 from tests.monitoring.process_cases import PROCESS_CASES
 from tests.monitoring.rule_cases import Case
@@ -25,9 +25,7 @@ RULES = ROOT / "deploy" / "prometheus" / "byok-alerts.yml"
 ALERTS = alerts(Pace())
 CASES = CUSTOMER_CASES + PROCESS_CASES
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not there; on Debian: apt-get install prometheus"
-)
+needs_promtool = needs("promtool", "prometheus")
 
 
 def promtool(*arguments: str | Path) -> None:

@@ -2,18 +2,17 @@
 
 import json
 import re
-import shutil
 import subprocess
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from byok.core.metric_list import METRICS, Kind
 from byok.settings import Settings
 from deploy.monitoring.rules import EXPORTER_JOB, WORKERS_JOB
+from tests.debian import needs
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "byok.json").read_text())
@@ -22,9 +21,7 @@ DRAWN = [panel for panel in PANELS if panel["type"] != "row"]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not there; on Debian: apt-get install prometheus"
-)
+needs_promtool = needs("promtool", "prometheus")
 
 
 def expressions() -> list[str]:

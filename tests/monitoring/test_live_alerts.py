@@ -3,7 +3,6 @@
 One fleet for all. Each test leaves it as it was, so that they may come in any order.
 """
 
-import shutil
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,14 +16,12 @@ from byok.queue import REENCRYPT, REENCRYPT_QUEUE, CeleryQueue
 from byok.simulator.control import SimulatorControl
 from deploy.monitoring.alerts import alerts
 from tests.customers import Customer, add_key, join
+from tests.debian import needs
 from tests.monitoring.watched_fleet import HURRY, WatchedFleet, watched_fleet
 
 pytestmark = pytest.mark.slow
 
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None,
-    reason="prometheus is not there; on Debian: apt-get install prometheus",
-)
+needs_prometheus = needs("prometheus", "prometheus")
 
 PAGE, TICKET = "page", "ticket"
 _REWRITE = "UPDATE audit_events SET actor = :actor WHERE tenant_id = :tenant AND sequence = 1"
