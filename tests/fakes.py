@@ -166,7 +166,7 @@ class FakeKms:
             ignored_tag=key.rotation_tag if days is None else None,
         )
 
-    def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
+    def check_connection(self, connection: Connection) -> Sequence[Finding]:
         self._begin("CheckConnection")
         try:
             self._usable(connection, "Decrypt")
@@ -174,8 +174,8 @@ class FakeKms:
             return [Finding("kms-key-is-usable", Verdict.FAILED, refused.message, Cause.KEY_DISABLED)]
         return [Finding("kms-key-is-usable", Verdict.PASSED, "fake"), *self.warnings]
 
-    def look_over(self, connection: Connection, tenant_name: str) -> ConnectionLook:
-        findings = self.check_connection(connection, tenant_name)
+    def look_over(self, connection: Connection) -> ConnectionLook:
+        findings = self.check_connection(connection)
         key = self._key(connection)
         usable = key.state == "Enabled"
         checks = ("foreign-tenant-context-is-refused", "missing-context-is-refused", "no-unneeded-rights")

@@ -215,22 +215,21 @@ class AwsKms:
                 raise
         return None
 
-    def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
+    def check_connection(self, connection: Connection) -> Sequence[Finding]:
         self._sessions.forget(connection)
-        return self._preflight(connection, tenant_name).run()
+        return self._preflight(connection).run()
 
-    def look_over(self, connection: Connection, tenant_name: str) -> ConnectionLook:
+    def look_over(self, connection: Connection) -> ConnectionLook:
         admitted = partial(self._bulkhead.admitted, connection)
-        return self._preflight(connection, tenant_name, admitted).look_over()
+        return self._preflight(connection, admitted).look_over()
 
     def _preflight(
         self,
         connection: Connection,
-        tenant_name: str,
         admitted: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Preflight:
         asking = (self._sessions, self._requests, self._retrying)
-        return Preflight(*asking, self._vendor, connection, tenant_name, admitted)
+        return Preflight(*asking, self._vendor, connection, admitted)
 
     def _call(
         self,

@@ -77,10 +77,9 @@ _CAUSES_BY_STATE = {
 class Report:
     """The findings of one preflight, in order."""
 
-    def __init__(self, connection: Connection, vendor: Vendor, tenant_name: str) -> None:
+    def __init__(self, connection: Connection, vendor: Vendor) -> None:
         self._connection = connection
         self._vendor = vendor
-        self._tenant_name = tenant_name
         self.findings: list[Finding] = []
 
     def refused(self, check: str, outcome: Outcome, action: str) -> None:
@@ -179,7 +178,7 @@ class Report:
             "tenant_id": str(self._connection.tenant_id),
             "external_id": self._connection.external_id,
             "vendor_role": vendor_role,
-            "tenant": self._tenant_name,
+            "tenant": self._connection.tenant_name,
         } | (
             {"principal": f"the role {role}", "missing": "neither the role nor the account's IAM", "mode": ""}
             if role is not None

@@ -28,8 +28,7 @@ class _Stop(Exception):  # no error: the other checks would say the same again
 
 
 class Preflight:
-    """One run over a connection. ``tenant_name`` is for the commands that remedies tell; each request to KMS
-    is made once it is ``admitted``."""
+    """One run over a connection; each request to KMS is made once it is ``admitted``."""
 
     def __init__(
         self,
@@ -38,7 +37,6 @@ class Preflight:
         retrying: tenacity.Retrying,
         vendor: Vendor,
         connection: Connection,
-        tenant_name: str,
         admitted: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._vendor = vendor
@@ -46,7 +44,7 @@ class Preflight:
         self._key = connection.kms_key_arn
         self._arn = str(connection.kms_key_arn)
         self._own = probe_context(connection.tenant_id)
-        self._report = Report(connection, vendor, tenant_name)
+        self._report = Report(connection, vendor)
         self._aws = Asker(sessions, requests, retrying, connection, vendor.role, admitted)
         self._can_look = True
         self._facts: KmsKeyFacts | None = None

@@ -94,13 +94,13 @@ class Kms(Protocol):
     def read_rotation(self, connection: Connection) -> RotationReading:
         """Read what the KMS key says of rotation; what we may not read counts as not said."""
 
-    def check_connection(self, connection: Connection, tenant_name: str) -> Sequence[Finding]:
+    def check_connection(self, connection: Connection) -> Sequence[Finding]:
         """Try what must work and what must be refused; remedies name the tenant.
 
         Raises KmsUnavailable only.
         """
 
-    def look_over(self, connection: Connection, tenant_name: str) -> ConnectionLook:
+    def look_over(self, connection: Connection) -> ConnectionLook:
         """The same checks of a connection that is in use, with what was read on the way. They go beside its
         other calls, and are left undone where its KMS is left alone for a while.
 

@@ -60,6 +60,6 @@ class Access:
         for _, version in versions:
             self.prove(tenant, version).secret.wipe()
         if not versions:
-            for finding in self._kms.check_connection(require_connection(tenant), tenant.name):
+            for finding in self._kms.check_connection(require_connection(tenant)):
                 if finding.verdict is Verdict.FAILED:
                     raise KmsAccessRevoked(f"{finding.check}: {finding.explanation}", remedy=finding.remedy)

@@ -96,7 +96,7 @@ class Lookout:
         if tenant.state not in _USED:
             return looks.nothing_known(), None  # nothing was verified that could have changed
         try:
-            look = self._kms.look_over(require_connection(tenant), tenant.name)
+            look = self._kms.look_over(require_connection(tenant))
         except KmsUnavailable as outage:
             unreached = outage.message
         else:

@@ -95,7 +95,7 @@ class Onboarding:
         """
         wanted = _Wanted(kms_key_arn, role_arn, mode, shared)
         tenant, connection = self._connect(name, actor, wanted)
-        findings = self._kms.check_connection(connection, name)
+        findings = self._kms.check_connection(connection)
         stopping = failed(findings, refuse_warnings=self._refuse_excess)
         # Read before the transaction: none is open across a KMS call.
         kms_key_rotation = None if stopping else self._kms.read_rotation(connection)

@@ -149,9 +149,9 @@ def test_describe_works_in_every_state_and_proves_nothing(case_with_states: Case
 
 
 def test_check_connection_passes_and_fails_with_the_key(case_with_states: Case) -> None:
-    assert not failed(case_with_states.kms.check_connection(case_with_states.connection, "acme"))
+    assert not failed(case_with_states.kms.check_connection(case_with_states.connection))
     case_with_states.disable()
-    (finding,) = failed(case_with_states.kms.check_connection(case_with_states.connection, "acme"))
+    (finding,) = failed(case_with_states.kms.check_connection(case_with_states.connection))
     assert (finding.check, finding.cause) == ("kms-key-is-usable", Cause.KEY_DISABLED)
 
 

@@ -395,7 +395,7 @@ def test_remedies_name_the_tenant_where_it_is_known(setup: Setup) -> None:
     setup.find()
     connection = setup.runtime.services.registry.show_tenant("acme")[0].connection
     assert connection is not None
-    (_, found) = setup.runtime.kms.check_connection(connection, "acme")
+    (_, found) = setup.runtime.kms.check_connection(connection)
     assert found.remedy.endswith("byok tenant policy acme")
 
 
@@ -681,8 +681,8 @@ def overtake(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cal
     check = runtime.kms.check_connection
 
     def overtake_with(act: Callable[[], object]) -> None:
-        def check_and_be_overtaken(connection: Connection, name: str) -> Sequence[Finding]:
-            found = check(connection, name)
+        def check_and_be_overtaken(connection: Connection) -> Sequence[Finding]:
+            found = check(connection)
             monkeypatch.setattr(runtime.kms, "check_connection", check)
             act()
             return found
