@@ -63,6 +63,7 @@ class Report:
     shares: dict[str, float] | None = None
     traffic: Traffic | None = None
     floor_traffic: Traffic | None = None
+    transactions: int = 0  # of the recorded tasks
     statements: list[tuple[str, float]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

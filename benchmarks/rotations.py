@@ -95,6 +95,7 @@ class Benchmark:
             self._world.stop_worker()
             report.traffic = read_traffic(self._recording)
             report.statements = statements_of(self._recording, report.keys)
+            report.transactions = sum(len(task.transactions) for task in load(self._recording))
             self._floors.run(report.keys, self._floor_traces)
             report.floor_traffic = read_traffic(self._floor_traces)
 

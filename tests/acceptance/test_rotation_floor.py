@@ -39,4 +39,6 @@ def test_the_floor_repeats_what_the_worker_asked_postgresql(tmp_path: Path) -> N
     recorded = sum(count * KEYS for _, count in report.statements)
     assert report.floor_traffic.statements == pytest.approx(recorded, rel=0.01)
     assert report.floor_traffic.statements <= report.traffic.statements
-    assert report.floor_traffic.commits == pytest.approx(report.traffic.commits, rel=0.1)
+    assert report.floor_traffic.commits == report.transactions
+    # Beside its tasks a worker tells that it lives, and looks for stops.
+    assert report.floor_traffic.commits <= report.traffic.commits

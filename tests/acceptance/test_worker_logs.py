@@ -148,15 +148,19 @@ def test_each_line_about_a_rotation_names_it_its_tenant_and_its_key(
         for rotation in show(customer.name, key).rotations
     }
     requests: dict[str, set[str]] = defaultdict(set)
+    names = {customer.name for customer in customers}
     for line in lines:
         if "rotation_id" in line:
+            assert {"tenant", "key"} <= line.keys(), line
+            if line["tenant"] not in names:  # what an earlier test left in the queue
+                continue
             assert (line["tenant"], line["key"]) == owners[line["rotation_id"]]
             if line["event"] == "kms_request":
                 requests[line["rotation_id"]].add(line.get("kms_request_id", ""))
     assert requests.keys() == owners.keys()
     ids = [one for found in requests.values() for one in found if one]
     assert len(ids) == len(set(ids)), "a request to KMS is one rotation's"
-    done = [one for one in lines if one["event"] == "rotation_done"]
+    done = [one for one in lines if one["event"] == "rotation_done" and one["tenant"] in names]
     assert any(one["task"] == "byok.keys.rotate_many" for one in done)
     assert [one for one in done if one["kms_request_id"] not in requests[one["rotation_id"]]] == []
     versions = {version.kms_request_id for key in _KEYS for version in show(customers[0].name, key).versions}
