@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,11 +22,15 @@ _building = threading.Lock()
 
 
 def runtime_of(app: Celery) -> Runtime:
-    """The services of this process, built on first use: after a fork, never before it."""
+    """The services of this process, built on first use.
+
+    A child of a prefork pool builds its own, whatever its parent has: of that no thread came along.
+    """
     with _building:
-        runtime: Runtime | None = getattr(app, "byok_runtime", None)
-        if runtime is None:
-            runtime = app.byok_runtime = build(app.byok_settings, kind="worker")
+        builder, runtime = getattr(app, "byok_runtime", (None, None))
+        if runtime is None or builder != os.getpid():
+            runtime = build(app.byok_settings, kind="worker")
+            app.byok_runtime = (os.getpid(), runtime)
             # One that has taken no lease yet is a worker all the same: `byok status` and alerts count them.
             runtime.services.watch.join()
             # What is there by now stays: out of the collector's sight, whose every full round would go over
@@ -33,6 +38,15 @@ def runtime_of(app: Celery) -> Runtime:
             gc.collect()
             gc.freeze()
         return runtime
+
+
+def _begin_anew() -> None:
+    """In a forked child: a thread of its parent's may have held the lock, and is not here to let it go."""
+    global _building  # a lock can't be reset
+    _building = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class ByokTask(Task):

@@ -12,7 +12,7 @@ from celery.signals import beat_init, worker_init, worker_shutdown
 from byok import health
 from byok.errors import ByokError
 from byok.logs import get_logger
-from workers.base import runtime_of
+from byok.wiring import store_ping
 
 log = get_logger(__name__)
 
@@ -138,7 +138,8 @@ def beat_with(app: Celery) -> None:
 
 
 def _begin_of_worker(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
-    _begin(sender.app, "worker", lambda: runtime_of(sender.app).store.ping())
+    # Not by the worker's services: a pool of processes is forked after this, and those are built behind it.
+    _begin(sender.app, "worker", store_ping(sender.app.byok_settings))
 
 
 def _begin_of_beat(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's Beat

@@ -2,6 +2,16 @@
 
 from byok.wiring.assembly import Services, assemble
 from byok.wiring.exporter import Exporter, build_exporter
-from byok.wiring.runtime import Runtime, aconnect, build, connect
+from byok.wiring.runtime import Runtime, aconnect, build, connect, store_ping
 
-__all__ = ["Exporter", "Runtime", "Services", "aconnect", "assemble", "build", "build_exporter", "connect"]
+__all__ = [
+    "Exporter",
+    "Runtime",
+    "Services",
+    "aconnect",
+    "assemble",
+    "build",
+    "build_exporter",
+    "connect",
+    "store_ping",
+]

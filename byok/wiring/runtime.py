@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -107,6 +108,14 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     services.vault.measure_with(metrics)
     _forget_after_fork(runtime)
     return runtime
+
+
+def store_ping(settings: Settings) -> Callable[[], None]:
+    """A question whether PostgreSQL is there, over a connection of its own: no service is built for it.
+
+    It raises StoreUnavailable.
+    """
+    return PostgresStore(create_engine(settings.database_url.get_secret_value(), 1)).ping
 
 
 def _application_rows(settings: Settings) -> PostgresRows:

@@ -33,7 +33,11 @@ def test_a_pool_of_processes_counts_on_one_page(stack: Stack, runtime: Runtime, 
     customer = join(stack, runtime, "acme")
     port = stack.home.port("prefork-metrics")
     folder = tmp_path / "counts"
-    together = {"BYOK_METRICS_PORT": str(port), "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    together = {
+        "BYOK_METRICS_PORT": str(port),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder),
+        "BYOK_HEALTH_FOLDER": str(tmp_path),  # its threads are there when the pool is forked
+    }
     worker = processes.start_worker(stack, stack.environment | PACE | together, "prefork", OPTIONS)
     try:
         processes.wait_for_worker(stack, worker)
