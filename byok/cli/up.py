@@ -1,5 +1,6 @@
 """``byok up``: the embedded stack with worker, Beat, Flower and exporter, until Ctrl-C."""
 
+import sys
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -41,7 +42,8 @@ def up() -> None:
                 f"Flower      {flower_url}  (user byok, password {stack.home.secret('flower')})\n"
                 f"metrics     {metrics_url} of the fleet\n"
                 f"            http://127.0.0.1:{worker_port}/metrics of the worker\n"
-                f"in another terminal:  source {stack.home.env_file}\n"
+                f"in another terminal:  source {Path(sys.prefix, 'bin', 'activate')}\n"
+                f"                      source {stack.home.env_file}\n"
                 f"then:                 byok status\n"
                 f"logs        {stack.home.log_folder}",
                 title="byok is up; Ctrl-C stops it",
