@@ -192,8 +192,10 @@ class Versions(Protocol):
         """How many records each master key sealed. Reads the whole table: for an operator who asks. Raises
         StoreBusy: that took longer than a minute."""
 
-    def list_sealed_under(self, master_key_id: str, limit: int) -> Sequence[tuple[UUID, KeyVersion]]:
-        """Some versions whose record this master key sealed, each with its tenant's id."""
+    def list_sealed(
+        self, limit: int, *, master_key_id: str | None = None
+    ) -> Sequence[tuple[UUID, KeyVersion]]:
+        """Some versions whose record this or any master key sealed, each with its tenant's id."""
 
     def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
         """Lock pending versions whose rotation has ended without them."""

@@ -28,6 +28,7 @@ from byok.services.campaigns import CampaignRequests
 from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
+from byok.services.ring import RingReview
 from byok.services.rotation_steps import Steps, made_by
 from byok.services.setbacks import MAX_ATTEMPTS, Setbacks
 from byok.services.suspension import Suspensions, require_active
@@ -71,6 +72,7 @@ class Rotations:
         self._store = store
         self._kms = kms
         self._records = records
+        self._ring = RingReview(store, records.master_keys)
         self._validator = validator
         self._desk = desk
         self._suspensions = suspensions
@@ -261,6 +263,8 @@ class Rotations:
             # With a master key that does not open what is there, nothing new may be sealed: what is then
             # encrypted under it would be lost with it.
             self._records.wrapped_key(tenant, work.versions[0])
+        elif not work.versions:
+            self._ring.require_familiar()
         number = work.versions[-1].number + 1 if work.versions else 1
         connection = require_connection(tenant)
         wrapped = self._kms.generate_data_key(connection, version_context(tenant.id, key.id, number))

@@ -63,11 +63,14 @@ class VersionTable:
         )
         return dict(self._connection.execute(counted).all())
 
-    def list_sealed_under(self, master_key_id: str, limit: int) -> Sequence[tuple[UUID, KeyVersion]]:
+    def list_sealed(
+        self, limit: int, *, master_key_id: str | None = None
+    ) -> Sequence[tuple[UUID, KeyVersion]]:
+        sealed = _versions.c.master_key_id
         query = (
             sa.select(_versions, _keys.c.tenant_id)
             .join(_keys, _keys.c.id == _versions.c.key_id)
-            .where(_versions.c.master_key_id == master_key_id)
+            .where(sealed.is_not(None) if master_key_id is None else sealed == master_key_id)
             .limit(limit)
         )
         return [(row.tenant_id, to_version(row)) for row in self._connection.execute(query)]

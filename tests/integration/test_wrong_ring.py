@@ -11,7 +11,7 @@ from byok.crypto.keyring import MasterKeyRing
 from byok.errors import ByokError, SealBroken, UnknownMasterKey, failure_text
 from byok.services.ring import RingReview, Sealed
 from byok.wiring import Services
-from tests.world import World
+from tests.world import PERIOD, TTL, World
 
 WRONG = SecretBytes(bytes(32))
 
@@ -72,6 +72,23 @@ def test_it_makes_no_version_that_only_it_could_open(
     world.services.requests.retry(requested.rotation.id, requested_by="operator")
     assert [one.state for one in world.run_published() if one][-1] is RotationState.DONE
     assert world.states() == ["retired", "active"]
+
+
+def test_it_makes_no_first_version_either(world: World, wrong: Services, error: type[ByokError]) -> None:
+    world.services.registry.create_key("acme", "second", rotation_period=PERIOD, lease_ttl=TTL, actor="test")
+    ((_, _, rotation),) = world.queue.rotations
+    made = world.kms.count("GenerateDataKeyWithoutPlaintext")
+    with pytest.raises(error):
+        wrong.rotations.run(rotation.id)
+    assert world.kms.count("GenerateDataKeyWithoutPlaintext") == made
+    world.services.requests.retry(rotation.id, requested_by="operator")
+    assert [one.state for one in world.run_published() if one][-1] is RotationState.DONE
+
+
+def test_the_first_ring_of_all_is_as_good_as_any(world: World) -> None:
+    world.add_tenant()
+    world.add_key()
+    assert world.states() == ["active"]
 
 
 def test_the_review_finds_it(world: World, wrong: Services, ring: MasterKeyRing) -> None:
