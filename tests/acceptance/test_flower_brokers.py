@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ pytestmark = pytest.mark.slow
 
 PASSWORD = "not-to-be-shown"
 TASKS = {"draw": 1, "start": 0, "length": 100, "order[0][column]": 0, "columns[0][data]": "name"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen_before(stack: Stack) -> None:
+    """Flower remembers what other tests had done, and shows the first hundred tasks."""
+    shutil.rmtree(stack.home.path / "flower", ignore_errors=True)
 
 
 class Looking:
@@ -81,9 +88,8 @@ def send(broker_url: str, name: str = SWEEP, **kwargs: str) -> None:
 
 def assert_all_is_shown(eye: Looking, broker_url: str, servers: str) -> None:
     eye.sees(lambda: True in eye.workers().values())
-    before = len(eye.tasks(SWEEP))  # of tests before this one: Flower remembers
     send(broker_url)
-    eye.sees(lambda: len(eye.tasks(SWEEP)) > before)
+    eye.sees(lambda: eye.tasks(SWEEP))
     eye.sees(lambda: {task["state"] for task in eye.tasks(SWEEP)} == {"SUCCESS"})
     queues = eye.page("/broker")
     assert "maintenance" in queues
