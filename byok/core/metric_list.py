@@ -38,6 +38,15 @@ class KmsOutcome(StrEnum):
     INTEGRITY = "integrity"
 
 
+class SweeperFinding(StrEnum):
+    """What the sweeper had to mend."""
+
+    REPUBLISHED = "republished"  # a rotation that nobody worked on
+    ORPHAN_REJECTED = "orphan-rejected"  # a pending version whose rotation had ended
+    PURGED = "purged"  # leases that a push did not reach
+    CAMPAIGN = "campaign"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric. ``name`` is without the ``_total`` that Prometheus shows of a counter."""

@@ -15,7 +15,16 @@ from byok.core.metric_list import (
     TENANT_SUSPENDED,
     WORST_REVOCATION_SECONDS,
 )
-from deploy.monitoring.rules import DAY, HOUR, MINUTE, Alert, Pace, Severity, counted
+from deploy.monitoring.rules import (
+    DAY,
+    HOUR,
+    MINUTE,
+    Alert,
+    Pace,
+    Severity,
+    counted,
+    counted_with_first,
+)
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
 
@@ -193,4 +202,4 @@ def _burns(pace: Pace, factor: float, long: timedelta, short: timedelta) -> str:
 def _failing_share(window: str) -> str:
     failed = f'{KMS_REQUESTS.exposed_name}{{outcome=~"outage|throttled"}}'
     judged = f'{KMS_REQUESTS.exposed_name}{{outcome=~"ok|outage|throttled"}}'
-    return f"{counted(failed, window)} / {counted(judged, window)}"
+    return f"{counted_with_first(failed, window)} / {counted_with_first(judged, window)}"

@@ -22,6 +22,7 @@ from deploy.monitoring.rules import (
     Pace,
     Severity,
     counted,
+    counted_with_first,
 )
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
@@ -43,7 +44,8 @@ def of_integrity(pace: Pace) -> tuple[Alert, ...]:
         Alert(
             "ByokIntegrityAlarm",
             _PAGE,
-            f"({counted(INTEGRITY_ALARMS.exposed_name, window)} > 0) or ({counted(refused, window)} > 0)",
+            f"({counted(INTEGRITY_ALARMS.exposed_name, window)} > 0)"
+            f" or ({counted_with_first(refused, window)} > 0)",
             "A key record and its KMS key don't belong together.",
             "KMS refused a wrapped key that byok stored, or answered with another. Nobody was suspended.",
         ),

@@ -3,6 +3,10 @@
 from tests.monitoring.rule_cases import PAGE, REACHED, TICKET, Case, Fired
 
 _INTEGRITY = "KMS refused a wrapped key that byok stored, or answered with another. Nobody was suspended."
+_REFUSED = (
+    'byok_kms_requests_total{operation="Decrypt",outcome="integrity",tenant="acme",job="byok-workers",'
+    'instance="w1"}'
+)
 _NO_WORKER = "Until one does, nothing is rotated, and a revocation is noticed only by services that ask KMS."
 _BLIND = "Prometheus gets nothing from any exporter: most other alerts can't fire."
 _ORPHAN = "The sweeper rejected pending versions whose rotation had ended. byok leaves none behind."
@@ -28,17 +32,49 @@ PROCESS_CASES = (
     ),
     Case(
         "ByokIntegrityAlarm",
-        "a process that counted before it was first asked",
-        {'byok_integrity_alarms_total{instance="w1"}': "_x10 2x200"},
-        {12: [Fired(PAGE, _INTEGRITY)], 100: []},
+        "Prometheus starts, and a process counted of old",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x200",
+            'byok_integrity_alarms_total{job="byok-workers",instance="w1"}': "3x200",
+            _REFUSED: "3x200",
+        },
+        {1: [], 12: [], 100: []},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
+        "nobody is asked for ten minutes, then with nothing new",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x100 _x10 1x200",
+            'byok_integrity_alarms_total{job="byok-workers",instance="w1"}': "3x100 _x10 3x200",
+            _REFUSED: "3x100 _x10 3x200",
+        },
+        {minute: [] for minute in (90, 111, 115, 163, 168, 172, 250)},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
+        "a process does not answer for ten minutes, then with nothing new",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x100 0x10 1x200",
+            _REFUSED: "3x100 stale _x9 3x200",
+        },
+        {minute: [] for minute in (90, 111, 115, 163, 168, 172, 250)},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
+        "a process that starts anew at its old address, and soon meets the same",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x100 0x2 1x200",
+            _REFUSED: "3x100 stale _x9 1x200",
+        },
+        {90: [], 112: [Fired(PAGE, _INTEGRITY)], 250: []},
     ),
     Case(
         "ByokIntegrityAlarm",
         "a probe whose request KMS could make nothing of, and requests that went well",
         {
-            'byok_kms_requests_total{operation="Decrypt",outcome="integrity",tenant="acme",instance="w1"}': (
-                "_x10 1x200"
-            ),
+            'up{job="byok-workers",instance="w1"}': "1x200",
+            'up{job="byok-workers",instance="w2"}': "1x200",
+            _REFUSED: "_x10 1x200",
             'byok_kms_requests_total{operation="Decrypt",outcome="ok",tenant="",instance="w1"}': "0+9x200",
         },
         {9: [], 12: [Fired(PAGE, _INTEGRITY)], 100: []},
@@ -64,9 +100,12 @@ PROCESS_CASES = (
     Case("ByokAuditChainBroken", "none", {"byok_audit_chains_broken": "0x60"}, {60: []}),
     Case(
         "ByokOrphanVersion",
-        "the first there ever was",
-        {'byok_sweeper_findings_total{finding="orphan-rejected",instance="w1"}': "_x10 1x200"},
-        {9: [], 12: [Fired(TICKET, _ORPHAN)], 100: []},
+        "the first of a process, and one of long ago that Prometheus hears of now",
+        {
+            'byok_sweeper_findings_total{finding="orphan-rejected",instance="w1"}': "0x10 1x200",
+            'byok_sweeper_findings_total{finding="orphan-rejected",instance="w2"}': "_x120 1x100",
+        },
+        {9: [], 12: [Fired(TICKET, _ORPHAN)], 100: [], 125: []},
     ),
     Case(
         "ByokOrphanVersion",
