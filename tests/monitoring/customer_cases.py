@@ -263,6 +263,16 @@ CUSTOMER_CASES = (
     ),
     Case(
         "ByokKmsErrorBudget",
+        "a fleet that asks for little, and one customer's eight attempts at a rotation",
+        {
+            **_ASKED,
+            _OK: "0+0x100 2x200",
+            _THROTTLED: "_x100 1+1x7 8x200",
+        },
+        {minute: [] for minute in (104, 108, 112, 170)},
+    ),
+    Case(
+        "ByokKmsErrorBudget",
         "Prometheus starts after an outage, and asks nobody for a while later",
         {
             **dict.fromkeys(_ASKED, "1x100 _x10 1x200"),
