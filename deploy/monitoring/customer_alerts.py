@@ -13,8 +13,10 @@ from byok.core.metric_list import (
     ROTATIONS_FAILED,
     STOP_BOUND_SECONDS,
     TENANT_SUSPENDED,
+    TENANTS,
     WORST_REVOCATION_SECONDS,
 )
+from byok.core.model import TenantState
 from deploy.monitoring.rules import (
     DAY,
     HOUR,
@@ -29,6 +31,9 @@ from deploy.monitoring.rules import (
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
 
 _AHEAD_DAYS = 30  # what is further off the watch calls a note, too (`byok/core/lookout.py`)
+# Customers turn access off one by one; many at once have met the same, and that is rather ours. Of more than
+# `MAX_TENANTS` the exporter names the latest only: this one goes on.
+_MANY_SUSPENDED = 10
 _SOON_DAYS = 3  # before a deadline beyond which a customer's data can't be read any more
 
 # One request in a hundred may fail. Below 99 % AWS pays back its second tier (aws.amazon.com/kms/sla), and
@@ -122,6 +127,15 @@ def of_customers(pace: Pace) -> tuple[Alert, ...]:
             "A customer that somebody stopped is stopped still.",
             "{{ $labels.tenant }} was stopped {{ $value | humanizeDuration }} ago ({{ $labels.code }})."
             " None of its data can be read or written.",
+        ),
+        Alert(
+            "ByokTenantsSuspended",
+            _PAGE,
+            f'max({TENANTS.exposed_name}{{state="{TenantState.SUSPENDED}"}}) > {_MANY_SUSPENDED}',
+            "Many customers are suspended at once.",
+            "{{ $value }} tenants are suspended. Rather than all of these customers, something of ours may"
+            " have changed.",
+            lasting=MINUTE,
         ),
         *_days_left(
             "ByokKmsKeyDeletion",

@@ -79,6 +79,32 @@ CUSTOMER_CASES = (
         {5: [], 30: []},
     ),
     Case(
+        "ByokTenantsSuspended",
+        "a few, then more than the exporter names, as two of them say, then none",
+        {
+            'byok_tenants{state="suspended",instance="e1"}': "3x10 5000x20 0x30",
+            'byok_tenants{state="suspended",instance="e2"}': "3x10 5000x20 0x30",
+            'byok_tenants{state="active",instance="e1"}': "9000x60",
+        },
+        {
+            9: [],
+            15: [
+                Fired(
+                    PAGE,
+                    "5000 tenants are suspended. Rather than all of these customers, something of ours may"
+                    " have changed.",
+                )
+            ],
+            45: [],
+        },
+    ),
+    Case(
+        "ByokTenantsSuspended",
+        "ten",
+        {'byok_tenants{state="suspended",instance="e1"}': "10x60"},
+        {60: []},
+    ),
+    Case(
         "ByokKmsKeyDeletion",
         "a week away, then two days, then cancelled; two exporters",
         {
