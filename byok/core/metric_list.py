@@ -234,6 +234,9 @@ KEY_MATERIAL_EXPIRY_DAYS = _gauge(
 OLDEST_WATCH_SECONDS = _gauge(
     "byok_oldest_watch_seconds", "How long ago the tenant that was looked at least recently was looked at."
 )
+WATCH_PERIOD_SECONDS = _gauge(
+    "byok_watch_period_seconds", "How often the watch is to look at each tenant, by these settings."
+)
 AUDIT_CHAINS_BROKEN = _gauge(
     "byok_audit_chains_broken", "Tenants whose audit chain did not verify when it was last looked at."
 )

@@ -124,12 +124,19 @@ def _processes() -> Row:
 
 
 def _watch() -> Row:
+    longest, period = _query(metrics.OLDEST_WATCH_SECONDS), _query(metrics.WATCH_PERIOD_SECONDS)
     return Row(
         "Watch and audit",
         (
             _stat_of("Integrity alarms in an hour", metrics.INTEGRITY_ALARMS, red_from=1, width=8),
             _stat_of("Audit chains broken", metrics.AUDIT_CHAINS_BROKEN, red_from=1, width=8),
-            _stat_of("Longest not looked at", metrics.OLDEST_WATCH_SECONDS, red_from=172_800, width=8),
+            _stat(
+                "Longest not looked at, in periods",
+                f"{longest.expression} / {period.expression}",
+                f"{metrics.OLDEST_WATCH_SECONDS.help} In periods of the watch: from 2 on it is stale.",
+                red_from=2,
+                width=8,
+            ),
             _gauge("Findings by kind", metrics.FINDINGS),
             _table("KMS keys to be deleted", metrics.KMS_KEY_DELETION_DAYS),
             _table("Key material that expires", metrics.KEY_MATERIAL_EXPIRY_DAYS),

@@ -11,9 +11,9 @@ from byok.core.metric_list import (
     SWEEPER_FINDINGS,
     TICK_AGE_SECONDS,
     TICK_PERIOD_SECONDS,
+    WATCH_PERIOD_SECONDS,
 )
 from deploy.monitoring.rules import (
-    DAY,
     EXPORTER_JOB,
     HOUR,
     MINUTE,
@@ -133,15 +133,16 @@ def _beat_silent(pace: Pace) -> Alert:
     )
 
 
-def of_monitoring(pace: Pace) -> tuple[Alert, ...]:
+def of_monitoring() -> tuple[Alert, ...]:
     """Whoever should look and does not: the other alerts rest on these."""
     return (
         Alert(
             "ByokWatchStale",
             _TICKET,
-            f"max({OLDEST_WATCH_SECONDS.exposed_name}) > {pace.seconds(2 * DAY):g}",
+            f"max({OLDEST_WATCH_SECONDS.exposed_name}) > 2 * max({WATCH_PERIOD_SECONDS.exposed_name})",
             "Customers' KMS keys are not looked at.",
-            "The nightly watch has not come to some tenant for {{ $value | humanizeDuration }}.",
+            "The watch has not come to some tenant for {{ $value | humanizeDuration }}, which is more than"
+            " two of its periods.",
             lasting=HOUR,
         ),
         Alert(

@@ -20,6 +20,10 @@ def _late(job: str) -> str:
     )
 
 
+def _stale(how_long: str) -> str:
+    return f"The watch has not come to some tenant for {how_long}, which is more than two of its periods."
+
+
 PROCESS_CASES = (
     Case(
         "ByokIntegrityAlarm",
@@ -255,11 +259,33 @@ PROCESS_CASES = (
     ),
     Case(
         "ByokWatchStale",
-        "three days",
-        {'byok_oldest_watch_seconds{instance="e1"}': "259200x120"},
-        {30: [], 90: [Fired(TICKET, "The nightly watch has not come to some tenant for 3d 0h 0m 0s.")]},
+        "three days of a daily watch, as two exporters say",
+        {
+            'byok_oldest_watch_seconds{instance="e1"}': "259200x120",
+            'byok_watch_period_seconds{instance="e1"}': "86400x120",
+            'byok_oldest_watch_seconds{instance="e2"}': "259200x120",
+            'byok_watch_period_seconds{instance="e2"}': "86400x120",
+        },
+        {30: [], 90: [Fired(TICKET, _stale("3d 0h 0m 0s"))]},
     ),
-    Case("ByokWatchStale", "a day", {"byok_oldest_watch_seconds": "86400x120"}, {120: []}),
+    Case(
+        "ByokWatchStale",
+        "half a day of an hourly watch",
+        {"byok_oldest_watch_seconds": "43200x120", "byok_watch_period_seconds": "3600x120"},
+        {30: [], 90: [Fired(TICKET, _stale("12h 0m 0s"))]},
+    ),
+    Case(
+        "ByokWatchStale",
+        "a day of a daily watch",
+        {"byok_oldest_watch_seconds": "86400x120", "byok_watch_period_seconds": "86400x120"},
+        {120: []},
+    ),
+    Case(
+        "ByokWatchStale",
+        "six days of a weekly watch",
+        {"byok_oldest_watch_seconds": "518400x120", "byok_watch_period_seconds": "604800x120"},
+        {120: []},
+    ),
     Case(
         "ByokExporterDown",
         "it dies, and comes back",
