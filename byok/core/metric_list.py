@@ -208,11 +208,6 @@ STOP_BOUND_SECONDS = _gauge(
     "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
     " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
 )
-STOP_BOUND_SECONDS = _gauge(
-    "byok_stop_bound_seconds",
-    "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
-    " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
-)
 REACHABLE = _gauge(
     "byok_reachable", "1 if the exporter reaches a server (postgresql, broker, cache).", "server"
 )
