@@ -1,6 +1,7 @@
 """What the dashboard shows: every metric of the list, in the rows that an operator reads from the top."""
 
 from byok.core import metric_list as metrics
+from byok.core.jobs import LATE_PERIODS
 from byok.core.metric_list import Kind as MetricKind
 from byok.core.metric_list import Metric
 from deploy.monitoring.dashboard import Kind, Panel, Query, Row
@@ -113,7 +114,7 @@ def _processes() -> Row:
             _gauge("Processes by kind", metrics.MEMBERS),
             Panel(
                 "Ticks: age in periods",
-                f"{age.help} In periods of the job: above 3 it is late.",
+                f"{age.help} In periods of the job: well above {LATE_PERIODS} it is late.",
                 "none",
                 (Query(f"max by ({job}) ({age.exposed_name}) / max by ({job}) ({period.exposed_name})",
                        f"{{{{{job}}}}}"),),

@@ -1,5 +1,6 @@
 """Alerts about byok's own processes, servers and records, and about being watched at all."""
 
+from byok.core.jobs import ALLOWANCE, LATE_PERIODS
 from byok.core.metric_list import (
     AUDIT_CHAINS_BROKEN,
     INTEGRITY_ALARMS,
@@ -70,7 +71,7 @@ def of_processes(pace: Pace) -> tuple[Alert, ...]:
     """Processes and servers that are not there, or don't keep up."""
     republished = f'{SWEEPER_FINDINGS.exposed_name}{{finding="republished"}}'
     return (
-        _beat_silent(pace),
+        _beat_silent(),
         # Of a kind that nobody is of there may be no series.
         Alert(
             "ByokNoWorker",
@@ -117,19 +118,20 @@ def of_processes(pace: Pace) -> tuple[Alert, ...]:
     )
 
 
-def _beat_silent(pace: Pace) -> Alert:
+def _beat_silent() -> Alert:
     (job,) = TICK_AGE_SECONDS.labels
     age = f"max by ({job}) ({TICK_AGE_SECONDS.exposed_name})"
     period = f"max by ({job}) ({TICK_PERIOD_SECONDS.exposed_name})"
     return Alert(
         "ByokBeatSilent",
         _PAGE,
-        f"({age} > 3 * {period} + {pace.seconds(MINUTE):g})"
+        f"({age} > {LATE_PERIODS} * {period} + {ALLOWANCE.total_seconds():g})"
         f" or (({period} unless {age}) and on () {_DATABASE_REACHED})",
         "A periodic job does not begin.",
-        f"{{{{ $labels.{job} }}}} is late by more than two of its periods, or never began: no Beat ticks, or"
+        f"{{{{ $labels.{job} }}}} has missed a whole period and more, or never began: no Beat ticks, or"
         " no worker takes the queue maintenance.",
-        lasting=MINUTE,
+        # A restart of Beat, or of the last worker, is over by then.
+        lasting=2 * MINUTE,
     )
 
 

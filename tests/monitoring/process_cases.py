@@ -15,8 +15,8 @@ _UNSCRAPED = "Alerts about KMS errors, integrity and the sweeper can't fire."
 
 def _late(job: str) -> str:
     return (
-        f"{job} is late by more than two of its periods, or never began: no Beat ticks, or no worker takes"
-        " the queue maintenance."
+        f"{job} has missed a whole period and more, or never began: no Beat ticks, or no worker takes the"
+        " queue maintenance."
     )
 
 
@@ -130,6 +130,24 @@ PROCESS_CASES = (
             6: [],
             12: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
             40: [],
+        },
+    ),
+    Case(
+        "ByokBeatSilent",
+        "a little late for long; more, but for a minute",
+        {
+            'byok_tick_age_seconds{beat_job="sweep",instance="e1"}': "46x60",
+            'byok_tick_period_seconds{beat_job="sweep",instance="e1"}': "15x60",
+            'byok_tick_age_seconds{beat_job="probe",instance="e1"}': "5x30 65x1 5x30",
+            'byok_tick_period_seconds{beat_job="probe",instance="e1"}': "5x60",
+            'byok_tick_age_seconds{beat_job="dispatch-due",instance="e1"}': "75x60",
+            'byok_tick_period_seconds{beat_job="dispatch-due",instance="e1"}': "30x60",
+        },
+        {
+            1.5: [],
+            3: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
+            32: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
+            34: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
         },
     ),
     Case(
