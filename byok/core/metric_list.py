@@ -116,7 +116,8 @@ KMS_REQUESTS = _counter(
     "byok_kms_requests",
     "Requests to customers' KMS and STS, by operation and outcome (ok, denied, unusable, throttled, outage,"
     " rejected, integrity). A tenant is named from its first request on that did not go well; `other`: there"
-    " were too many to name. Those of `byok tenant verify` are not counted.",
+    " were too many to name. Those of `byok tenant verify` and of the watch, and those that only explain"
+    " another failure, are not counted.",
     "operation",
     "outcome",
     "tenant",
