@@ -12,7 +12,7 @@ from uuid import UUID
 
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.looks import ConnectionLook, KmsKeyFacts
-from byok.core.metric_list import KmsOutcome
+from byok.core.metric_list import KmsOutcome, SweeperFinding
 from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
 from byok.core.reencryption import Campaign, CampaignState
 from byok.core.rotation_period import parse_rotation_tag
@@ -386,7 +386,7 @@ class CountingMetrics:
     def dispatch_held_back(self, reason: str) -> None:
         self.counts["held-back", reason] += 1
 
-    def sweeper_found(self, finding: str, count: int) -> None:
+    def sweeper_found(self, finding: SweeperFinding, count: int) -> None:
         self.counts["found", finding] += count
 
     def integrity_alarm(self) -> None:

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from byok.core.model import Job, Tick
 
 # A job is late once it has missed a whole period, and this on top: Beat looks every 5 s whether something is
-# due, and a tick waits in its queue behind others.
+# due, and a tick waits in its queue behind others. The alert goes by the same (`deploy/monitoring`).
+LATE_PERIODS = 2
 ALLOWANCE = timedelta(seconds=15)
 
 
@@ -32,4 +33,4 @@ def _judge_one(job: Job, period: timedelta, began_at: datetime | None, now: date
     if began_at is None:
         return JobState(job, period, None, None, is_late=True)
     age = max(now - began_at, timedelta(0))  # begun since the time was read
-    return JobState(job, period, began_at, age, is_late=age > 2 * period + ALLOWANCE)
+    return JobState(job, period, began_at, age, is_late=age > LATE_PERIODS * period + ALLOWANCE)

@@ -38,6 +38,15 @@ class KmsOutcome(StrEnum):
     INTEGRITY = "integrity"
 
 
+class SweeperFinding(StrEnum):
+    """What the sweeper had to mend."""
+
+    REPUBLISHED = "republished"  # a rotation that nobody worked on
+    ORPHAN_REJECTED = "orphan-rejected"  # a pending version whose rotation had ended
+    PURGED = "purged"  # leases that a push did not reach
+    CAMPAIGN = "campaign"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric. ``name`` is without the ``_total`` that Prometheus shows of a counter."""
@@ -107,7 +116,8 @@ KMS_REQUESTS = _counter(
     "byok_kms_requests",
     "Requests to customers' KMS and STS, by operation and outcome (ok, denied, unusable, throttled, outage,"
     " rejected, integrity). A tenant is named from its first request on that did not go well; `other`: there"
-    " were too many to name. Those of `byok tenant verify` are not counted.",
+    " were too many to name. Those of `byok tenant verify` and of the watch, and those that only explain"
+    " another failure, are not counted.",
     "operation",
     "outcome",
     "tenant",
@@ -199,11 +209,6 @@ STOP_BOUND_SECONDS = _gauge(
     "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
     " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
 )
-STOP_BOUND_SECONDS = _gauge(
-    "byok_stop_bound_seconds",
-    "From the moment that a stop was noticed until the last process has dropped the tenant's leases, at most,"
-    " by these settings: what byok_worst_revocation_seconds and byok_stop_seconds are held against.",
-)
 REACHABLE = _gauge(
     "byok_reachable", "1 if the exporter reaches a server (postgresql, broker, cache).", "server"
 )
@@ -224,6 +229,9 @@ KEY_MATERIAL_EXPIRY_DAYS = _gauge(
 )
 OLDEST_WATCH_SECONDS = _gauge(
     "byok_oldest_watch_seconds", "How long ago the tenant that was looked at least recently was looked at."
+)
+WATCH_PERIOD_SECONDS = _gauge(
+    "byok_watch_period_seconds", "How often the watch is to look at each tenant, by these settings."
 )
 AUDIT_CHAINS_BROKEN = _gauge(
     "byok_audit_chains_broken", "Tenants whose audit chain did not verify when it was last looked at."

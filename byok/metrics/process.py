@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from byok.core import metric_list as metrics
-from byok.core.metric_list import KmsOutcome
+from byok.core.metric_list import KmsOutcome, SweeperFinding
 from byok.core.model import Rotation, RotationReason, RotationState
 from byok.core.reencryption import OPEN_STATES, CampaignState
 from byok.metrics.instruments import Instruments
@@ -33,6 +33,8 @@ class PrometheusMetrics(Collector):
         for reason in RotationReason:
             for state in (RotationState.DONE, RotationState.FAILED):
                 self._instruments.count(metrics.ROTATIONS, reason.value, state.value, by=0)
+        for finding in SweeperFinding:
+            self._instruments.count(metrics.SWEEPER_FINDINGS, finding.value, by=0)
         for ended in set(CampaignState) - OPEN_STATES:
             self._instruments.count(metrics.CAMPAIGNS, ended.value, by=0)
 
@@ -66,9 +68,9 @@ class PrometheusMetrics(Collector):
         """See the port."""
         self._instruments.count(metrics.DISPATCH_HELD_BACK, reason)
 
-    def sweeper_found(self, finding: str, count: int) -> None:
+    def sweeper_found(self, finding: SweeperFinding, count: int) -> None:
         """See the port."""
-        self._instruments.count(metrics.SWEEPER_FINDINGS, finding, by=count)
+        self._instruments.count(metrics.SWEEPER_FINDINGS, finding.value, by=count)
 
     def integrity_alarm(self) -> None:
         """See the port."""

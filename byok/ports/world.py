@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
+from byok.core.metric_list import SweeperFinding
 from byok.core.model import OpenWork, Rotation, SealedBox
 from byok.core.reencryption import Campaign, CampaignState
 from byok.ports.kms import RequestMetrics
@@ -175,9 +176,8 @@ class Metrics(RequestMetrics, Protocol):
         """Keys that are due were left for later: ``window-full``, ``time-up``, ``queue-deep``,
         ``broker-silent`` or ``database-slow``."""
 
-    def sweeper_found(self, finding: str, count: int) -> None:
-        """The sweeper had something to mend: ``republished``, ``orphan-rejected``, ``purged``, or a
-        ``campaign``."""
+    def sweeper_found(self, finding: SweeperFinding, count: int) -> None:
+        """The sweeper had this to mend."""
 
     def integrity_alarm(self) -> None:
         """A version's record and the customer's KMS don't belong together: somebody must be paged."""

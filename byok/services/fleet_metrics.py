@@ -112,6 +112,7 @@ def read_settings(periods: Periods, recheck: timedelta) -> Sequence[Sample]:
     bound = revocation_bound(MAX_LEASE_TTL, periods.probe, recheck)
     return [
         *(Sample(metrics.TICK_PERIOD_SECONDS, _seconds(periods.of(job)), (job.value,)) for job in Job),
+        Sample(metrics.WATCH_PERIOD_SECONDS, _seconds(periods.watch)),
         Sample(metrics.REVOCATION_BOUND_SECONDS, _seconds(bound.polled)),
         Sample(metrics.STOP_BOUND_SECONDS, _seconds(bound.told)),
     ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from byok.core.lifecycle import latest_wake_time
+from byok.core.metric_list import SweeperFinding
 from byok.core.model import (
     Job,
     OpenWork,
@@ -102,13 +103,13 @@ class Scheduling:
 
     def _look_after_campaigns(self) -> int:
         if found := self._campaigns.sweep():
-            self._metrics.sweeper_found("campaign", found)
+            self._metrics.sweeper_found(SweeperFinding.CAMPAIGN, found)
         return found
 
     def _look_after_fleet(self) -> None:
         """Purge what a stop could not, and forget dead members."""
         if made_up := self._suspensions.make_up_purges():
-            self._metrics.sweeper_found("purged", made_up)
+            self._metrics.sweeper_found(SweeperFinding.PURGED, made_up)
         with self._store.transaction() as tx:
             tx.members.remove_unseen(self._clock.now() - _FORGET_MEMBERS_AFTER)
 
@@ -129,7 +130,7 @@ class Scheduling:
             total += len(waking)
             room -= len(waking)
         if total:
-            self._metrics.sweeper_found("republished", total)
+            self._metrics.sweeper_found(SweeperFinding.REPUBLISHED, total)
             log.info("sweep_published", count=total)
         return total
 
@@ -153,6 +154,6 @@ class Scheduling:
                     failure="its rotation had ended",
                 )  # fmt: skip
         if orphans:
-            self._metrics.sweeper_found("orphan-rejected", len(orphans))
+            self._metrics.sweeper_found(SweeperFinding.ORPHAN_REJECTED, len(orphans))
             log.warning("orphans_rejected", count=len(orphans))
         return len(orphans)

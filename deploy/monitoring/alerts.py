@@ -17,5 +17,5 @@ def alerts(pace: Pace) -> tuple[Alert, ...]:
         *of_kms(pace),
         *of_integrity(pace),
         *of_processes(pace),
-        *of_monitoring(pace),
+        *of_monitoring(),
     )

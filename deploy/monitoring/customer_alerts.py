@@ -13,13 +13,27 @@ from byok.core.metric_list import (
     ROTATIONS_FAILED,
     STOP_BOUND_SECONDS,
     TENANT_SUSPENDED,
+    TENANTS,
     WORST_REVOCATION_SECONDS,
 )
-from deploy.monitoring.rules import DAY, HOUR, MINUTE, Alert, Pace, Severity, counted
+from byok.core.model import TenantState
+from deploy.monitoring.rules import (
+    DAY,
+    HOUR,
+    MINUTE,
+    Alert,
+    Pace,
+    Severity,
+    counted,
+    counted_with_first,
+)
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
 
 _AHEAD_DAYS = 30  # what is further off the watch calls a note, too (`byok/core/lookout.py`)
+# Customers turn access off one by one; many at once have met the same, and that is rather ours. Of more than
+# `MAX_TENANTS` the exporter names the latest only: this one goes on.
+_MANY_SUSPENDED = 10
 _SOON_DAYS = 3  # before a deadline beyond which a customer's data can't be read any more
 
 # One request in a hundred may fail. Below 99 % AWS pays back its second tier (aws.amazon.com/kms/sla), and
@@ -31,6 +45,10 @@ _KMS_BUDGET = 0.01
 # (The Site Reliability Workbook, chapter 5, table 5-8).
 _FAST_BURNS = ((14.4, HOUR, 5 * MINUTE), (6.0, 6 * HOUR, 30 * MINUTE))
 _SLOW_BURNS = ((1.0, 3 * DAY, 6 * HOUR),)
+# Nor is a share told of fewer failures than that in the long window. A fleet without traffic sends a few
+# requests an hour, and one customer's eight attempts at a rotation that all fail are most of them: that is
+# ByokRotationFailed's to tell.
+_LEAST_FAILED = 10
 
 # Findings that have an alert of their own.
 _TOLD_ELSEWHERE = "kms-key-pending-deletion|key-material-expiring|audit-chain-broken|not-looked-at"
@@ -110,6 +128,15 @@ def of_customers(pace: Pace) -> tuple[Alert, ...]:
             "{{ $labels.tenant }} was stopped {{ $value | humanizeDuration }} ago ({{ $labels.code }})."
             " None of its data can be read or written.",
         ),
+        Alert(
+            "ByokTenantsSuspended",
+            _PAGE,
+            f'max({TENANTS.exposed_name}{{state="{TenantState.SUSPENDED}"}}) > {_MANY_SUSPENDED}',
+            "Many customers are suspended at once.",
+            "{{ $value }} tenants are suspended. Rather than all of these customers, something of ours may"
+            " have changed.",
+            lasting=MINUTE,
+        ),
         *_days_left(
             "ByokKmsKeyDeletion",
             KMS_KEY_DELETION_DAYS.exposed_name,
@@ -185,12 +212,14 @@ def of_kms(pace: Pace) -> tuple[Alert, ...]:
 
 def _burns(pace: Pace, factor: float, long: timedelta, short: timedelta) -> str:
     limit = f"{factor * _KMS_BUDGET:g}"
-    return (
-        f"({_failing_share(pace.window(long))} > {limit} and {_failing_share(pace.window(short))} > {limit})"
-    )
+    shares = [f"{_failing_share(pace.window(window))} > {limit}" for window in (long, short)]
+    return f"({' and '.join(shares)} and {_failed(pace.window(long))} > {_LEAST_FAILED})"
 
 
 def _failing_share(window: str) -> str:
-    failed = f'{KMS_REQUESTS.exposed_name}{{outcome=~"outage|throttled"}}'
     judged = f'{KMS_REQUESTS.exposed_name}{{outcome=~"ok|outage|throttled"}}'
-    return f"{counted(failed, window)} / {counted(judged, window)}"
+    return f"{_failed(window)} / {counted_with_first(judged, window)}"
+
+
+def _failed(window: str) -> str:
+    return counted_with_first(f'{KMS_REQUESTS.exposed_name}{{outcome=~"outage|throttled"}}', window)

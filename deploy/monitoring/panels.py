@@ -1,6 +1,7 @@
 """What the dashboard shows: every metric of the list, in the rows that an operator reads from the top."""
 
 from byok.core import metric_list as metrics
+from byok.core.jobs import LATE_PERIODS
 from byok.core.metric_list import Kind as MetricKind
 from byok.core.metric_list import Metric
 from deploy.monitoring.dashboard import Kind, Panel, Query, Row
@@ -113,7 +114,7 @@ def _processes() -> Row:
             _gauge("Processes by kind", metrics.MEMBERS),
             Panel(
                 "Ticks: age in periods",
-                f"{age.help} In periods of the job: above 3 it is late.",
+                f"{age.help} In periods of the job: well above {LATE_PERIODS} it is late.",
                 "none",
                 (Query(f"max by ({job}) ({age.exposed_name}) / max by ({job}) ({period.exposed_name})",
                        f"{{{{{job}}}}}"),),
@@ -124,12 +125,19 @@ def _processes() -> Row:
 
 
 def _watch() -> Row:
+    longest, period = _query(metrics.OLDEST_WATCH_SECONDS), _query(metrics.WATCH_PERIOD_SECONDS)
     return Row(
         "Watch and audit",
         (
             _stat_of("Integrity alarms in an hour", metrics.INTEGRITY_ALARMS, red_from=1, width=8),
             _stat_of("Audit chains broken", metrics.AUDIT_CHAINS_BROKEN, red_from=1, width=8),
-            _stat_of("Longest not looked at", metrics.OLDEST_WATCH_SECONDS, red_from=172_800, width=8),
+            _stat(
+                "Longest not looked at, in periods",
+                f"{longest.expression} / {period.expression}",
+                f"{metrics.OLDEST_WATCH_SECONDS.help} In periods of the watch: from 2 on it is stale.",
+                red_from=2,
+                width=8,
+            ),
             _gauge("Findings by kind", metrics.FINDINGS),
             _table("KMS keys to be deleted", metrics.KMS_KEY_DELETION_DAYS),
             _table("Key material that expires", metrics.KEY_MATERIAL_EXPIRY_DAYS),

@@ -1,5 +1,6 @@
 """Alerts about byok's own processes, servers and records, and about being watched at all."""
 
+from byok.core.jobs import ALLOWANCE, LATE_PERIODS
 from byok.core.metric_list import (
     AUDIT_CHAINS_BROKEN,
     INTEGRITY_ALARMS,
@@ -11,9 +12,9 @@ from byok.core.metric_list import (
     SWEEPER_FINDINGS,
     TICK_AGE_SECONDS,
     TICK_PERIOD_SECONDS,
+    WATCH_PERIOD_SECONDS,
 )
 from deploy.monitoring.rules import (
-    DAY,
     EXPORTER_JOB,
     HOUR,
     MINUTE,
@@ -22,6 +23,7 @@ from deploy.monitoring.rules import (
     Pace,
     Severity,
     counted,
+    counted_with_first,
 )
 
 _PAGE, _TICKET = Severity.PAGE, Severity.TICKET
@@ -43,7 +45,8 @@ def of_integrity(pace: Pace) -> tuple[Alert, ...]:
         Alert(
             "ByokIntegrityAlarm",
             _PAGE,
-            f"({counted(INTEGRITY_ALARMS.exposed_name, window)} > 0) or ({counted(refused, window)} > 0)",
+            f"({counted(INTEGRITY_ALARMS.exposed_name, window)} > 0)"
+            f" or ({counted_with_first(refused, window)} > 0)",
             "A key record and its KMS key don't belong together.",
             "KMS refused a wrapped key that byok stored, or answered with another. Nobody was suspended.",
         ),
@@ -68,7 +71,7 @@ def of_processes(pace: Pace) -> tuple[Alert, ...]:
     """Processes and servers that are not there, or don't keep up."""
     republished = f'{SWEEPER_FINDINGS.exposed_name}{{finding="republished"}}'
     return (
-        _beat_silent(pace),
+        _beat_silent(),
         # Of a kind that nobody is of there may be no series.
         Alert(
             "ByokNoWorker",
@@ -115,31 +118,33 @@ def of_processes(pace: Pace) -> tuple[Alert, ...]:
     )
 
 
-def _beat_silent(pace: Pace) -> Alert:
+def _beat_silent() -> Alert:
     (job,) = TICK_AGE_SECONDS.labels
     age = f"max by ({job}) ({TICK_AGE_SECONDS.exposed_name})"
     period = f"max by ({job}) ({TICK_PERIOD_SECONDS.exposed_name})"
     return Alert(
         "ByokBeatSilent",
         _PAGE,
-        f"({age} > 3 * {period} + {pace.seconds(MINUTE):g})"
+        f"({age} > {LATE_PERIODS} * {period} + {ALLOWANCE.total_seconds():g})"
         f" or (({period} unless {age}) and on () {_DATABASE_REACHED})",
         "A periodic job does not begin.",
-        f"{{{{ $labels.{job} }}}} is late by more than two of its periods, or never began: no Beat ticks, or"
+        f"{{{{ $labels.{job} }}}} has missed a whole period and more, or never began: no Beat ticks, or"
         " no worker takes the queue maintenance.",
-        lasting=MINUTE,
+        # A restart of Beat, or of the last worker, is over by then.
+        lasting=2 * MINUTE,
     )
 
 
-def of_monitoring(pace: Pace) -> tuple[Alert, ...]:
+def of_monitoring() -> tuple[Alert, ...]:
     """Whoever should look and does not: the other alerts rest on these."""
     return (
         Alert(
             "ByokWatchStale",
             _TICKET,
-            f"max({OLDEST_WATCH_SECONDS.exposed_name}) > {pace.seconds(2 * DAY):g}",
+            f"max({OLDEST_WATCH_SECONDS.exposed_name}) > 2 * max({WATCH_PERIOD_SECONDS.exposed_name})",
             "Customers' KMS keys are not looked at.",
-            "The nightly watch has not come to some tenant for {{ $value | humanizeDuration }}.",
+            "The watch has not come to some tenant for {{ $value | humanizeDuration }}, which is more than"
+            " two of its periods.",
             lasting=HOUR,
         ),
         Alert(

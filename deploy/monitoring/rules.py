@@ -95,11 +95,24 @@ class Alert:
 
 
 def counted(selector: str, window: str) -> str:
-    """What all processes counted within the window.
+    """What all processes counted within the window, of series that are there from a process's start.
 
-    `increase` does not see what a series begins with, and one that names a tenant begins with a failure.
+    What one counted before it was first asked may be years old, and is not told.
     """
-    return f"sum(({selector} unless {selector} offset {window}) or increase({selector}[{window}]))"
+    return f"sum(increase({selector}[{window}]))"
+
+
+def counted_with_first(selector: str, window: str) -> str:
+    """The same of series that begin with an event: `increase` does not see what one begins with.
+
+    One has begun within the window where its process was asked more often than it was there. Else it is
+    older: Prometheus itself began, or asked nobody for a while.
+    """
+    target = "job, instance"
+    asked = f"max by ({target}) (sum_over_time(up[{window}]))"
+    begun = f"count_over_time({selector}[{window}]) < on ({target}) group_left () {asked}"
+    first = f"({selector} unless {selector} offset {window}) and {begun}"
+    return f"sum(({first}) or increase({selector}[{window}]))"
 
 
 def rules_file(alerts: tuple[Alert, ...], pace: Pace) -> str:

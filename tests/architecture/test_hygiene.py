@@ -106,3 +106,16 @@ def test_nothing_is_scheduled_in_the_broker() -> None:
         if banned.search(line) and line.strip() not in _ALLOWED
     ]
     assert found == []
+
+
+def test_no_constant_is_assigned_twice() -> None:
+    """A merge can leave one behind, and the first is silently lost."""
+    for path in modules():
+        names = [
+            target.id
+            for statement in ast.parse(path.read_text()).body
+            if isinstance(statement, ast.Assign | ast.AnnAssign)
+            for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+            if isinstance(target, ast.Name)
+        ]
+        assert len(names) == len(set(names)), path

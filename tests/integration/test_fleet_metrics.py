@@ -131,7 +131,8 @@ def test_what_the_settings_say_is_there_without_any_server() -> None:
     assert told["byok_revocation_bound_seconds", ()] == bound.polled.total_seconds() == 311
     assert told["byok_stop_bound_seconds", ()] == bound.told.total_seconds() == 6
     assert told["byok_tick_period_seconds", ("sweep",)] == 15
-    assert len(told) == len(Job) + 2
+    assert told["byok_watch_period_seconds", ()] == 86_400
+    assert len(told) == len(Job) + 3
 
 
 def test_every_job_has_a_period() -> None:

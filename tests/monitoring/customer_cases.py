@@ -22,10 +22,16 @@ def _waited(how_long: str) -> str:
     return f"The key that has waited longest has been due for {how_long}."
 
 
-_OK = 'byok_kms_requests_total{operation="Decrypt",outcome="ok",tenant="",instance="w1"}'
-_OUTAGE = 'byok_kms_requests_total{operation="Decrypt",outcome="outage",tenant="acme",instance="w1"}'
-_THROTTLED = 'byok_kms_requests_total{operation="Decrypt",outcome="throttled",tenant="acme",instance="w2"}'
-_DENIED = 'byok_kms_requests_total{operation="Decrypt",outcome="denied",tenant="acme",instance="w1"}'
+def _decrypts(outcome: str, instance: str = "w1", tenant: str = "acme") -> str:
+    labels = f'outcome="{outcome}",tenant="{tenant}",job="byok-workers",instance="{instance}"'
+    return f'byok_kms_requests_total{{operation="Decrypt",{labels}}}'
+
+
+_OK = _decrypts("ok", tenant="")
+_OUTAGE = _decrypts("outage")
+_THROTTLED = _decrypts("throttled", "w2")
+_DENIED = _decrypts("denied")
+_ASKED = {f'up{{job="byok-workers",instance="{instance}"}}': "1x800" for instance in ("w1", "w2")}
 _COMPROMISED = "A rotation for the reason compromise failed for good: the compromised version encrypts still."
 _ACME_DENIED = {"tenant": "acme", "code": "AccessDeniedException"}
 _ACME_BY_HAND = {"tenant": "acme", "code": "by-hand"}
@@ -71,6 +77,32 @@ CUSTOMER_CASES = (
         "a drill, and no tenant suspended at all",
         {'byok_tenant_suspended{tenant="acme",code="drill",instance="e1"}': "0+60x5"},
         {5: [], 30: []},
+    ),
+    Case(
+        "ByokTenantsSuspended",
+        "a few, then more than the exporter names, as two of them say, then none",
+        {
+            'byok_tenants{state="suspended",instance="e1"}': "3x10 5000x20 0x30",
+            'byok_tenants{state="suspended",instance="e2"}': "3x10 5000x20 0x30",
+            'byok_tenants{state="active",instance="e1"}': "9000x60",
+        },
+        {
+            9: [],
+            15: [
+                Fired(
+                    PAGE,
+                    "5000 tenants are suspended. Rather than all of these customers, something of ours may"
+                    " have changed.",
+                )
+            ],
+            45: [],
+        },
+    ),
+    Case(
+        "ByokTenantsSuspended",
+        "ten",
+        {'byok_tenants{state="suspended",instance="e1"}': "10x60"},
+        {60: []},
     ),
     Case(
         "ByokKmsKeyDeletion",
@@ -206,7 +238,7 @@ CUSTOMER_CASES = (
             'byok_rotations_failed{instance="e1"}': "0x100",
             'byok_rotations_total{reason="compromise",state="failed",instance="w1"}': "3x40 0x60",
         },
-        {90: []},
+        {3: [], 90: []},
     ),
     Case(
         "ByokRotationStuck",
@@ -233,13 +265,13 @@ CUSTOMER_CASES = (
     Case(
         "ByokKmsErrorBudget",
         "a quarter fails from the first hour on",
-        {_OK: "0+60x60 3645+45x60", _OUTAGE: "_x60 1+10x60", _THROTTLED: "_x60 1+5x60"},
+        {**_ASKED, _OK: "0+60x60 3645+45x60", _OUTAGE: "_x60 1+10x60", _THROTTLED: "_x60 1+5x60"},
         {60: [], 110: [Fired(PAGE, _failed("20.88%"))]},
     ),
     Case(
         "ByokKmsErrorBudget",
         "two in a hundred fail for three days",
-        {_OK: "0+98x800", _OUTAGE: "0+2x800"},
+        {**_ASKED, _OK: "0+98x800", _OUTAGE: "0+2x800"},
         {3600: [Fired(TICKET, _failed("2%"))]},
         step_minutes=10,
     ),
@@ -247,11 +279,32 @@ CUSTOMER_CASES = (
         "ByokKmsErrorBudget",
         "five minutes of outage, customers who refuse, one in a thousand fails",
         {
+            **_ASKED,
             _OK: "0+60x100 6000+0x5 6060+60x100",
             _OUTAGE: "0+0x100 6+6x5 36+0x100",
             _DENIED: "0+600x200",
             _THROTTLED: "0+0.06x200",
         },
         {90: [], 107: [], 180: []},
+    ),
+    Case(
+        "ByokKmsErrorBudget",
+        "a fleet that asks for little, and one customer's eight attempts at a rotation",
+        {
+            **_ASKED,
+            _OK: "0+0x100 2x200",
+            _THROTTLED: "_x100 1+1x7 8x200",
+        },
+        {minute: [] for minute in (104, 108, 112, 170)},
+    ),
+    Case(
+        "ByokKmsErrorBudget",
+        "Prometheus starts after an outage, and asks nobody for a while later",
+        {
+            **dict.fromkeys(_ASKED, "1x100 _x10 1x200"),
+            _OK: "900+1x100 _x10 1010+1x200",
+            _OUTAGE: "900x100 _x10 900x200",
+        },
+        {minute: [] for minute in (3, 6, 70, 112, 120, 165, 170, 250)},
     ),
 )  # fmt: skip

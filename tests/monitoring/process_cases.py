@@ -3,6 +3,10 @@
 from tests.monitoring.rule_cases import PAGE, REACHED, TICKET, Case, Fired
 
 _INTEGRITY = "KMS refused a wrapped key that byok stored, or answered with another. Nobody was suspended."
+_REFUSED = (
+    'byok_kms_requests_total{operation="Decrypt",outcome="integrity",tenant="acme",job="byok-workers",'
+    'instance="w1"}'
+)
 _NO_WORKER = "Until one does, nothing is rotated, and a revocation is noticed only by services that ask KMS."
 _BLIND = "Prometheus gets nothing from any exporter: most other alerts can't fire."
 _ORPHAN = "The sweeper rejected pending versions whose rotation had ended. byok leaves none behind."
@@ -11,9 +15,13 @@ _UNSCRAPED = "Alerts about KMS errors, integrity and the sweeper can't fire."
 
 def _late(job: str) -> str:
     return (
-        f"{job} is late by more than two of its periods, or never began: no Beat ticks, or no worker takes"
-        " the queue maintenance."
+        f"{job} has missed a whole period and more, or never began: no Beat ticks, or no worker takes the"
+        " queue maintenance."
     )
+
+
+def _stale(how_long: str) -> str:
+    return f"The watch has not come to some tenant for {how_long}, which is more than two of its periods."
 
 
 PROCESS_CASES = (
@@ -28,17 +36,49 @@ PROCESS_CASES = (
     ),
     Case(
         "ByokIntegrityAlarm",
-        "a process that counted before it was first asked",
-        {'byok_integrity_alarms_total{instance="w1"}': "_x10 2x200"},
-        {12: [Fired(PAGE, _INTEGRITY)], 100: []},
+        "Prometheus starts, and a process counted of old",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x200",
+            'byok_integrity_alarms_total{job="byok-workers",instance="w1"}': "3x200",
+            _REFUSED: "3x200",
+        },
+        {1: [], 12: [], 100: []},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
+        "nobody is asked for ten minutes, then with nothing new",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x100 _x10 1x200",
+            'byok_integrity_alarms_total{job="byok-workers",instance="w1"}': "3x100 _x10 3x200",
+            _REFUSED: "3x100 _x10 3x200",
+        },
+        {minute: [] for minute in (90, 111, 115, 163, 168, 172, 250)},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
+        "a process does not answer for ten minutes, then with nothing new",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x100 0x10 1x200",
+            _REFUSED: "3x100 stale _x9 3x200",
+        },
+        {minute: [] for minute in (90, 111, 115, 163, 168, 172, 250)},
+    ),
+    Case(
+        "ByokIntegrityAlarm",
+        "a process that starts anew at its old address, and soon meets the same",
+        {
+            'up{job="byok-workers",instance="w1"}': "1x100 0x2 1x200",
+            _REFUSED: "3x100 stale _x9 1x200",
+        },
+        {90: [], 112: [Fired(PAGE, _INTEGRITY)], 250: []},
     ),
     Case(
         "ByokIntegrityAlarm",
         "a probe whose request KMS could make nothing of, and requests that went well",
         {
-            'byok_kms_requests_total{operation="Decrypt",outcome="integrity",tenant="acme",instance="w1"}': (
-                "_x10 1x200"
-            ),
+            'up{job="byok-workers",instance="w1"}': "1x200",
+            'up{job="byok-workers",instance="w2"}': "1x200",
+            _REFUSED: "_x10 1x200",
             'byok_kms_requests_total{operation="Decrypt",outcome="ok",tenant="",instance="w1"}': "0+9x200",
         },
         {9: [], 12: [Fired(PAGE, _INTEGRITY)], 100: []},
@@ -64,9 +104,12 @@ PROCESS_CASES = (
     Case("ByokAuditChainBroken", "none", {"byok_audit_chains_broken": "0x60"}, {60: []}),
     Case(
         "ByokOrphanVersion",
-        "the first there ever was",
-        {'byok_sweeper_findings_total{finding="orphan-rejected",instance="w1"}': "_x10 1x200"},
-        {9: [], 12: [Fired(TICKET, _ORPHAN)], 100: []},
+        "the first of a process, and one of long ago that Prometheus hears of now",
+        {
+            'byok_sweeper_findings_total{finding="orphan-rejected",instance="w1"}': "0x10 1x200",
+            'byok_sweeper_findings_total{finding="orphan-rejected",instance="w2"}': "_x120 1x100",
+        },
+        {9: [], 12: [Fired(TICKET, _ORPHAN)], 100: [], 125: []},
     ),
     Case(
         "ByokOrphanVersion",
@@ -87,6 +130,24 @@ PROCESS_CASES = (
             6: [],
             12: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
             40: [],
+        },
+    ),
+    Case(
+        "ByokBeatSilent",
+        "a little late for long; more, but for a minute",
+        {
+            'byok_tick_age_seconds{beat_job="sweep",instance="e1"}': "46x60",
+            'byok_tick_period_seconds{beat_job="sweep",instance="e1"}': "15x60",
+            'byok_tick_age_seconds{beat_job="probe",instance="e1"}': "5x30 65x1 5x30",
+            'byok_tick_period_seconds{beat_job="probe",instance="e1"}': "5x60",
+            'byok_tick_age_seconds{beat_job="dispatch-due",instance="e1"}': "75x60",
+            'byok_tick_period_seconds{beat_job="dispatch-due",instance="e1"}': "30x60",
+        },
+        {
+            1.5: [],
+            3: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
+            32: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
+            34: [Fired(PAGE, _late("sweep"), {"beat_job": "sweep"})],
         },
     ),
     Case(
@@ -216,11 +277,33 @@ PROCESS_CASES = (
     ),
     Case(
         "ByokWatchStale",
-        "three days",
-        {'byok_oldest_watch_seconds{instance="e1"}': "259200x120"},
-        {30: [], 90: [Fired(TICKET, "The nightly watch has not come to some tenant for 3d 0h 0m 0s.")]},
+        "three days of a daily watch, as two exporters say",
+        {
+            'byok_oldest_watch_seconds{instance="e1"}': "259200x120",
+            'byok_watch_period_seconds{instance="e1"}': "86400x120",
+            'byok_oldest_watch_seconds{instance="e2"}': "259200x120",
+            'byok_watch_period_seconds{instance="e2"}': "86400x120",
+        },
+        {30: [], 90: [Fired(TICKET, _stale("3d 0h 0m 0s"))]},
     ),
-    Case("ByokWatchStale", "a day", {"byok_oldest_watch_seconds": "86400x120"}, {120: []}),
+    Case(
+        "ByokWatchStale",
+        "half a day of an hourly watch",
+        {"byok_oldest_watch_seconds": "43200x120", "byok_watch_period_seconds": "3600x120"},
+        {30: [], 90: [Fired(TICKET, _stale("12h 0m 0s"))]},
+    ),
+    Case(
+        "ByokWatchStale",
+        "a day of a daily watch",
+        {"byok_oldest_watch_seconds": "86400x120", "byok_watch_period_seconds": "86400x120"},
+        {120: []},
+    ),
+    Case(
+        "ByokWatchStale",
+        "six days of a weekly watch",
+        {"byok_oldest_watch_seconds": "518400x120", "byok_watch_period_seconds": "604800x120"},
+        {120: []},
+    ),
     Case(
         "ByokExporterDown",
         "it dies, and comes back",

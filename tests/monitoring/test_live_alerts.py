@@ -31,6 +31,7 @@ BY_CUSTOMERS = (
     ("ByokTenantSuspended", TICKET),
     ("ByokRevocationSlow", PAGE),
 )
+BY_MANY = (("ByokTenantsSuspended", PAGE),)
 BY_WATCH = (
     ("ByokKmsKeyDeletion", TICKET),
     ("ByokKmsKeyDeletion", PAGE),
@@ -59,7 +60,8 @@ BY_PROCESSES = (
 
 def test_every_alert_is_raised_here() -> None:
     raised = [
-        *BY_CUSTOMERS, *BY_WATCH, *BY_ONE_KMS, *BY_EVERY_KMS, *BY_HAND, *BY_BEAT, *BY_SERVERS, *BY_PROCESSES,
+        *BY_CUSTOMERS, *BY_MANY, *BY_WATCH, *BY_ONE_KMS, *BY_EVERY_KMS, *BY_HAND, *BY_BEAT, *BY_SERVERS,
+        *BY_PROCESSES,
     ]  # fmt: skip
     assert sorted(raised) == sorted((one.name, one.severity.value) for one in alerts(HURRY))
 
@@ -105,6 +107,18 @@ def test_access_that_is_turned_off_and_a_process_that_does_not_hear_of_a_stop(wa
     revoked.account.enable_key(revoked.kms_key)
     watched.byok("tenant", "resume", stopped.name)
     watched.wait_quiet("ByokTenantSuspended")
+
+
+@needs_prometheus
+def test_access_of_many_that_is_turned_off(watched: WatchedFleet) -> None:
+    revoked = [customer(watched) for _ in range(11)]
+    for one in revoked:
+        one.account.disable_key(one.kms_key)
+    (page,) = watched.wait_for(*BY_MANY)
+    assert page["annotations"]["description"].startswith("11 tenants")
+    for one in revoked:
+        one.account.enable_key(one.kms_key)
+    watched.wait_quiet("ByokTenantsSuspended", "ByokTenantSuspended")
 
 
 @needs_prometheus

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from byok.core.metric_list import MAX_TENANTS, METRICS, KmsOutcome, Origin
+from byok.core.metric_list import MAX_TENANTS, METRICS, KmsOutcome, Origin, SweeperFinding
 from byok.core.model import Rotation, RotationReason, RotationState
 from byok.core.reencryption import CampaignState
 from byok.metrics import PrometheusMetrics
@@ -46,10 +46,12 @@ def test_what_was_counted_is_on_the_page_and_what_may_happen_is_there_from_the_s
     metrics: PrometheusMetrics,
 ) -> None:
     failed = 'byok_rotations_total{reason="scheduled",state="failed"}'
-    assert f"{failed} 0.0" in page(metrics)
+    orphans = 'byok_sweeper_findings_total{finding="orphan-rejected"}'
+    for never_happened in (failed, orphans, "byok_integrity_alarms_total"):
+        assert f"{never_happened} 0.0" in page(metrics)
     metrics.rotation_ended(ended())
     metrics.rotation_tried_again("kms-unavailable")
-    metrics.sweeper_found("republished", 3)
+    metrics.sweeper_found(SweeperFinding.REPUBLISHED, 3)
     assert f"{failed} 1.0" in page(metrics)
     assert 'byok_rotation_seconds_sum{reason="scheduled"} 7.0' in page(metrics)
     assert 'byok_rotation_retries_total{code="kms-unavailable"} 1.0' in page(metrics)
@@ -64,7 +66,7 @@ def test_each_metric_of_the_list_is_fed_by_a_call_and_nothing_else_is_there(
     metrics.rotation_step_took("generate", 0.1)
     metrics.kms_requested("Decrypt", KmsOutcome.OK, "acme", 0.1)
     metrics.dispatch_held_back("window-full")
-    metrics.sweeper_found("purged", 1)
+    metrics.sweeper_found(SweeperFinding.PURGED, 1)
     metrics.integrity_alarm()
     metrics.campaign_ended(CampaignState.DONE)
     metrics.rows_rewritten(1)
