@@ -168,7 +168,7 @@ def test_what_the_watch_finds(watched: WatchedFleet, simulator: SimulatorControl
 def test_a_kms_that_refuses_throttles_and_answers_nonsense(
     watched: WatchedFleet, simulator: SimulatorControl
 ) -> None:
-    refusing, waiting, wrong = (customer(watched) for _ in range(3))
+    refusing, wrong, *waiting = (customer(watched) for _ in range(6))
     simulator.inject(
         code="LimitExceededException",
         operation="GenerateDataKeyWithoutPlaintext",
@@ -178,14 +178,16 @@ def test_a_kms_that_refuses_throttles_and_answers_nonsense(
     failed = rotate(watched, refusing, RotationReason.COMPROMISE)
     watched.wait_for(*BY_ONE_KMS)
     simulator.throttle(operation="Decrypt")  # a region that is overloaded, whoever's key it is
-    rotate(watched, waiting)
+    for one in waiting:
+        rotate(watched, one)
     *_, budget = watched.wait_for(*BY_EVERY_KMS)
     assert "% of the requests" in budget["annotations"]["description"]
     simulator.clear_faults()
     watched.byok("rotation", "retry", failed)
     assert watched.fleet.settle()
     left = watched.fleet.runtime.services.observer.rotations(failed=True, limit=99)
-    assert [work.rotation for work in left if work.tenant in {refusing.name, waiting.name, wrong.name}] == []
+    names = {one.name for one in (refusing, wrong, *waiting)}
+    assert [work.rotation for work in left if work.tenant in names] == []
     watched.wait_quiet("ByokRotationFailed", "ByokRotationStuck", "ByokIntegrityAlarm")
 
 
