@@ -17,10 +17,15 @@ from urllib.parse import urlsplit
 
 _CONNECT_SECONDS = 3.0
 _WHOLE_SECONDS = 8.0  # from the first byte of TLS on, however slowly it answers
-# Public by their prefix, but a gateway may lead them to any IPv4 address.
-_TRANSLATED = tuple(
-    ipaddress.ip_network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+# All that IANA has given out for unicast in the internet (RFC 3587); gateways' prefixes that stand for IPv4
+# addresses (RFC 4291, 6052, 7915) lie outside.
+_IPV6_INTERNET = ipaddress.ip_network("2000::/3")
+# IANA's special-purpose registry within it: protocols (Teredo among them), examples, 6to4.
+_IPV6_SPECIAL = tuple(
+    ipaddress.ip_network(one) for one in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
+# 6to4 relays (RFC 7526), and the address under which Azure's virtual machines reach their host.
+_IPV4_SPECIAL = tuple(ipaddress.ip_network(one) for one in ("192.88.99.0/24", "168.63.129.16/32"))
 
 
 class WebhookPoster:
@@ -86,9 +91,11 @@ def _cut(sock: socket.socket) -> None:
 def is_public(text: str) -> bool:
     """Whether an IP address is one of the public internet, whatever gateways make of it."""
     address = ipaddress.ip_address(text.partition("%")[0])
+    special = _IPV4_SPECIAL
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(str(address.ipv4_mapped))
-        if any(address in network for network in _TRANSLATED):
+        if address not in _IPV6_INTERNET:
             return False
-    return address.is_global and not address.is_multicast
+        special = _IPV6_SPECIAL
+    return address.is_global and not address.is_multicast and not any(address in one for one in special)
