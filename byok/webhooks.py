@@ -11,10 +11,12 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+_RESOLVE_SECONDS = 3.0
 _CONNECT_SECONDS = 3.0
 _WHOLE_SECONDS = 8.0  # from the first byte of TLS on, however slowly it answers
 # All that IANA has given out for unicast in the internet (RFC 3587); gateways' prefixes that stand for IPv4
@@ -31,8 +33,15 @@ _IPV4_SPECIAL = tuple(ipaddress.ip_network(one) for one in ("192.88.99.0/24", "1
 class WebhookPoster:
     """``public_only``: https and addresses of the public internet; always so in production."""
 
-    def __init__(self, *, public_only: bool, whole_seconds: float = _WHOLE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        public_only: bool,
+        resolve_seconds: float = _RESOLVE_SECONDS,
+        whole_seconds: float = _WHOLE_SECONDS,
+    ) -> None:
         self._public_only = public_only
+        self._resolve_seconds = resolve_seconds
         self._whole_seconds = whole_seconds
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str | None:
@@ -42,8 +51,8 @@ class WebhookPoster:
             return "the URL is not https"
         port = parts.port or (443 if secure else 80)
         try:
-            addresses = _resolve(host, port)
-        except (OSError, UnicodeError):
+            addresses = _resolve(host, port, self._resolve_seconds)
+        except (OSError, ValueError):
             return "the host's name does not resolve"
         # All of them: which one is taken must not matter.
         if self._public_only and not all(map(is_public, addresses)):
@@ -78,8 +87,22 @@ class WebhookPoster:
             sock.close()
 
 
-def _resolve(host: str, port: int) -> list[str]:
-    return [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+def _resolve(host: str, port: int, seconds: float) -> list[str]:
+    """Raises OSError (TimeoutError among them) and ValueError."""
+    answer: Future[list[str]] = Future()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result([str(one[4][0]) for one in found])
+
+    # The system's resolver has no time limit of ours and can't be called off: the customer's name server may
+    # keep it for half a minute. A daemon, so that nothing waits for a thread that was given up.
+    threading.Thread(target=ask, name="byok-resolve", daemon=True).start()
+    return answer.result(seconds)
 
 
 def _cut(sock: socket.socket) -> None:

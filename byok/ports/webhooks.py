@@ -44,5 +44,5 @@ class WebhookSender(Protocol):
     """Posts to the world outside."""
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str | None:
-        """Post once, within a few seconds; None: it was accepted. Else why not, in a few words without the
-        URL's path. Never raises."""
+        """Post once, within 15 seconds; None: it was accepted. Else why not, in a few words without the URL's
+        path. Never raises."""

@@ -11,7 +11,8 @@ from byok.ports import Clock, Store, WebhookSender
 
 log = get_logger(__name__)
 
-# So many at a time, and rounds of them in one run: with every endpoint hanging a run takes half a minute.
+# So many at a time, and rounds of them in one run: with every endpoint hanging for the sender's 14 s, a run
+# takes a minute.
 _AT_ONCE = 8
 _ROUNDS = 4
 

@@ -100,6 +100,21 @@ def test_a_name_that_does_not_resolve() -> None:
     assert PUBLIC.post("https://nobody.invalid/", {}, b"") == "the host's name does not resolve"
 
 
+def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        answered.wait(5)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    began = time.monotonic()
+    poster = WebhookPoster(public_only=True, resolve_seconds=0.1)
+    assert poster.post("https://acme.example/", {}, b"") == "the host's name does not resolve"
+    assert time.monotonic() - began < 2
+    answered.set()
+
+
 def test_certificates_are_verified_by_the_name_in_the_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
