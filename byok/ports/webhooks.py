@@ -27,8 +27,8 @@ class Outbox(Protocol):
         """Insert messages that are due at once."""
 
     def claim(self, now: datetime, limit: int) -> Sequence[tuple[WebhookMessage, str | None]]:
-        """Take messages that are due, those that were tried least first; count the try and move them on as if
-        it had failed. Each with its tenant's URL now; None: it has none any more."""
+        """Take messages that are due, one of a tenant at most, first tries and some retries; count the try
+        and move them on as if it had failed. Each with its tenant's URL now; None: it has none any more."""
 
     def set_delivered(self, message_id: UUID, at: datetime) -> None:
         """Note that a message got through."""
