@@ -36,6 +36,10 @@ class Outbox(Protocol):
     def set_failed(self, message_id: UUID, failure: str, at: datetime, *, give_up: bool) -> None:
         """Note why a try failed; with ``give_up`` there is no further one."""
 
+    def remove_settled(self, before: datetime, limit: int) -> int:
+        """Delete messages that got through or were given up before then, so many of either at most; return
+        how many."""
+
     def state(self, tenant_id: UUID) -> WebhookState:
         """How a tenant's messages fare."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 from byok.core.webhooks import MAX_ATTEMPTS, WebhookMessage, host_of
 from byok.crypto.keyring import MasterKeyRing
@@ -15,6 +16,9 @@ log = get_logger(__name__)
 # takes a minute.
 _AT_ONCE = 8
 _ROUNDS = 4
+# A customer asks within a month what it was told; the audit log has the findings for ever.
+_KEPT_FOR = timedelta(days=30)
+_REMOVED_AT_ONCE = 1000
 
 
 class WebhookDeliveries:
@@ -32,7 +36,7 @@ class WebhookDeliveries:
         self._clock = clock
 
     def run(self) -> int:
-        """Post what is due; return how many messages got through."""
+        """Post what is due, and forget what was settled long ago; return how many messages got through."""
         delivered = 0
         for _ in range(_ROUNDS):
             with self._store.transaction() as tx:
@@ -40,6 +44,8 @@ class WebhookDeliveries:
             if not claimed:
                 break
             delivered += sum(self._post_all(claimed))
+        with self._store.transaction() as tx:
+            tx.outbox.remove_settled(self._clock.now() - _KEPT_FOR, _REMOVED_AT_ONCE)
         return delivered
 
     def _post_all(self, claimed: Sequence[tuple[WebhookMessage, str | None]]) -> Sequence[bool]:

@@ -59,6 +59,13 @@ class OutboxTable:
         ended: dict[str, object] = {"due_at": None, "given_up_at": at} if give_up else {}
         self._set(message_id, failure=failure, **ended)
 
+    def remove_settled(self, before: datetime, limit: int) -> int:
+        removed = 0
+        for settled_at in (_messages.c.delivered_at, _messages.c.given_up_at):
+            old = sa.select(_messages.c.id).where(settled_at < before).order_by(settled_at).limit(limit)
+            removed += self._connection.execute(_messages.delete().where(_messages.c.id.in_(old))).rowcount
+        return removed
+
     def _set(self, message_id: UUID, **values: object) -> None:
         undelivered = sa.and_(_messages.c.id == message_id, _messages.c.delivered_at.is_(None))
         self._connection.execute(_messages.update().where(undelivered).values(**values))

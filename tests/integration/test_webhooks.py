@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -184,6 +184,38 @@ def test_retries_have_places_however_many_first_tries_are_due(world: World, acme
         add_messages(world, f"tenant-{number}", 1)
     world.clock.advance(minutes=1)
     assert [message.attempts for message in claim(world)] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+
+def test_what_was_settled_a_month_ago_is_deleted_and_what_waits_is_not(
+    world: World, acme: FakeKmsKey, engine: sa.Engine
+) -> None:
+    def kept() -> list[UUID]:
+        with engine.connect() as connection:
+            return list(connection.scalars(sa.select(schema.webhook_messages.c.id)))
+
+    add_messages(world, "acme", 1)
+    assert post(world) == 1
+    add_messages(world, "acme", 1)
+    (given_up,) = claim(world)
+    with world.store.transaction() as tx:
+        tx.outbox.set_failed(given_up.id, "HTTP 503", world.clock.now(), give_up=True)
+    world.clock.advance(days=30)
+    post(world)
+    assert len(kept()) == 2
+    add_messages(world, "acme", 1)
+    world.webhooks.failures[URL] = "HTTP 503"
+    world.clock.advance(seconds=1)
+    post(world)
+    assert len(kept()) == 1
+    assert world.services.lookout.webhook_state(world.tenant()).waiting == 1
+
+
+def test_few_are_deleted_at_once(world: World, acme: FakeKmsKey) -> None:
+    add_messages(world, "acme", 3)
+    assert post(world) == 3
+    world.clock.advance(days=1)
+    with world.store.transaction() as tx:
+        assert [tx.outbox.remove_settled(world.clock.now(), 2) for _ in range(3)] == [2, 1, 0]
 
 
 def test_whose_webhook_is_taken_away_is_not_tried_again(world: World, acme: FakeKmsKey) -> None:

@@ -1,4 +1,4 @@
-"""Retries of webhooks by their time"""
+"""Webhook messages by the times of retries and of their ends"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,3 +16,10 @@ def upgrade() -> None:
         ["due_at"],
         postgresql_where=sa.text("due_at IS NOT NULL AND attempts > 0"),
     )
+    for column in ("delivered_at", "given_up_at"):
+        op.create_index(
+            f"ix_webhook_messages_{column}",
+            "webhook_messages",
+            [column],
+            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+        )
