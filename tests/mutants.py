@@ -976,6 +976,13 @@ MUTANTS = (
         f"{_IN}/test_webhooks.py::test_who_dies_between_the_try_and_its_note_tries_again",
     ),
     Mutant(
+        "that a round of webhooks has one message of a tenant",
+        "byok/store/outbox.py",
+        ".where(ranked.c.of_tenant == 1)",
+        ".where(ranked.c.of_tenant >= 1)",
+        f"{_IN}/test_webhooks.py::test_a_round_has_one_message_of_a_tenant",
+    ),
+    Mutant(
         "metrics: a refusal that byok asks for accuses nobody",
         "byok/kms/requests.py",
         "tell(KmsOutcome.OK if code in answers else outcome, code,",

@@ -27,14 +27,18 @@ class Outbox(Protocol):
         """Insert messages that are due at once."""
 
     def claim(self, now: datetime, limit: int) -> Sequence[tuple[WebhookMessage, str | None]]:
-        """Take messages that are due, those that were tried least first; count the try and move them on as if
-        it had failed. Each with its tenant's URL now; None: it has none any more."""
+        """Take messages that are due, one of a tenant at most, first tries and some retries; count the try
+        and move them on as if it had failed. Each with its tenant's URL now; None: it has none any more."""
 
     def set_delivered(self, message_id: UUID, at: datetime) -> None:
         """Note that a message got through."""
 
     def set_failed(self, message_id: UUID, failure: str, at: datetime, *, give_up: bool) -> None:
         """Note why a try failed; with ``give_up`` there is no further one."""
+
+    def remove_settled(self, before: datetime, limit: int) -> int:
+        """Delete messages that got through or were given up before then, so many of either at most; return
+        how many."""
 
     def state(self, tenant_id: UUID) -> WebhookState:
         """How a tenant's messages fare."""
@@ -44,5 +48,5 @@ class WebhookSender(Protocol):
     """Posts to the world outside."""
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str | None:
-        """Post once, within a few seconds; None: it was accepted. Else why not, in a few words without the
-        URL's path. Never raises."""
+        """Post once, within 15 seconds; None: it was accepted. Else why not, in a few words without the URL's
+        path. Never raises."""

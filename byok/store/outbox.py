@@ -12,6 +12,8 @@ from byok.store import schema
 
 _messages, _tenants = schema.webhook_messages, schema.tenants
 _SHOWN_FOR = 1000  # messages of a tenant that are looked at to tell how they fare
+_LOOKED_AT = 1000  # first tries that are due, and retries, that a claim chooses among
+_PLACES_A_RETRY = 4  # of so many places one is a retry's; who has no use for its places leaves them
 
 
 class OutboxTable:
@@ -33,11 +35,13 @@ class OutboxTable:
             )
 
     def claim(self, now: datetime, limit: int) -> Sequence[tuple[WebhookMessage, str | None]]:
+        chosen = _one_a_tenant(now)
         query = (
             sa.select(_messages, _tenants.c.webhook_url)
+            .join(chosen, chosen.c.id == _messages.c.id)
             .join(_tenants, _tenants.c.id == _messages.c.tenant_id)
             .where(_messages.c.due_at <= now)
-            .order_by(_messages.c.attempts, _messages.c.due_at)
+            .order_by(chosen.c.place)
             .limit(limit)
             .with_for_update(of=_messages, skip_locked=True)
         )
@@ -54,6 +58,13 @@ class OutboxTable:
     def set_failed(self, message_id: UUID, failure: str, at: datetime, *, give_up: bool) -> None:
         ended: dict[str, object] = {"due_at": None, "given_up_at": at} if give_up else {}
         self._set(message_id, failure=failure, **ended)
+
+    def remove_settled(self, before: datetime, limit: int) -> int:
+        removed = 0
+        for settled_at in (_messages.c.delivered_at, _messages.c.given_up_at):
+            old = sa.select(_messages.c.id).where(settled_at < before).order_by(settled_at).limit(limit)
+            removed += self._connection.execute(_messages.delete().where(_messages.c.id.in_(old))).rowcount
+        return removed
 
     def _set(self, message_id: UUID, **values: object) -> None:
         undelivered = sa.and_(_messages.c.id == message_id, _messages.c.delivered_at.is_(None))
@@ -80,3 +91,35 @@ class OutboxTable:
             failure.scalar_subquery(),
         )
         return WebhookState(*self._connection.execute(query).one())
+
+
+def _one_a_tenant(now: datetime) -> sa.Subquery:
+    """At most one due message of each tenant, in the places in which they are to be tried."""
+    due = sa.union_all(
+        *(
+            sa.select(_messages.c.id, _messages.c.tenant_id, _messages.c.due_at, is_retry.label("is_retry"))
+            .where(tried, _messages.c.due_at <= now)
+            .order_by(_messages.c.due_at)
+            .limit(_LOOKED_AT)
+            .subquery()
+            .select()
+            for tried, is_retry in (
+                (_messages.c.attempts == 0, sa.false()),
+                (_messages.c.attempts > 0, sa.true()),
+            )
+        )
+    ).subquery()
+    of_tenant = sa.func.row_number().over(
+        partition_by=due.c.tenant_id, order_by=(due.c.is_retry, due.c.due_at)
+    )
+    ranked = sa.select(due, of_tenant.label("of_tenant")).subquery()
+    in_line = sa.func.row_number().over(
+        partition_by=ranked.c.is_retry, order_by=(ranked.c.due_at, ranked.c.id)
+    )
+    # The n-th retry comes right behind so many first tries.
+    behind = in_line * (_PLACES_A_RETRY - 1) + sa.literal(0.5)
+    return (
+        sa.select(ranked.c.id, sa.case((ranked.c.is_retry, behind), else_=in_line).label("place"))
+        .where(ranked.c.of_tenant == 1)
+        .subquery()
+    )

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidSignature
 
-from byok.core.webhooks import MAX_ATTEMPTS
+from byok.core.webhooks import MAX_ATTEMPTS, WebhookMessage
 from byok.crypto.reports import PURPOSE
 from byok.errors import InvalidInput
 from byok.services.webhooks import WebhookDeliveries
@@ -151,6 +152,70 @@ def test_first_tries_go_before_those_of_a_dead_endpoint(world: World, acme: Fake
     post(world)
     first = [url for url, _, _ in world.webhooks.posted[:8]]
     assert "https://globex.example/" in first
+
+
+def add_messages(world: World, tenant: str, number: int) -> None:
+    messages = [WebhookMessage(uuid4(), world.tenant(tenant).id, "{}") for _ in range(number)]
+    with world.store.transaction() as tx:
+        tx.outbox.add(messages, world.clock.now())
+
+
+def claim(world: World) -> list[WebhookMessage]:
+    with world.store.transaction() as tx:
+        return [message for message, _ in tx.outbox.claim(world.clock.now(), 8)]
+
+
+def test_a_round_has_one_message_of_a_tenant(world: World, acme: FakeKmsKey) -> None:
+    world.add_tenant("globex")
+    add_messages(world, "acme", 20)
+    world.clock.advance(seconds=1)
+    add_messages(world, "globex", 2)
+    ids = [world.tenant(name).id for name in ("acme", "globex")]
+    assert [message.tenant_id for message in claim(world)] == ids
+    set_webhook(world, "https://globex.example/", "globex")
+    assert post(world) == 5, "four rounds, each with one of those who have any"
+
+
+def test_retries_have_places_however_many_first_tries_are_due(world: World, acme: FakeKmsKey) -> None:
+    add_messages(world, "acme", 1)
+    assert len(claim(world)) == 1
+    for number in range(9):
+        world.add_tenant(f"tenant-{number}")
+        add_messages(world, f"tenant-{number}", 1)
+    world.clock.advance(minutes=1)
+    assert [message.attempts for message in claim(world)] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+
+def test_what_was_settled_a_month_ago_is_deleted_and_what_waits_is_not(
+    world: World, acme: FakeKmsKey, engine: sa.Engine
+) -> None:
+    def kept() -> list[UUID]:
+        with engine.connect() as connection:
+            return list(connection.scalars(sa.select(schema.webhook_messages.c.id)))
+
+    add_messages(world, "acme", 1)
+    assert post(world) == 1
+    add_messages(world, "acme", 1)
+    (given_up,) = claim(world)
+    with world.store.transaction() as tx:
+        tx.outbox.set_failed(given_up.id, "HTTP 503", world.clock.now(), give_up=True)
+    world.clock.advance(days=30)
+    post(world)
+    assert len(kept()) == 2
+    add_messages(world, "acme", 1)
+    world.webhooks.failures[URL] = "HTTP 503"
+    world.clock.advance(seconds=1)
+    post(world)
+    assert len(kept()) == 1
+    assert world.services.lookout.webhook_state(world.tenant()).waiting == 1
+
+
+def test_few_are_deleted_at_once(world: World, acme: FakeKmsKey) -> None:
+    add_messages(world, "acme", 3)
+    assert post(world) == 3
+    world.clock.advance(days=1)
+    with world.store.transaction() as tx:
+        assert [tx.outbox.remove_settled(world.clock.now(), 2) for _ in range(3)] == [2, 1, 0]
 
 
 def test_whose_webhook_is_taken_away_is_not_tried_again(world: World, acme: FakeKmsKey) -> None:

@@ -24,13 +24,17 @@ PUBLIC, ANY = WebhookPoster(public_only=True), WebhookPoster(public_only=False)
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:0:1::",
+        "::127.0.0.1", "::10.0.0.1", "::ffff:0:7f00:1", "fec0::1", "5f00::1", "3fff::1", "100:0:0:1::1",
+        "64:ff9b:1::7f00:1", "2001:db8::1", "192.88.99.1", "168.63.129.16",
     ],
 )  # fmt: skip
 def test_the_vendors_own_network_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "168.63.129.17", "2606:4700::1111", "2a00:1450::1", "::ffff:1.1.1.1"]
+)
 def test_the_internet_is(address: str) -> None:
     assert is_public(address)
 
@@ -94,6 +98,21 @@ def test_one_inner_address_among_public_ones_is_enough_to_refuse(monkeypatch: py
 
 def test_a_name_that_does_not_resolve() -> None:
     assert PUBLIC.post("https://nobody.invalid/", {}, b"") == "the host's name does not resolve"
+
+
+def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        answered.wait(5)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    began = time.monotonic()
+    poster = WebhookPoster(public_only=True, resolve_seconds=0.1)
+    assert poster.post("https://acme.example/", {}, b"") == "the host's name does not resolve"
+    assert time.monotonic() - began < 2
+    answered.set()
 
 
 def test_certificates_are_verified_by_the_name_in_the_url(

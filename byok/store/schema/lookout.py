@@ -72,5 +72,20 @@ webhook_messages = Table(
     CheckConstraint("attempts >= 0", name="attempts"),
     CheckConstraint("num_nonnulls(due_at, delivered_at, given_up_at) = 1", name="one_end"),
     Index("ix_webhook_messages_due", "attempts", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index(
+        "ix_webhook_messages_retries",
+        "due_at",
+        postgresql_where=text("due_at IS NOT NULL AND attempts > 0"),
+    ),
+    Index(
+        "ix_webhook_messages_delivered_at",
+        "delivered_at",
+        postgresql_where=text("delivered_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_webhook_messages_given_up_at",
+        "given_up_at",
+        postgresql_where=text("given_up_at IS NOT NULL"),
+    ),
     Index("ix_webhook_messages_tenant_id_created_at", "tenant_id", "created_at"),
 )
