@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from byok.core.findings import Verdict
 from byok.doctor import clocks, examine
 from byok.doctor.database import _timeouts
 from byok.doctor.examination import CHECKS
+from byok.doctor.flower import check_flower
 from byok.doctor.result import Result
 from byok.embedded.stack import Stack
 from byok.settings import load_settings
@@ -270,16 +272,20 @@ def test_our_aws_identity(doctor: Doctor, put: Put, monkeypatch: pytest.MonkeyPa
 
 
 @contextmanager
-def web_server(status: int) -> Iterator[str]:
+def web_server(answer: Callable[[str], tuple[int, str | None]]) -> Iterator[str]:
+    """A server that answers each path with a status, and a place to go to."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
-            self.send_header("Location", "/login")
+            if location is not None:
+                self.send_header("Location", location)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
 
+            status, location = answer(self.path)
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
@@ -290,12 +296,62 @@ def web_server(status: int) -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.parametrize(("status", "expected"), [(200, "failed"), (401, "passed"), (302, "passed")])
-def test_flower_is_asked_without_a_password(doctor: Doctor, put: Put, status: int, expected: str) -> None:
-    with web_server(status) as url:
+AskFlower = Callable[[str], Result]
+
+
+@pytest.fixture
+def ask_flower(put: Put, runtime: Runtime) -> AskFlower:
+    def run(url: str) -> Result:
         put("BYOK_FLOWER_URL", url)
-        assert verdict(doctor(), "flower") == expected
-    assert verdict(doctor(), "flower") == "note", "it is gone"
+        (found,) = check_flower(replace(runtime, settings=load_settings()))
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "expected"),
+    [
+        (200, None, "failed"),
+        (401, None, "passed"),
+        (403, None, "passed"),
+        (302, "/login?next=/workers", "passed"),
+        (302, "/flower/login", "passed"),
+        (302, "https://elsewhere.example/login", "note"),
+        (301, "/blogging", "note"),  # round and round
+        (301, "file:///etc/hostname", "note"),
+        (301, None, "note"),
+        (404, None, "note"),
+        (502, None, "note"),
+    ],
+)
+def test_flower_is_asked_without_a_password(
+    ask_flower: AskFlower, status: int, location: str | None, expected: str
+) -> None:
+    with web_server(lambda _: (status, location)) as url:
+        found = ask_flower(url)
+        assert found.verdict.value == expected
+        assert ("does not answer as Flower" in found.seen) == (expected == "note")
+    assert "refused" in ask_flower(url).seen, "it is gone"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, "failed"), (401, "passed"), (404, "note")])
+def test_flower_behind_a_redirection_is_found(ask_flower: AskFlower, status: int, expected: str) -> None:
+    with (
+        web_server(lambda _: (status, None)) as flower,
+        web_server(lambda path: (301, flower.replace("127.0.0.1", "localhost") + path)) as url,
+    ):
+        assert ask_flower(url).verdict.value == expected
+
+
+def test_a_flower_without_an_api_asks_for_a_password_and_one_with_an_open_api_does_not(
+    ask_flower: AskFlower,
+) -> None:
+    for status_of_api, expected in ((404, "passed"), (200, "failed"), (500, "note")):
+        with web_server(
+            lambda path, api=status_of_api: (api if path.startswith("/api") else 401, None)  # type: ignore[misc]
+        ) as url:
+            assert ask_flower(url).verdict.value == expected
 
 
 # --- the command ----------------------------------------------------------------------------------
