@@ -82,14 +82,17 @@ def database(stack: Stack, name: str) -> Iterator[sa.URL]:
 def test_a_schema_that_is_behind(stack: Stack, doctor: Doctor, put: Put) -> None:
     with database(stack, "doctor_schema") as url:
         put("BYOK_DATABASE_URL", url.render_as_string(hide_password=False))
-        assert verdict(doctor(), "schema") == "failed"
+        empty = doctor()
+        assert verdict(empty, "schema") == verdict(empty, "rights") == "failed"
+        assert "no table" in empty["rights"].seen
         engine = create_engine(url.render_as_string(hide_password=False), 1)
         migrate.upgrade(engine, "0005")
         behind = doctor()["schema"]
         assert (behind.verdict, "0005" in behind.seen) == (Verdict.FAILED, True)
         assert "byok db upgrade" in behind.remedy
         migrate.upgrade(engine)
-        assert verdict(doctor(), "schema") == "passed"
+        upgraded = doctor()
+        assert verdict(upgraded, "schema") == verdict(upgraded, "rights") == "passed"
         with engine.begin() as connection:
             connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
         engine.dispose()
@@ -99,6 +102,7 @@ def test_a_schema_that_is_behind(stack: Stack, doctor: Doctor, put: Put) -> None
 def test_rights_that_are_missing(stack: Stack, doctor: Doctor, put: Put, engine: sa.Engine) -> None:
     login = "CREATE ROLE doctor_poor LOGIN PASSWORD 'poor'"
     granted = "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO doctor_poor"
+    emptied = ("audit_checkpoints", "findings", "members", "webhook_messages")
     url = sa.make_url(stack.environment["BYOK_DATABASE_URL"]).set(username="doctor_poor", password="poor")
     put("BYOK_DATABASE_URL", url.render_as_string(hide_password=False))
     with engine.begin() as connection:
@@ -107,9 +111,12 @@ def test_rights_that_are_missing(stack: Stack, doctor: Doctor, put: Put, engine:
         connection.execute(sa.text("REVOKE UPDATE ON keys, audit_events FROM doctor_poor"))
     try:
         missing = doctor()["rights"]
-        assert (missing.verdict, missing.seen) == (Verdict.FAILED, "we have no UPDATE on keys")
+        assert missing.verdict is Verdict.FAILED
+        named = missing.seen.removeprefix("we have no ").split(", ")
+        assert sorted(named) == [*(f"DELETE on {table}" for table in emptied), "UPDATE on keys"]
         with engine.begin() as connection:
             connection.execute(sa.text("GRANT UPDATE ON keys TO doctor_poor"))
+            connection.execute(sa.text(f"GRANT DELETE ON {', '.join(emptied)} TO doctor_poor"))
         assert verdict(doctor(), "rights") == "passed"
     finally:
         with engine.begin() as connection:
@@ -277,6 +284,7 @@ def web_server(answer: Callable[[str], tuple[int, str | None]]) -> Iterator[str]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            status, location = answer(self.path)
             self.send_response(status)
             if location is not None:
                 self.send_header("Location", location)
@@ -285,7 +293,6 @@ def web_server(answer: Callable[[str], tuple[int, str | None]]) -> Iterator[str]
         def log_message(self, *_: object) -> None:
             pass
 
-            status, location = answer(self.path)
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
