@@ -60,21 +60,19 @@ def judge_answers(url: str, answers: dict[str, int]) -> Result:
     return passed("flower", "asks for a password")
 
 
-def _ask(url: str) -> int:
+def _ask(url: str, redirections: int = _MOST_REDIRECTIONS) -> int:
     """The HTTP status behind redirections within the server, or to the same page elsewhere, as to https."""
-    for _ in range(_MOST_REDIRECTIONS):
-        status, location = _get(url)
-        if location is None:
-            return status
-        here, there = urlsplit(url), urlsplit(urljoin(url, location))
-        is_same_server = here.hostname == there.hostname
-        if is_same_server and _SIGN_IN.search(there.path):
-            return _REFUSED[0]
-        is_same_page = here.path.rstrip("/") == there.path.rstrip("/")
-        if there.scheme not in ("http", "https") or not (is_same_server or is_same_page):
-            return status
-        url = there.geturl()
-    return status
+    status, location = _get(url)
+    if location is None or not redirections:
+        return status
+    here, there = urlsplit(url), urlsplit(urljoin(url, location))
+    is_same_server = here.hostname == there.hostname
+    if is_same_server and _SIGN_IN.search(there.path):
+        return _REFUSED[0]
+    is_same_page = here.path.rstrip("/") == there.path.rstrip("/")
+    if there.scheme not in ("http", "https") or not (is_same_server or is_same_page):
+        return status
+    return _ask(there.geturl(), redirections - 1)
 
 
 def _get(url: str) -> tuple[int, str | None]:

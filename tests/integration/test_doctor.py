@@ -92,6 +92,7 @@ def test_a_schema_that_is_behind(stack: Stack, doctor: Doctor, put: Put) -> None
         assert "byok db upgrade" in behind.remedy
         migrate.upgrade(engine)
         upgraded = doctor()
+        assert (verdict(upgraded, "records"), "none" in upgraded["records"].seen) == ("note", True)
         assert verdict(upgraded, "schema") == verdict(upgraded, "rights") == "passed"
         with engine.begin() as connection:
             connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
@@ -271,6 +272,9 @@ def test_our_aws_identity(doctor: Doctor, put: Put, monkeypatch: pytest.MonkeyPa
     assert verdict(doctor(), "aws-identity") == "passed"
     put("BYOK_VENDOR_ROLE_ARN", "arn:aws:iam::111111111111:role/somebody-else")
     assert verdict(doctor(), "aws-identity") == "warning"
+    monkeypatch.delenv("BYOK_VENDOR_ROLE_ARN")
+    unknown = doctor()["aws-identity"]
+    assert (unknown.verdict, "compared with nothing" in unknown.seen) == (Verdict.NOTE, True)
     put("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     without = doctor()["aws"]
