@@ -1,7 +1,6 @@
 """What all tasks share: the process's services, and log lines bound to the task."""
 
 import gc
-import inspect
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,10 @@ from byok import tracing
 from byok.errors import ByokError
 from byok.logs import LogScope
 from byok.wiring import Runtime, Services, build
+from workers.arguments import HIDDEN, shown_arguments
 
-# The ids among the arguments, which log lines may name. A stranger's message may hold anything there.
+# The arguments that log lines carry.
 _NAMED = ("tenant", "key", "rotation_id", "campaign_id")
-_MAX_NAME = 64
 _building = threading.Lock()
 
 
@@ -87,12 +86,5 @@ def _end(sender: Task, retval: object, **_: object) -> None:
 
 
 def _names_in(task: Task, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, str]:
-    try:
-        given = inspect.signature(task.run).bind_partial(*args, **kwargs).arguments
-    except TypeError:  # they don't fit; that is told where the task is called
-        return {}
-    return {
-        name: value
-        for name, value in given.items()
-        if name in _NAMED and isinstance(value, str) and len(value) <= _MAX_NAME
-    }
+    shown = shown_arguments(task.run, args, kwargs) or {}
+    return {name: str(shown[name]) for name in _NAMED if shown.get(name, HIDDEN) != HIDDEN}

@@ -5,29 +5,16 @@ itself. By default that is what the sender wrote, any argument under any name, a
 with the texts of all its causes. Here it is chosen anew on the worker's side, whoever sent the message.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from typing import Any, Final
-from uuid import UUID
 
 from celery.worker.request import Request
 
-from byok.core.bounds import check_name
-from byok.errors import ByokError, InvalidInput, InvalidName, NotFound
+from byok.errors import ByokError, InvalidInput, NotFound
+from workers.arguments import HIDDEN, shown_arguments
 
-HIDDEN: Final = "…"
 _LONGEST_REASON: Final = 300
 # Their messages quote what the caller wrote.
 _QUOTING: Final = (InvalidInput, NotFound)
-
-
-def shown_arguments(run: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> str:
-    """The names and ids among a task's arguments, as Flower can search it; what is not one is not shown."""
-    try:
-        given = signature(run).bind_partial(*args, **kwargs).arguments
-    except TypeError:  # more than the task takes, which will fail by itself
-        return HIDDEN
-    return repr({name: show(given[name]) for name, show in _SHOWN.items() if name in given})
 
 
 def shown_reason(error: BaseException) -> str:
@@ -37,38 +24,6 @@ def shown_reason(error: BaseException) -> str:
     if isinstance(error, _QUOTING):
         return f"{error.code}: see the worker's log"
     return f"{error.code}: {' '.join(error.message.split())}"[:_LONGEST_REASON]
-
-
-def _name(value: object) -> str:
-    try:
-        return check_name("tenant or key", str(value))
-    except InvalidName:
-        return HIDDEN
-
-
-def _id(value: object) -> str:
-    try:
-        return str(UUID(str(value)))
-    except ValueError:
-        return HIDDEN
-
-
-def _ids(value: object) -> object:
-    return [_id(one) for one in value] if isinstance(value, list) else HIDDEN
-
-
-def _number(value: object) -> object:
-    return value if isinstance(value, int) else HIDDEN
-
-
-_SHOWN: Final[Mapping[str, Callable[[object], object]]] = {
-    "tenant": _name,
-    "key": _name,
-    "rotation_id": _id,
-    "rotation_ids": _ids,
-    "campaign_id": _id,
-    "batch": _number,
-}
 
 
 class ByokRequest(Request):
@@ -88,8 +43,9 @@ class ByokRequest(Request):
 
     @property
     def kwargsrepr(self) -> str:
-        """The names and ids among all arguments."""
-        return shown_arguments(self.task.run, self.args, self.kwargs)
+        """The names and ids among all arguments, as Flower can search them."""
+        shown = shown_arguments(self.task.run, self.args, self.kwargs)
+        return HIDDEN if shown is None else repr(shown)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """What `celery inspect` is told."""

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from byok.core.model import RoleArn
 from byok.doctor import clocks
-from byok.doctor.result import Result, failed, passed, warning
+from byok.doctor.result import Result, failed, note, passed, warning
 from byok.kms.identity import CallerIdentity, ask_identity
 from byok.wiring import Runtime
 
@@ -27,7 +27,13 @@ def check_aws(runtime: Runtime) -> Iterator[Result]:
 
 def judge_identity(identity: CallerIdentity, vendor_role: RoleArn | None) -> Result:
     """Customers' policies let one role in."""
-    if vendor_role is None or is_session_of(vendor_role, identity.arn):
+    if vendor_role is None:
+        return note(
+            "aws-identity",
+            f"{identity.arn}: compared with nothing",
+            "BYOK_VENDOR_ROLE_ARN: the role that customers let in",
+        )
+    if is_session_of(vendor_role, identity.arn):
         return passed("aws-identity", identity.arn)
     return warning(
         "aws-identity",

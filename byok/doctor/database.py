@@ -48,6 +48,12 @@ def _rights(facts: DatabaseFacts) -> Result:
             f"we have no {', '.join(facts.missing_rights)}",
             "GRANT them to the user of BYOK_DATABASE_URL",
         )
+    if facts.missing_tables:
+        return failed(
+            "rights",
+            f"can't be told: there is no table {', '.join(facts.missing_tables)}",
+            "run: byok db upgrade",
+        )
     return passed("rights", "all that are needed on our tables")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from byok.doctor.result import Result, failed, passed
+from byok.doctor.result import Result, failed, note, passed
 from byok.services.ring import RingReview, Sealed
 from byok.wiring import Runtime
 
@@ -12,7 +12,10 @@ def check_master_keys(runtime: Runtime) -> Iterator[Result]:
     ring = runtime.master_keys
     others = f", opening with {', '.join(ring.ids[1:])}" if ring.ids[1:] else ""
     yield passed("master-keys", f"sealing with {ring.primary_id}{others}")
-    for sealed in RingReview(runtime.store, ring).review():
+    reviewed = RingReview(runtime.store, ring).review()
+    if not reviewed:
+        yield note("records", "there are none: the ring was not tried on any")
+    for sealed in reviewed:
         yield judge(sealed)
 
 
@@ -38,4 +41,6 @@ def judge(sealed: Sealed) -> Result:
             f"{named}; of {sealed.tried} tried {sealed.tried - sealed.opened} don't open",
             "somebody changed rows: docs/runbook.md, seal-broken",
         )
+    if not sealed.tried:
+        return note(name, f"{named}; none was there any more to try it on")
     return passed(name, f"{named}; {sealed.opened} tried, all open")

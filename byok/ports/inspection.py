@@ -24,12 +24,14 @@ class RedisFacts:
 class DatabaseFacts:
     """How PostgreSQL is set up for us.
 
-    ``missing_rights`` reads ``UPDATE on keys``; ``timeouts`` has the seconds after which it gives up, 0 for
-    never; ``now`` is its clock, read between two readings of the caller's.
+    ``missing_rights`` reads ``UPDATE on keys``, and says nothing of ``missing_tables``; ``timeouts`` has the
+    seconds after which it gives up, 0 for never; ``now`` is its clock, read between two readings of the
+    caller's.
     """
 
     major: int
     is_encrypted: bool
+    missing_tables: Sequence[str]
     missing_rights: Sequence[str]
     timeouts: Mapping[str, float]
     now: datetime

@@ -12,6 +12,8 @@ _TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_t
 # The audit log is added to and never changed.
 _READ_AND_ADD = ("SELECT", "INSERT")
 _ALL = (*_READ_AND_ADD, "UPDATE")
+# Of these rows are deleted: of members that left, of checkpoints whose chain broke, of what is long over.
+_EMPTIED = frozenset({schema.members, schema.audit_checkpoints, schema.findings, schema.webhook_messages})
 
 
 def read_facts(engine: sa.Engine) -> DatabaseFacts:
@@ -35,18 +37,30 @@ def read_facts(engine: sa.Engine) -> DatabaseFacts:
                 sa.text("SELECT current_setting('server_version_num')::int / 10000")
             ).scalar_one(),
             is_encrypted=encrypted,
+            missing_tables=_missing_tables(connection),
             missing_rights=_missing_rights(connection),
             timeouts=timeouts,
             now=connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one(),
         )
 
 
-def _missing_rights(connection: sa.Connection) -> Sequence[str]:
+def _missing_tables(connection: sa.Connection) -> Sequence[str]:
     existing = set(sa.inspect(connection).get_table_names())
+    return [table.name for table in schema.metadata.sorted_tables if table.name not in existing]
+
+
+def _missing_rights(connection: sa.Connection) -> Sequence[str]:
+    absent = _missing_tables(connection)
     missing = []
     for table in schema.metadata.sorted_tables:
-        for right in _READ_AND_ADD if table is schema.audit_events else _ALL:
+        for right in () if table.name in absent else _needed_rights(table):
             granted = sa.select(sa.func.has_table_privilege(table.name, right))
-            if table.name in existing and not connection.execute(granted).scalar_one():
+            if not connection.execute(granted).scalar_one():
                 missing.append(f"{right} on {table.name}")
     return missing
+
+
+def _needed_rights(table: sa.Table) -> Sequence[str]:
+    if table is schema.audit_events:
+        return _READ_AND_ADD
+    return (*_ALL, "DELETE") if table in _EMPTIED else _ALL

@@ -21,8 +21,12 @@ from byok.store.postgres import create_engine
 
 _ROOT = Path(__file__).parents[2]
 PAGES = (_ROOT / "README.md", _ROOT / "docs" / "operations.md")
-# Every job is to have ticked before the first command: so a page begins sooner.
-_PACE = {"BYOK_DISPATCH_INTERVAL_SECONDS": "5"}
+_PACE = {
+    # Every job is to have ticked before the first command: so a page begins sooner.
+    "BYOK_DISPATCH_INTERVAL_SECONDS": "5",
+    # What the customer does is noticed by the command that follows, and by no probe in between.
+    "BYOK_PROBE_INTERVAL_SECONDS": "3600",
+}
 _BLOCK = re.compile(r"(?<=```console\n)(.*?)(?=```)", re.DOTALL)
 
 

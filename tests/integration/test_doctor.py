@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from byok.core.findings import Verdict
 from byok.doctor import clocks, examine
 from byok.doctor.database import _timeouts
 from byok.doctor.examination import CHECKS
+from byok.doctor.flower import check_flower
 from byok.doctor.result import Result
 from byok.embedded.stack import Stack
 from byok.settings import load_settings
@@ -80,14 +82,18 @@ def database(stack: Stack, name: str) -> Iterator[sa.URL]:
 def test_a_schema_that_is_behind(stack: Stack, doctor: Doctor, put: Put) -> None:
     with database(stack, "doctor_schema") as url:
         put("BYOK_DATABASE_URL", url.render_as_string(hide_password=False))
-        assert verdict(doctor(), "schema") == "failed"
+        empty = doctor()
+        assert verdict(empty, "schema") == verdict(empty, "rights") == "failed"
+        assert "no table" in empty["rights"].seen
         engine = create_engine(url.render_as_string(hide_password=False), 1)
         migrate.upgrade(engine, "0005")
         behind = doctor()["schema"]
         assert (behind.verdict, "0005" in behind.seen) == (Verdict.FAILED, True)
         assert "byok db upgrade" in behind.remedy
         migrate.upgrade(engine)
-        assert verdict(doctor(), "schema") == "passed"
+        upgraded = doctor()
+        assert (verdict(upgraded, "records"), "none" in upgraded["records"].seen) == ("note", True)
+        assert verdict(upgraded, "schema") == verdict(upgraded, "rights") == "passed"
         with engine.begin() as connection:
             connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
         engine.dispose()
@@ -97,6 +103,7 @@ def test_a_schema_that_is_behind(stack: Stack, doctor: Doctor, put: Put) -> None
 def test_rights_that_are_missing(stack: Stack, doctor: Doctor, put: Put, engine: sa.Engine) -> None:
     login = "CREATE ROLE doctor_poor LOGIN PASSWORD 'poor'"
     granted = "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO doctor_poor"
+    emptied = ("audit_checkpoints", "findings", "members", "webhook_messages")
     url = sa.make_url(stack.environment["BYOK_DATABASE_URL"]).set(username="doctor_poor", password="poor")
     put("BYOK_DATABASE_URL", url.render_as_string(hide_password=False))
     with engine.begin() as connection:
@@ -105,9 +112,12 @@ def test_rights_that_are_missing(stack: Stack, doctor: Doctor, put: Put, engine:
         connection.execute(sa.text("REVOKE UPDATE ON keys, audit_events FROM doctor_poor"))
     try:
         missing = doctor()["rights"]
-        assert (missing.verdict, missing.seen) == (Verdict.FAILED, "we have no UPDATE on keys")
+        assert missing.verdict is Verdict.FAILED
+        named = missing.seen.removeprefix("we have no ").split(", ")
+        assert sorted(named) == [*(f"DELETE on {table}" for table in emptied), "UPDATE on keys"]
         with engine.begin() as connection:
             connection.execute(sa.text("GRANT UPDATE ON keys TO doctor_poor"))
+            connection.execute(sa.text(f"GRANT DELETE ON {', '.join(emptied)} TO doctor_poor"))
         assert verdict(doctor(), "rights") == "passed"
     finally:
         with engine.begin() as connection:
@@ -262,6 +272,9 @@ def test_our_aws_identity(doctor: Doctor, put: Put, monkeypatch: pytest.MonkeyPa
     assert verdict(doctor(), "aws-identity") == "passed"
     put("BYOK_VENDOR_ROLE_ARN", "arn:aws:iam::111111111111:role/somebody-else")
     assert verdict(doctor(), "aws-identity") == "warning"
+    monkeypatch.delenv("BYOK_VENDOR_ROLE_ARN")
+    unknown = doctor()["aws-identity"]
+    assert (unknown.verdict, "compared with nothing" in unknown.seen) == (Verdict.NOTE, True)
     put("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     without = doctor()["aws"]
@@ -270,11 +283,15 @@ def test_our_aws_identity(doctor: Doctor, put: Put, monkeypatch: pytest.MonkeyPa
 
 
 @contextmanager
-def web_server(status: int) -> Iterator[str]:
+def web_server(answer: Callable[[str], tuple[int, str | None]]) -> Iterator[str]:
+    """A server that answers each path with a status, and a place to go to."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            status, location = answer(self.path)
             self.send_response(status)
-            self.send_header("Location", "/login")
+            if location is not None:
+                self.send_header("Location", location)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -290,12 +307,62 @@ def web_server(status: int) -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.parametrize(("status", "expected"), [(200, "failed"), (401, "passed"), (302, "passed")])
-def test_flower_is_asked_without_a_password(doctor: Doctor, put: Put, status: int, expected: str) -> None:
-    with web_server(status) as url:
+AskFlower = Callable[[str], Result]
+
+
+@pytest.fixture
+def ask_flower(put: Put, runtime: Runtime) -> AskFlower:
+    def run(url: str) -> Result:
         put("BYOK_FLOWER_URL", url)
-        assert verdict(doctor(), "flower") == expected
-    assert verdict(doctor(), "flower") == "note", "it is gone"
+        (found,) = check_flower(replace(runtime, settings=load_settings()))
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "expected"),
+    [
+        (200, None, "failed"),
+        (401, None, "passed"),
+        (403, None, "passed"),
+        (302, "/login?next=/workers", "passed"),
+        (302, "/flower/login", "passed"),
+        (302, "https://elsewhere.example/login", "note"),
+        (301, "/blogging", "note"),  # round and round
+        (301, "file:///etc/hostname", "note"),
+        (301, None, "note"),
+        (404, None, "note"),
+        (502, None, "note"),
+    ],
+)
+def test_flower_is_asked_without_a_password(
+    ask_flower: AskFlower, status: int, location: str | None, expected: str
+) -> None:
+    with web_server(lambda _: (status, location)) as url:
+        found = ask_flower(url)
+        assert found.verdict.value == expected
+        assert ("does not answer as Flower" in found.seen) == (expected == "note")
+    assert "refused" in ask_flower(url).seen, "it is gone"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, "failed"), (401, "passed"), (404, "note")])
+def test_flower_behind_a_redirection_is_found(ask_flower: AskFlower, status: int, expected: str) -> None:
+    with (
+        web_server(lambda _: (status, None)) as flower,
+        web_server(lambda path: (301, flower.replace("127.0.0.1", "localhost") + path)) as url,
+    ):
+        assert ask_flower(url).verdict.value == expected
+
+
+def test_a_flower_without_an_api_asks_for_a_password_and_one_with_an_open_api_does_not(
+    ask_flower: AskFlower,
+) -> None:
+    for status_of_api, expected in ((404, "passed"), (200, "failed"), (500, "note")):
+        with web_server(
+            lambda path, api=status_of_api: (api if path.startswith("/api") else 401, None)  # type: ignore[misc]
+        ) as url:
+            assert ask_flower(url).verdict.value == expected
 
 
 # --- the command ----------------------------------------------------------------------------------

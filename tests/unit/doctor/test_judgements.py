@@ -10,11 +10,13 @@ from byok.core.model import RoleArn
 from byok.doctor import clocks
 from byok.doctor.aws import is_session_of, judge_endpoint, judge_identity
 from byok.doctor.fleet import judge_workers
+from byok.doctor.master_keys import judge
 from byok.doctor.redis import judge_broker, judge_cache, judge_separation
 from byok.doctor.result import Result
 from byok.doctor.settings import examine_settings
 from byok.kms.identity import CallerIdentity
 from byok.ports import RedisFacts
+from byok.services.ring import Sealed
 from byok.settings import Settings
 
 ROLE = RoleArn.parse("arn:aws:iam::111111111111:role/teams/byok-worker")
@@ -116,6 +118,22 @@ def test_a_session_of_the_vendors_role(arn: str, is_ours: bool) -> None:
 )
 def test_in_production_aws_is_asked_at_aws(url: str, verdict: Verdict) -> None:
     assert judge_endpoint(url).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("is_in_ring", "tried", "opened", "verdict"),
+    [
+        (True, 5, 5, "passed"),
+        (True, 5, 4, "failed"),
+        (True, 5, 0, "failed"),
+        (True, 0, 0, "note"),
+        (False, 0, 0, "failed"),
+    ],
+)
+def test_a_master_key_passes_only_where_a_record_was_opened(
+    is_in_ring: bool, tried: int, opened: int, verdict: str
+) -> None:
+    assert judge(Sealed("mk", 7, is_in_ring, tried, opened)).verdict.value == verdict
 
 
 UNKNOWN = RedisFacts(0, None, None, None, None)
