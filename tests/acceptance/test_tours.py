@@ -6,10 +6,18 @@ import pytest
 import sqlalchemy as sa
 
 from byok.embedded.stack import Stack
-from tests.acceptance.tour import PAGES, blocks, fleet, normalise, parse, run, tour_environment
+from tests.acceptance.tour import (
+    PAGES,
+    blocks,
+    fleet,
+    normalise,
+    parse,
+    run,
+    tour_environment,
+)
 from tests.conftest import empty
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
@@ -21,5 +29,5 @@ def test_every_command_prints_what_the_page_shows(
     empty(engine)
     with fleet(stack, engine):
         for step in steps:
-            printed = run(step, tmp_path, tour_environment(stack))
+            printed = run(step, tmp_path, tour_environment(stack), engine)
             assert normalise(printed) == normalise(step.output), step.command

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,8 +55,10 @@ def parse(block: str) -> list[Step]:
     return steps
 
 
-def run(step: Step, folder: Path, environment: dict[str, str]) -> str:
+def run(step: Step, folder: Path, environment: dict[str, str], engine: sa.Engine) -> str:
     """What a command prints, in a shell that remembers the variables of the steps before."""
+    if "disable-key" in step.command:
+        wait_for_probes(engine)
     memory = folder / "memory.sh"
     memory.touch()
     remember = f"status=$?; set | grep -E '^(KEY|ROLE)=' > {memory}; exit $status"
@@ -75,6 +78,18 @@ def tour_environment(stack: Stack) -> dict[str, str]:
     """A reader's shell: the stack's variables, and ``byok`` and ``python`` on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return child_environment(stack.environment | _PACE | {"PATH": path, "COLUMNS": "96", "NO_COLOR": "1"})
+
+
+def wait_for_probes(engine: sa.Engine) -> None:
+    """Wait until no probe is due: a tenant's first follows its verification, and would notice what its
+    customer does before the command that is to."""
+    due = sa.text("SELECT count(*) FROM tenants WHERE next_probe_at <= clock_timestamp()")
+    for _ in range(100):
+        with engine.connect() as connection:
+            if not connection.execute(due).scalar_one():
+                break
+        time.sleep(0.2)
+    time.sleep(0.3)  # one that was just published is made
 
 
 @contextmanager
@@ -122,15 +137,15 @@ def main() -> None:
             engine = create_engine(stack.environment["BYOK_DATABASE_URL"], 1)
             migrate.upgrade(engine)
             with fleet(stack, engine):
-                _renew(page, Path(folder), tour_environment(stack))
+                _renew(page, Path(folder), tour_environment(stack), engine)
             engine.dispose()
 
 
-def _renew(page: Path, folder: Path, environment: dict[str, str]) -> None:
+def _renew(page: Path, folder: Path, environment: dict[str, str], engine: sa.Engine) -> None:
     def renew(match: re.Match[str]) -> str:
         lines = []
         for step in parse(match[0]):
-            printed = run(step, folder, environment).strip("\n")
+            printed = run(step, folder, environment, engine).strip("\n")
             lines += [f"$ {step.command}", *([line.rstrip() for line in printed.splitlines()])]
         text = "\n".join(lines) + "\n"
         return re.sub(r"cli:\S+", "cli:you ", text).replace("cli:you  ", "cli:you ")
