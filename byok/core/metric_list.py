@@ -236,5 +236,14 @@ WATCH_PERIOD_SECONDS = _gauge(
 AUDIT_CHAINS_BROKEN = _gauge(
     "byok_audit_chains_broken", "Tenants whose audit chain did not verify when it was last looked at."
 )
+WEBHOOKS_WAITING_SECONDS = _gauge(
+    "byok_webhooks_waiting_seconds",
+    "How long that message to a customer's endpoint has been due for its next try which has waited longest;"
+    " 0 if none is.",
+)
+WEBHOOKS_GIVEN_UP = _gauge(
+    "byok_webhooks_given_up",
+    "Messages to customers' endpoints that were given up within 24 hours; counted to 10,000.",
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

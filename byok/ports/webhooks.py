@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from byok.core.counts import Count
 from byok.core.webhooks import WebhookMessage
 
 
@@ -39,6 +40,12 @@ class Outbox(Protocol):
     def remove_settled(self, before: datetime, limit: int) -> int:
         """Delete messages that got through or were given up before then, so many of either at most; return
         how many."""
+
+    def oldest_due(self, now: datetime) -> datetime | None:
+        """Since when that message has been due which has waited longest; None: none is."""
+
+    def count_given_up(self, since: datetime) -> Count:
+        """How many messages were given up since then."""
 
     def state(self, tenant_id: UUID) -> WebhookState:
         """How a tenant's messages fare."""

@@ -86,7 +86,13 @@ def watch(tx: Transaction, now: datetime) -> Iterator[Sample]:
     yield Sample(metrics.OLDEST_WATCH_SECONDS, _age(tx.tenants.least_recently_looked_at(), now))
 
 
-READERS: Sequence[Reader] = (tenants, keys, rotations, ticks, fleet, watch)
+def webhooks(tx: Transaction, now: datetime) -> Iterator[Sample]:
+    """Whether customers are told: ours to post in time, theirs to accept."""
+    yield Sample(metrics.WEBHOOKS_WAITING_SECONDS, _age(tx.outbox.oldest_due(now), now))
+    yield Sample(metrics.WEBHOOKS_GIVEN_UP, tx.outbox.count_given_up(now - timedelta(days=1)).number)
+
+
+READERS: Sequence[Reader] = (tenants, keys, rotations, ticks, fleet, watch, webhooks)
 
 
 def read_store(store: Store, clock: Clock, readers: Sequence[Reader] = READERS) -> Sequence[Sample]:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from byok.core.counts import Count
 from byok.core.webhooks import WebhookMessage, pause_after
 from byok.ports import WebhookState
 from byok.store import schema
@@ -14,6 +15,8 @@ _messages, _tenants = schema.webhook_messages, schema.tenants
 _SHOWN_FOR = 1000  # messages of a tenant that are looked at to tell how they fare
 _LOOKED_AT = 1000  # first tries that are due, and retries, that a claim chooses among
 _PLACES_A_RETRY = 4  # of so many places one is a retry's; who has no use for its places leaves them
+_COUNTED = 10_000  # beyond this many nobody asks for the exact number
+_FIRST_TRY, _RETRY = _messages.c.attempts == 0, _messages.c.attempts > 0
 
 
 class OutboxTable:
@@ -70,6 +73,23 @@ class OutboxTable:
         undelivered = sa.and_(_messages.c.id == message_id, _messages.c.delivered_at.is_(None))
         self._connection.execute(_messages.update().where(undelivered).values(**values))
 
+    def oldest_due(self, now: datetime) -> datetime | None:
+        # Each along its index; a minimum over both would read all that is due.
+        first, retry = (
+            sa.select(_messages.c.due_at)
+            .where(tried, _messages.c.due_at <= now)
+            .order_by(_messages.c.due_at)
+            .limit(1)
+            .scalar_subquery()
+            for tried in (_FIRST_TRY, _RETRY)
+        )
+        return self._connection.scalar(sa.select(sa.func.least(first, retry)))
+
+    def count_given_up(self, since: datetime) -> Count:
+        some = sa.select(sa.literal(1)).where(_messages.c.given_up_at >= since).limit(_COUNTED + 1).subquery()
+        number = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        return Count.up_to(_COUNTED, number)
+
     def state(self, tenant_id: UUID) -> WebhookState:
         latest = (
             sa.select(_messages)
@@ -104,8 +124,8 @@ def _one_a_tenant(now: datetime) -> sa.Subquery:
             .subquery()
             .select()
             for tried, is_retry in (
-                (_messages.c.attempts == 0, sa.false()),
-                (_messages.c.attempts > 0, sa.true()),
+                (_FIRST_TRY, sa.false()),
+                (_RETRY, sa.true()),
             )
         )
     ).subquery()

@@ -141,6 +141,8 @@ def _watch() -> Row:
             _gauge("Findings by kind", metrics.FINDINGS),
             _table("KMS keys to be deleted", metrics.KMS_KEY_DELETION_DAYS),
             _table("Key material that expires", metrics.KEY_MATERIAL_EXPIRY_DAYS),
+            _gauge("Longest wait of a webhook", metrics.WEBHOOKS_WAITING_SECONDS, width=12),
+            _gauge("Webhooks given up in a day", metrics.WEBHOOKS_GIVEN_UP, width=12),
         ),
     )
 
@@ -172,8 +174,8 @@ def _query(metric: Metric, by: str = "max") -> Query:
     return Query(f"{by}{grouping}({metric.exposed_name})", _legend(*metric.labels) or metric.name)
 
 
-def _gauge(title: str, metric: Metric, *, by: str = "max") -> Panel:
-    return Panel(title, metric.help, _unit(metric), (_query(metric, by),))
+def _gauge(title: str, metric: Metric, *, by: str = "max", width: int = 8) -> Panel:
+    return Panel(title, metric.help, _unit(metric), (_query(metric, by),), width=width)
 
 
 def _table(title: str, metric: Metric) -> Panel:

@@ -13,6 +13,7 @@ from byok.core.metric_list import (
     TICK_AGE_SECONDS,
     TICK_PERIOD_SECONDS,
     WATCH_PERIOD_SECONDS,
+    WEBHOOKS_GIVEN_UP,
 )
 from deploy.monitoring.rules import (
     EXPORTER_JOB,
@@ -170,5 +171,12 @@ def of_monitoring() -> tuple[Alert, ...]:
             "Workers run, and Prometheus asks none.",
             "Alerts about KMS errors, integrity and the sweeper can't fire.",
             lasting=10 * MINUTE,
+        ),
+        Alert(
+            "ByokWebhooksGivenUp",
+            _TICKET,
+            f"max({WEBHOOKS_GIVEN_UP.exposed_name}) > 0",
+            "A customer was not told of a finding.",
+            "Messages to customers' endpoints that were given up within 24 hours: {{ $value }}.",
         ),
     )

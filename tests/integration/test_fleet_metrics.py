@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.metric_list import METRICS, REACHABLE, Kind, Origin, Sample
 from byok.core.model import Job, RotationReason, SuspensionKind
 from byok.core.stops import revocation_bound
+from byok.core.webhooks import WebhookMessage
 from byok.errors import KmsRequestRejected
 from byok.queue import QUEUES
 from byok.services.fleet_metrics import read_depths, read_settings, read_store
@@ -162,3 +164,24 @@ def test_findings_are_counted_and_days_counted_down(fleet: World, engine: sa.Eng
     assert told["byok_audit_chains_broken"] == {(): 1}
     assert told["byok_kms_key_deletion_days"][("initech",)] < 0
     assert told["byok_oldest_watch_seconds"] == {(): 30 * 86_400 + 20}
+
+
+def test_webhooks_that_wait_and_that_were_given_up(fleet: World) -> None:
+    tenant_id = fleet.tenant("acme").id
+    assert tell(fleet)["byok_webhooks_waiting_seconds"] == {(): 0}
+    with fleet.store.transaction() as tx:
+        tx.outbox.add([WebhookMessage(uuid4(), tenant_id, "{}")], fleet.clock.now())
+    fleet.clock.advance(seconds=50)
+    assert tell(fleet)["byok_webhooks_waiting_seconds"] == {(): 50}
+    with fleet.store.transaction() as tx:
+        ((message, _),) = tx.outbox.claim(fleet.clock.now(), 1)
+    assert tell(fleet)["byok_webhooks_waiting_seconds"] == {(): 0}, "it is not due"
+    fleet.clock.advance(seconds=90)
+    assert tell(fleet)["byok_webhooks_waiting_seconds"] == {(): 30}, "a retry counts as well"
+    assert tell(fleet)["byok_webhooks_given_up"] == {(): 0}
+    with fleet.store.transaction() as tx:
+        tx.outbox.set_failed(message.id, "HTTP 503", fleet.clock.now(), give_up=True)
+    told = tell(fleet)
+    assert (told["byok_webhooks_waiting_seconds"], told["byok_webhooks_given_up"]) == ({(): 0}, {(): 1})
+    fleet.clock.advance(hours=25)
+    assert tell(fleet)["byok_webhooks_given_up"] == {(): 0}

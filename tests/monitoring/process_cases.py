@@ -305,6 +305,19 @@ PROCESS_CASES = (
         {120: []},
     ),
     Case(
+        "ByokWebhooksGivenUp",
+        "two exporters tell of two, for a day",
+        {
+            'byok_webhooks_given_up{instance="e1"}': "0x5 2x10 0x30",
+            'byok_webhooks_given_up{instance="e2"}': "0x5 2x10 0x30",
+        },
+        {
+            4: [],
+            10: [Fired(TICKET, "Messages to customers' endpoints that were given up within 24 hours: 2.")],
+            25: [],
+        },
+    ),
+    Case(
         "ByokExporterDown",
         "it dies, and comes back",
         {'byok_reachable{server="postgresql",instance="e1"}': "1x5 stale _x20 1x30"},

@@ -12,6 +12,7 @@ import pytest
 
 from byok.core import policies
 from byok.core.model import RotationReason
+from byok.core.webhooks import WebhookMessage
 from byok.queue import REENCRYPT, REENCRYPT_QUEUE, CeleryQueue
 from byok.simulator.control import SimulatorControl
 from deploy.monitoring.alerts import alerts
@@ -40,6 +41,7 @@ BY_WATCH = (
     ("ByokDriftFound", TICKET),
     ("ByokAuditChainBroken", PAGE),
     ("ByokWatchStale", TICKET),
+    ("ByokWebhooksGivenUp", TICKET),
 )
 BY_ONE_KMS = (("ByokRotationFailed", TICKET), ("ByokRotationFailed", PAGE), ("ByokIntegrityAlarm", PAGE))
 BY_EVERY_KMS = (
@@ -147,6 +149,15 @@ def test_what_the_watch_finds(watched: WatchedFleet, simulator: SimulatorControl
         "UPDATE tenants SET looked_at = looked_at - interval '3 days' WHERE id = :tenant",
         tenant=widened.tenant.id,
     )
+    # Twelve tries take days: this message has had all but its last, which nobody answers.
+    registry = watched.fleet.runtime.services.registry
+    registry.set_webhook(widened.name, "https://nobody.invalid/", allow_http=False, actor="test")
+    with watched.fleet.runtime.store.transaction() as tx:
+        tx.outbox.add([WebhookMessage(uuid4(), widened.tenant.id, "{}")], now)
+    watched.execute(
+        "UPDATE webhook_messages SET attempts = 11, due_at = now() WHERE tenant_id = :tenant",
+        tenant=widened.tenant.id,
+    )
     told = dict(zip(BY_WATCH, watched.wait_for(*BY_WATCH), strict=True))
     assert told["ByokKmsKeyDeletion", TICKET]["labels"]["tenant"] == deleting.name
     assert told["ByokKmsKeyDeletion", PAGE]["labels"]["tenant"] == soon_deleted.name
@@ -160,6 +171,11 @@ def test_what_the_watch_finds(watched: WatchedFleet, simulator: SimulatorControl
     _narrow(widened)
     watched.execute(_REWRITE, actor="test", tenant=edited.tenant.id)
     watched.byok("tenant", "inspect", edited.name)
+    registry.set_webhook(widened.name, None, allow_http=False, actor="test")
+    watched.execute(
+        "UPDATE webhook_messages SET given_up_at = given_up_at - interval '1 day' WHERE tenant_id = :tenant",
+        tenant=widened.tenant.id,
+    )
     look_at(deleting, soon_deleted, expiring, soon_expiring, widened)
     watched.wait_quiet(*(name for name, _ in BY_WATCH))
 
