@@ -1,5 +1,6 @@
-"""URLs that name several servers, which the standard library no longer takes apart."""
+"""Servers as URLs name them, several in one, which the standard library no longer takes apart."""
 
+import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
 
@@ -29,3 +30,13 @@ def host_and_port(server: str) -> tuple[str | None, int | None]:
         return parts.hostname, parts.port
     except ValueError:
         raise ValueError("has a port that is none: percent-encode what is special in the password") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, for certain: localhost, an address of loopback, or a socket's path."""
+    if host == "localhost" or host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -128,6 +128,14 @@ class NotingScheduler(Scheduler):
             heartbeat.connected()
         return sent
 
+    def close(self) -> None:
+        """Beat ends, and so does its sign of life."""
+        try:
+            super().close()
+        finally:
+            if (heartbeat := heartbeat_of(self.app)) is not None:
+                heartbeat.close()
+
 
 def beat_with(app: Celery) -> None:
     """Have each worker and Beat of this app write signs of life, if its settings name a folder."""

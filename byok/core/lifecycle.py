@@ -82,7 +82,6 @@ ROTATION_LIFECYCLE = StateMachine(
     },
 )
 
-ENCRYPTING_STATES = frozenset({VersionState.ACTIVE})
 DECRYPTING_STATES = frozenset({VersionState.ACTIVE, VersionState.RETIRED, VersionState.COMPROMISED})
 
 # The times that a version in each state has; the others it must not have. ``validated_at`` is free

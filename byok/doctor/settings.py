@@ -1,12 +1,12 @@
 """What the settings say by themselves."""
 
-import ipaddress
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, urlsplit
 
 from byok.doctor.result import Result, note, passed, warning
 from byok.postgres_url import PostgresUrl
 from byok.redis_url import RedisUrl
+from byok.server_lists import is_loopback
 from byok.settings import Settings
 from byok.wiring import Runtime
 
@@ -72,16 +72,6 @@ def _paths(settings: Settings) -> dict[str, bool]:
         address = RedisUrl.parse(url.get_secret_value())
         paths[name] = address.tls is not None or all(is_loopback(host) for host, _ in address.servers)
     return paths
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, for certain; a socket's path is."""
-    if host == "localhost" or host.startswith("/"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _metrics(settings: Settings) -> Iterator[Result]:

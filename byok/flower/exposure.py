@@ -1,11 +1,11 @@
 """Who could reach Flower, and what speaks against starting it so. Pure: nothing is looked up or opened."""
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from byok.errors import ConfigurationError
+from byok.server_lists import is_loopback
 from byok.settings import FlowerSettings
 
 # NIST SP 800-63B-4, 3.1.1.2: 15 characters at least where the password is the only factor.
@@ -93,14 +93,6 @@ class Exposure:
 def weaknesses(exposure: Exposure) -> list[Weakness]:
     """All that speaks against starting Flower so; nothing if it is safe."""
     return [*_strangers(exposure), *_passwords(exposure), *_wiretaps(exposure), *_own_options(exposure)]
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches an address. A name other than localhost does not count."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _strangers(exposure: Exposure) -> Iterator[Weakness]:

@@ -23,16 +23,33 @@ _MAX_FRAMES = 20
 _MAX_ERRORS = 8  # of a chain of causes
 _HIDDEN = "***"
 
-_TELLTALE = r"(?:password|passwd|pwd|secret|token|credential|authorization|signature|api_?key|access_?key)"
+_TELLTALE = (
+    r"(?:password|passwd|passphrase|pwd|secret|token|credential|authorization|signature|plaintext"
+    r"|api_?key|access_?key)"
+)
+# Texts speak of these keys, so only as names of values: `BYOK_MASTER_KEYS: two entries …`.
+_TELLTALE_NAME = re.compile(rf"(?i){_TELLTALE}|(?:master|data|private)_?key(?!_?ids?$)")
 # Greedy to the last @ of the word: a password may hold one, and lists of servers repeat it.
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^\s'\"<>]*@")
 _NAMED_SECRET = re.compile(
     rf"(?i)({_TELLTALE}[\w-]*['\"]?\s*[=:]\s*)"
     r"(?:(?:basic|bearer)\s+)?(?:b?'[^']*'?|b?\"[^\"]*\"?|[^\s,;&)}\]]+)"
 )
+# Without a sign between: the next word, unless it goes on with a sentence.
+_SPOKEN_SECRET = re.compile(
+    rf"(?i)\b({_TELLTALE}s?\s+(?:(?:is|was)\s+)?)"
+    r"('[^']*'?|\"[^\"]*\"?|\S+?(?=[.,:;!?)}\]]{0,3}(?:\s|$)))"
+)
+_PASSWORD = re.compile(r"(?i)pass|pwd")
+_AFTER_PASSWORD = re.compile(
+    r"(?i)(?:and?|are|as|at|authentication|by|can|expired|file|for|from|given|has|incorrect|invalid|is|missing"
+    r"|must|needed|no|not|of|on|or|pair|required|that|to|was|which|will|with|wrong)"
+)
+_ACCESS_KEY_ID = re.compile(r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])")
 _BYTES = re.compile(r"\bb(?:'(?:[^'\\]|\\.)*(?:'|$)|\"(?:[^\"\\]|\\.)*(?:\"|$))")
 _HEXADECIMAL = re.compile(r"\b[0-9a-fA-F]{64,}\b")  # 32 bytes and more
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43,}={0,2}")  # likewise
+# Likewise, and AWS's secret access keys, which have 40 characters.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}={0,2}")
 # SQLAlchemy's, and what PostgreSQL adds: DETAIL shows rows, CONTEXT values.
 _SQL_VALUES = re.compile(r"(?is)(\[parameters:|\bDETAIL:|\bCONTEXT:|\bLINE \d+:|Failing row contains).*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -52,10 +69,19 @@ def clean_text(text: str) -> str:
     text = _URL_CREDENTIALS.sub(f"{_HIDDEN}@", text)
     text = _SQL_VALUES.sub(rf"\1 {_HIDDEN}", text)
     text = _NAMED_SECRET.sub(rf"\1{_HIDDEN}", text)
+    text = _SPOKEN_SECRET.sub(_hide_unless_sentence, text)
+    text = _ACCESS_KEY_ID.sub(_HIDDEN, text)
     text = _HEXADECIMAL.sub(_HIDDEN, text)
     text = _BASE64.sub(_hide_if_mixed, text)
     text = _CONTROL.sub(" ", text).strip()
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
+def _hide_unless_sentence(found: re.Match[str]) -> str:
+    """Hide what follows a telltale, but for words; after a password only those that go on with a sentence."""
+    telltale, word = found.groups()
+    goes_on = _AFTER_PASSWORD.fullmatch(word) if _PASSWORD.match(telltale) else word.isalpha()
+    return found[0] if goes_on else f"{telltale}{_HIDDEN}"
 
 
 def _hide_if_mixed(found: re.Match[str]) -> str:
@@ -96,7 +122,7 @@ def _clean_item(item: object) -> Shown:
 
 def clean_named(name: str, value: object) -> Shown:
     """A value as it may be shown under a name."""
-    return _HIDDEN if re.fullmatch(rf"(?i)\w*{_TELLTALE}", name) else clean_value(value)
+    return _HIDDEN if _TELLTALE_NAME.search(name) else clean_value(value)
 
 
 def describe_error(error: BaseException) -> str:

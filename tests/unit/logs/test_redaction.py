@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import string
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from byok.crypto.hazmat import SecretBytes
 from byok.errors import KmsUnavailable
 from byok.logs import LogScope, configure_logging, get_logger
-from byok.logs.redaction import MAX_TEXT, clean_text, clean_value, describe_error, tell_exception
+from byok.logs.redaction import MAX_TEXT, clean_named, clean_text, clean_value, describe_error, tell_exception
 
 
 @dataclass
@@ -61,6 +62,15 @@ PASSWORDS = st.text(
 ).map(lambda text: f"Pw{text}")
 KEYS = st.binary(min_size=32, max_size=48).filter(lambda raw: len(set(raw)) > 20)
 
+_AWS_ALPHABET = string.ascii_letters + string.digits + "/+"
+AWS_SECRETS = st.text(_AWS_ALPHABET, min_size=40, max_size=40).filter(
+    lambda text: any(map(str.isupper, text)) and any(map(str.islower, text)) and not text.isalpha()
+)
+AWS_IDS = st.tuples(
+    st.sampled_from(["AKIA", "ASIA"]),
+    st.text(string.ascii_uppercase + string.digits, min_size=16, max_size=16),
+).map("".join)
+
 
 def spellings(secret: bytes) -> list[str]:
     """How bytes turn up in text."""
@@ -82,6 +92,8 @@ PASSWORD_TEXTS: list[Callable[[str], str]] = [
     lambda secret: f"{{'host': 'h', 'password': '{secret}', 'port': 1}}",
     lambda secret: f'{{"aws_secret_access_key": "{secret}"}}',
     lambda secret: f"SessionToken='{secret}'",
+    lambda secret: f"with password {secret} of nobody",
+    lambda secret: f"the token is {secret}1 now",
     lambda secret: f"(psycopg.errors.UniqueViolation) no\nDETAIL:  Key (email)=({secret}) already exists.",
     lambda secret: f"(x) oops [SQL: INSERT INTO t VALUES (%s)]\n[parameters: {{'p': '{secret}'}}]",
     lambda secret: f"new row violates check\nFailing row contains (1, {secret}).",
@@ -93,6 +105,12 @@ BYTES_TEXTS: list[Callable[[bytes], str]] = [
     lambda secret: f"key {secret.hex()} of 32 bytes",
     lambda secret: f"key={base64.b64encode(secret).decode()}",
     lambda secret: f"({base64.urlsafe_b64encode(secret).decode()})",
+]
+AWS_TEXTS: list[Callable[[str], str]] = [
+    str,
+    lambda secret: f"signed with {secret}.",
+    lambda secret: f"<{secret}>: no such key",
+    lambda secret: f"key={secret}, region=eu-central-1",
 ]
 OBJECTS: list[Callable[[Any], object]] = [
     Printing,
@@ -162,6 +180,27 @@ def test_no_key_in_any_text(
 
 
 @_FUZZ
+@given(secret=AWS_SECRETS | AWS_IDS, place=st.sampled_from(AWS_TEXTS))
+def test_no_access_key_of_aws_in_any_text(
+    capsys: pytest.CaptureFixture[str], secret: str, place: Callable[[str], str]
+) -> None:
+    assert secret not in _everywhere(place(secret), capsys)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["secret_key", "tokens", "master_key", "BYOK_MASTER_KEYS", "data_key", "dataKey", "plaintext", "pwd_2"],
+)
+def test_nothing_is_shown_under_a_telltale_name(name: str) -> None:
+    assert clean_named(name, "swordfish-1234") == "***"
+
+
+@pytest.mark.parametrize("name", ["master_key_id", "master_key_ids", "key", "kms_key_arn", "tag"])
+def test_names_and_ids_of_keys_are_shown(name: str) -> None:
+    assert clean_named(name, "mk-1") == "mk-1"
+
+
+@_FUZZ
 @given(secret=PASSWORDS, place=st.sampled_from(OBJECTS))
 def test_no_secret_in_any_object(
     capsys: pytest.CaptureFixture[str], secret: str, place: Callable[[Any], object]
@@ -197,6 +236,12 @@ def test_settings_keep_their_secrets(capsys: pytest.CaptureFixture[str]) -> None
         "Connected to redis://127.0.0.1:6379/0",
         "arn:aws:iam::222222222001:role/byok-access-for-the-application-of-vendor",
         "the secret is that of version 2",
+        "da39a3ee5e6b4b0d3255bfef95601890afd80709 is a commit",
+        'FATAL: password authentication failed for user "byok"',
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "Found credentials in environment variables.",
+        "BYOK_MASTER_KEYS: two entries are named mk-1",
+        "the name or password of 'ada' is not plain ASCII",
     ],
 )
 def test_plain_texts_stay(text: str) -> None:
@@ -206,6 +251,8 @@ def test_plain_texts_stay(text: str) -> None:
 def test_what_is_cut_out_leaves_the_rest() -> None:
     assert clean_text("to redis://:hunter2@h:1/0, try 3") == "to redis://***@h:1/0, try 3"
     assert clean_text("password='a c' host=h") == "password=*** host=h"
+    assert clean_text("password hunter2, and password swordfish") == "password ***, and password ***"
+    assert clean_text("AKIAIOSFODNN7EXAMPLE signs") == "*** signs"
     assert clean_text("got b'\\x00\\'' of it") == "got <bytes> of it"
     assert clean_text("a\nb\x1b[31m") == "a b [31m"
     assert len(clean_text("word " * 1000)) == MAX_TEXT + 1
