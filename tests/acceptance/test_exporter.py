@@ -130,6 +130,7 @@ def test_without_any_server_there_is_a_page(stack: Stack) -> None:
         assert set(shown(page)) == {
             "byok_reachable", "byok_tick_period_seconds", "byok_revocation_bound_seconds",
             "byok_stop_bound_seconds",
+            "byok_watch_period_seconds",
         }  # fmt: skip
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
