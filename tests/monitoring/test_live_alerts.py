@@ -103,7 +103,8 @@ def test_access_that_is_turned_off_and_a_process_that_does_not_hear_of_a_stop(wa
     page, ticket, slow = watched.wait_for(*BY_CUSTOMERS)
     assert page["labels"] | {"tenant": revoked.name, "code": "DisabledException"} == page["labels"]
     assert ticket["labels"] | {"tenant": stopped.name, "code": "by-hand"} == ticket["labels"]
-    assert slow["labels"]["tenant"] == stopped.name
+    # The process that does not hear owes an answer to both stops; which is told first, chance decides.
+    assert slow["labels"]["tenant"] in {revoked.name, stopped.name}
     service.process.send_signal(signal.SIGCONT)
     watched.fleet.stop([service])
     revoked.account.enable_key(revoked.kms_key)
