@@ -395,7 +395,7 @@ MUTANTS = (
     Mutant(
         "the end of an audit log, by its head",
         "byok/services/auditing.py",
-        "        if count < chain.length:\n",
+        "        if last.sequence < chain.length:\n",
         "        if False:\n",
         f"{_IN}/test_auditing.py::test_damage_behind_the_first_page_is_found",
     ),
@@ -496,8 +496,8 @@ MUTANTS = (
     Mutant(
         "what becomes active is what was checked",
         "byok/store/registry.py",
-        "        if event is TenantEvent.VERIFY:\n            checked = ",
-        "        if False:\n            checked = ",
+        "for column, arn in checked.items()]\n        row = self._swap",
+        "for column, arn in ()]\n        row = self._swap",
         f"{_IN}/test_preflight.py::test_what_becomes_active_is_what_was_checked",
     ),
     Mutant(
