@@ -12,6 +12,7 @@ from celery.signals import beat_init, worker_init, worker_shutdown
 from byok import health
 from byok.errors import ByokError
 from byok.logs import get_logger
+from byok.settings import Settings
 from byok.wiring import store_ping
 
 log = get_logger(__name__)
@@ -147,17 +148,18 @@ def beat_with(app: Celery) -> None:
 
 def _begin_of_worker(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
     # Not by the worker's services: a pool of processes is forked after this, and those are built behind it.
-    _begin(sender.app, "worker", store_ping(sender.app.byok_settings))
+    _begin(sender.app, "worker", store_ping)
 
 
 def _begin_of_beat(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's Beat
     _begin(sender.app, "beat")
 
 
-def _begin(app: Celery, role: str, ping_store: Callable[[], None] | None = None) -> None:
-    folder = app.byok_settings.health_folder
-    if folder is not None:
-        app.byok_heartbeat = Heartbeat(health.file_of(folder, role), ping_store)
+def _begin(app: Celery, role: str, ping_by: Callable[[Settings], Callable[[], None]] | None = None) -> None:
+    settings: Settings = app.byok_settings
+    if settings.health_folder is not None:
+        ping_store = None if ping_by is None else ping_by(settings)
+        app.byok_heartbeat = Heartbeat(health.file_of(settings.health_folder, role), ping_store)
         app.byok_heartbeat.start()
 
 

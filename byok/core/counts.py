@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Beyond this many nobody asks for the exact number.
+COUNTED = 10_000
+
 
 class Precision(StrEnum):
     """What a count's number says."""
@@ -20,9 +23,9 @@ class Count:
     precision: Precision = Precision.EXACT
 
     @classmethod
-    def up_to(cls, most: int, seen: int) -> "Count":
-        """Of ``seen`` rows, where no more than one beyond ``most`` were read."""
-        return cls(most, Precision.AT_LEAST) if seen > most else cls(seen)
+    def of_seen(cls, seen: int) -> "Count":
+        """Of ``seen`` rows, where no more than one beyond `COUNTED` were read."""
+        return cls(COUNTED, Precision.AT_LEAST) if seen > COUNTED else cls(seen)
 
     def __str__(self) -> str:
         match self.precision:

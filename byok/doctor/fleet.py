@@ -10,7 +10,7 @@ from byok.wiring import Runtime
 def check_fleet(runtime: Runtime) -> Iterator[Result]:
     """Ask all workers, then PostgreSQL; raises QueueUnavailable, StoreUnavailable."""
     yield from judge_workers(runtime.queue.workers(), runtime.queue.consumers())
-    yield judge_ticks(runtime.services.observer.overview().jobs)
+    yield judge_ticks(runtime.services.observer.jobs())
 
 
 def judge_workers(workers: Sequence[str], consumers: Mapping[str, Sequence[str]]) -> Iterator[Result]:

@@ -11,7 +11,7 @@ from byok.core.jobs import JobState
 from byok.core.lookout import Severity
 from byok.core.model import Job, OpenWork, RotationState, Tenant, TenantState
 from byok.core.stops import SHOWN_FOR, alive_since
-from byok.ports import Clock, Store
+from byok.ports import Clock, Store, Transaction
 from byok.services.periods import Periods
 
 ENDED_SINCE = timedelta(days=1)  # rotations that ended before that are history, for the metrics to tell
@@ -68,10 +68,18 @@ class Observer:
         with self._store.transaction() as tx:
             return tx.rotations.get_work(rotation_id)
 
+    def jobs(self) -> Sequence[JobState]:
+        """Whether Beat's jobs come in time."""
+        now = self._clock.now()
+        with self._store.transaction() as tx:
+            return self._judge_jobs(tx, now)
+
+    def _judge_jobs(self, tx: Transaction, now: datetime) -> Sequence[JobState]:
+        return jobs.judge(tx.ticks.list(), {job: self._periods.of(job) for job in Job}, now)
+
     def overview(self) -> Overview:
         """The fleet at a glance, in a time that is bounded however large it is."""
         now = self._clock.now()
-        periods = {job: self._periods.of(job) for job in Job}
         with self._store.transaction() as tx:
             due_at = tx.counts.oldest_overdue(now)
             return Overview(
@@ -84,7 +92,7 @@ class Observer:
                 failed=tx.rotations.list_failed(SHOWN),
                 stuck=tx.rotations.list_stuck(now - STUCK_AFTER, SHOWN),
                 suspended=tx.tenants.list_suspended(SHOWN),
-                jobs=jobs.judge(tx.ticks.list(), periods, now),
+                jobs=self._judge_jobs(tx, now),
                 members=tx.members.count_by_kind(alive_since(now)),
                 worst_stops=tx.stops.worst_latencies(now - SHOWN_FOR, now, _SHOWN_STOPS),
                 findings=tx.findings.count_by_severity(),

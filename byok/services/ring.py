@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
+from byok.core.model import KeyVersion
 from byok.crypto.keyring import MasterKeyRing
 from byok.errors import SealBroken, UnknownMasterKey
 from byok.ports import Store
@@ -51,26 +53,21 @@ class RingReview:
             return
         with self._store.transaction() as tx:
             samples = tx.versions.list_sealed(_SAMPLES)
-        strange: Exception | None = None
-        for tenant_id, version in samples:
-            try:
-                open_record(self._master_keys, tenant_id, version)
-            except (SealBroken, UnknownMasterKey) as error:
-                strange = error
-            else:
-                self._is_familiar = True
-                return
-        if strange is not None:
-            raise strange
+        refusals = [self._refusal(*sample) for sample in samples]
+        self._is_familiar = None in refusals
+        if refusals and refusals[-1] is not None and not self._is_familiar:
+            raise refusals[-1]
 
     def _try(self, master_key_id: str, records: int) -> Sealed:
         with self._store.transaction() as tx:
             samples = tx.versions.list_sealed(_SAMPLES, master_key_id=master_key_id)
-        opened = 0
-        for tenant_id, version in samples:
-            try:
-                open_record(self._master_keys, tenant_id, version)
-            except (SealBroken, UnknownMasterKey):
-                continue
-            opened += 1
+        opened = [self._refusal(*sample) for sample in samples].count(None)
         return Sealed(master_key_id, records, master_key_id in self._master_keys.ids, len(samples), opened)
+
+    def _refusal(self, tenant_id: UUID, version: KeyVersion) -> SealBroken | UnknownMasterKey | None:
+        """Why the ring does not open a record; None if it does."""
+        try:
+            open_record(self._master_keys, tenant_id, version)
+        except (SealBroken, UnknownMasterKey) as error:
+            return error
+        return None

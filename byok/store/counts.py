@@ -11,13 +11,11 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from byok.core.counts import Count, Precision
+from byok.core.counts import COUNTED, Count, Precision
 from byok.core.model import RotationState, TenantState
 from byok.store import schema
 
 _tenants, _keys, _rotations = schema.tenants, schema.keys, schema.rotations
-# Beyond this many nobody asks for the exact number, and counting them would begin to take time.
-_COUNTED = 10_000
 
 
 class CountTable:
@@ -41,7 +39,7 @@ class CountTable:
     def overdue(self, now: datetime) -> Count:
         active = sa.func.count().filter(_tenants.c.state == TenantState.ACTIVE)
         seen, overdue = self._connection.execute(_of_due(now, sa.func.count(), active)).one()
-        return Count(min(overdue, _COUNTED), _precision(seen))
+        return Count(min(overdue, COUNTED), _precision(seen))
 
     def open_rotations(self) -> Mapping[RotationState, Count]:
         return self._rotations_where(schema.OPEN_ROTATION)
@@ -51,7 +49,7 @@ class CountTable:
             sa.select(_rotations.c.requested_at)
             .where(schema.OPEN_ROTATION)
             .order_by(_rotations.c.wake_at)
-            .limit(_COUNTED + 1)
+            .limit(COUNTED + 1)
             .subquery()
         )
         query = sa.select(sa.func.min(waking.c.requested_at))
@@ -80,23 +78,29 @@ class CountTable:
         return {RotationState(state): count for state, count in counted.items()}
 
     def _by_state(self, states: sa.Select[Any]) -> dict[str, Count]:
-        seen: Sequence[str] = self._connection.execute(states.limit(_COUNTED + 1)).scalars().all()
+        seen: Sequence[str] = self._connection.execute(states.limit(COUNTED + 1)).scalars().all()
         return {
-            state: Count(min(number, _COUNTED), _precision(len(seen)))
+            state: Count(min(number, COUNTED), _precision(len(seen)))
             for state, number in sorted(Counter(seen).items())
         }
 
     def _size(self, table: sa.Table) -> Count:
         """Rows of a table: counted, or else as vacuum and analyze last saw them."""
-        some = sa.select(sa.literal(1)).select_from(table).limit(_COUNTED + 1).subquery()
-        seen: int = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        if seen <= _COUNTED:
+        seen = count_some(self._connection, sa.select(sa.literal(1)).select_from(table))
+        if seen <= COUNTED:
             return Count(seen)
         known = sa.text("SELECT reltuples::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)")
         estimate = self._connection.execute(known, {"name": table.name}).scalar_one()
-        if estimate > _COUNTED:
+        if estimate > COUNTED:
             return Count(estimate, Precision.ABOUT)
-        return Count(_COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
+        return Count(COUNTED, Precision.AT_LEAST)  # it grew faster than vacuum came round
+
+
+def count_some(connection: sa.Connection, rows: sa.Select[Any]) -> int:
+    """How many rows a query has; one more than `COUNTED` where there are more."""
+    some = rows.limit(COUNTED + 1).subquery()
+    seen: int = connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+    return seen
 
 
 def _of_due(now: datetime, *what: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -105,15 +109,15 @@ def _of_due(now: datetime, *what: sa.ColumnElement[Any]) -> sa.Select[Any]:
         sa.select(_keys.c.tenant_id, _keys.c.next_rotation_at)
         .where(_keys.c.next_rotation_at <= now)
         .order_by(_keys.c.next_rotation_at)
-        .limit(_COUNTED + 1)
+        .limit(COUNTED + 1)
         .subquery()
     )
     return sa.select(*what).select_from(due.join(_tenants, _tenants.c.id == due.c.tenant_id))
 
 
 def _precision(seen: int) -> Precision:
-    """Of a count that ended at one more than `_COUNTED`."""
-    return Precision.AT_LEAST if seen > _COUNTED else Precision.EXACT
+    """Of a count that ended at one more than `COUNTED`."""
+    return Precision.AT_LEAST if seen > COUNTED else Precision.EXACT
 
 
 def _first_id(since: datetime) -> UUID:

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from byok.core.audit import ChainPlace
-from byok.core.counts import Count
+from byok.core.counts import COUNTED, Count
 from byok.core.lookout import FindingKind, Severity, TenantFinding
 from byok.ports import AuditCheckpoint
 from byok.store import schema
 
 _findings, _tenants, _checkpoints = schema.findings, schema.tenants, schema.audit_checkpoints
 _GRAVEST_FIRST = tuple(reversed(Severity))
-# Beyond this many of a kind nobody asks for the exact number.
-_COUNTED = 10_000
 _PAIRS = sa.values(sa.column("kind", sa.Text), sa.column("severity", sa.Text), name="pairs").data(
     [(kind.value, severity.value) for kind in FindingKind for severity in Severity]
 )
@@ -37,35 +36,25 @@ class FindingTable:
         return self._all(query.order_by(_findings.c.first_seen_at.desc(), _findings.c.id).limit(limit))
 
     def list_gravest(self, limit: int) -> Sequence[TenantFinding]:
+        return [_to_finding(row) for row in self._gravest_first(sa.select(_findings), limit)]
+
+    def _gravest_first(self, query: sa.Select[Any], limit: int) -> Sequence[sa.Row[Any]]:
+        """The open ones of a query, the nearest deadline first within a severity."""
         # Severity by severity, each along its index: sorting would read all that are open.
-        gravest: list[TenantFinding] = []
+        gravest: list[sa.Row[Any]] = []
         for severity in _GRAVEST_FIRST:
-            query = (
-                sa.select(_findings)
-                .where(schema.OPEN_FINDING, _findings.c.severity == severity)
+            of_severity = (
+                query.where(schema.OPEN_FINDING, _findings.c.severity == severity)
                 .order_by(_findings.c.deadline_at)
                 .limit(limit - len(gravest))
             )
-            gravest += self._all(query)
+            gravest += self._connection.execute(of_severity)
             if len(gravest) == limit:
                 break
         return gravest
 
-    def _all(self, query: sa.Select[tuple[object, ...]]) -> Sequence[TenantFinding]:
-        return [
-            TenantFinding(
-                id=row.id,
-                tenant_id=row.tenant_id,
-                kind=FindingKind(row.kind),
-                severity=Severity(row.severity),
-                detail=row.detail,
-                first_seen_at=row.first_seen_at,
-                last_seen_at=row.last_seen_at,
-                deadline_at=row.deadline_at,
-                resolved_at=row.resolved_at,
-            )
-            for row in self._connection.execute(query).all()
-        ]
+    def _all(self, query: sa.Select[Any]) -> Sequence[TenantFinding]:
+        return [_to_finding(row) for row in self._connection.execute(query)]
 
     def add(self, findings: Sequence[TenantFinding]) -> None:
         for finding in findings:
@@ -78,17 +67,16 @@ class FindingTable:
             )
 
     def count_by_severity(self) -> Mapping[Severity, Count]:
+        seen = self._seen()
         counts = {
-            severity: Count.up_to(
-                _COUNTED, sum(by_severity[severity] for by_severity in self._seen().values())
-            )
+            severity: Count.of_seen(sum(by_severity[severity] for by_severity in seen.values()))
             for severity in _GRAVEST_FIRST
         }
         return {severity: count for severity, count in counts.items() if count.number}
 
     def count_by_kind(self) -> Mapping[FindingKind, Mapping[Severity, Count]]:
         return {
-            kind: {severity: Count.up_to(_COUNTED, number) for severity, number in by_severity.items()}
+            kind: {severity: Count.of_seen(number) for severity, number in by_severity.items()}
             for kind, by_severity in self._seen().items()
         }
 
@@ -101,7 +89,7 @@ class FindingTable:
                 _findings.c.kind == _PAIRS.c.kind,
                 _findings.c.severity == _PAIRS.c.severity,
             )
-            .limit(_COUNTED + 1)
+            .limit(COUNTED + 1)
             .lateral()
         )
         query = (
@@ -115,24 +103,27 @@ class FindingTable:
         return seen
 
     def soonest(self, kind: FindingKind, limit: int) -> Sequence[tuple[str, datetime]]:
-        soonest: list[tuple[str, datetime]] = []
-        for severity in _GRAVEST_FIRST:  # the nearer the graver
-            query = (
-                sa.select(_tenants.c.name, _findings.c.deadline_at)
-                .join(_tenants, _tenants.c.id == _findings.c.tenant_id)
-                .where(
-                    schema.OPEN_FINDING,
-                    _findings.c.kind == kind,
-                    _findings.c.severity == severity,
-                    _findings.c.deadline_at.is_not(None),
-                )
-                .order_by(_findings.c.deadline_at)
-                .limit(limit - len(soonest))
-            )
-            soonest += [(name, deadline_at) for name, deadline_at in self._connection.execute(query)]
-            if len(soonest) == limit:
-                break
-        return soonest
+        query = (
+            sa.select(_tenants.c.name, _findings.c.deadline_at)
+            .join(_tenants, _tenants.c.id == _findings.c.tenant_id)
+            .where(_findings.c.kind == kind, _findings.c.deadline_at.is_not(None))
+        )
+        # The nearer a deadline, the graver.
+        return [(row.name, row.deadline_at) for row in self._gravest_first(query, limit)]
+
+
+def _to_finding(row: sa.Row[Any]) -> TenantFinding:
+    return TenantFinding(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        kind=FindingKind(row.kind),
+        severity=Severity(row.severity),
+        detail=row.detail,
+        first_seen_at=row.first_seen_at,
+        last_seen_at=row.last_seen_at,
+        deadline_at=row.deadline_at,
+        resolved_at=row.resolved_at,
+    )
 
 
 def _row(finding: TenantFinding) -> dict[str, object]:

@@ -10,12 +10,12 @@ from byok.core.counts import Count
 from byok.core.webhooks import WebhookMessage, pause_after
 from byok.ports import WebhookState
 from byok.store import schema
+from byok.store.counts import count_some
 
 _messages, _tenants = schema.webhook_messages, schema.tenants
 _SHOWN_FOR = 1000  # messages of a tenant that are looked at to tell how they fare
 _LOOKED_AT = 1000  # first tries that are due, and retries, that a claim chooses among
 _PLACES_A_RETRY = 4  # of so many places one is a retry's; who has no use for its places leaves them
-_COUNTED = 10_000  # beyond this many nobody asks for the exact number
 _FIRST_TRY, _RETRY = _messages.c.attempts == 0, _messages.c.attempts > 0
 
 
@@ -86,9 +86,8 @@ class OutboxTable:
         return self._connection.scalar(sa.select(sa.func.least(first, retry)))
 
     def count_given_up(self, since: datetime) -> Count:
-        some = sa.select(sa.literal(1)).where(_messages.c.given_up_at >= since).limit(_COUNTED + 1).subquery()
-        number = self._connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        return Count.up_to(_COUNTED, number)
+        given_up = sa.select(sa.literal(1)).where(_messages.c.given_up_at >= since)
+        return Count.of_seen(count_some(self._connection, given_up))
 
     def state(self, tenant_id: UUID) -> WebhookState:
         latest = (

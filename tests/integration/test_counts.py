@@ -53,7 +53,7 @@ def test_small_numbers_are_exact(fleet: PostgresStore, engine: sa.Engine) -> Non
 
 
 def test_large_numbers_are_not_counted_out(fleet: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "_COUNTED", 100)
+    monkeypatch.setattr(counts, "COUNTED", 100)
     now = fleet.now()
     with fleet.transaction() as tx:
         assert tx.counts.keys() == Count(3_000, Precision.ABOUT)
@@ -70,7 +70,7 @@ def test_large_numbers_are_not_counted_out(fleet: PostgresStore, monkeypatch: py
 def test_what_vacuum_has_not_seen_is_a_lower_bound(
     fleet: PostgresStore, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counts, "_COUNTED", 100)
+    monkeypatch.setattr(counts, "COUNTED", 100)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE pg_class SET reltuples = -1 WHERE relname = 'keys'"))
     with fleet.transaction() as tx:
