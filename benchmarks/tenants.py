@@ -23,7 +23,8 @@ from rich.progress import track
 from rich.table import Table
 
 from byok.core import policies
-from byok.core.model import Connection, KmsKeyArn, RoleArn
+from byok.core.arns import KmsKeyArn, RoleArn
+from byok.core.model import Connection
 from byok.embedded.stack import Stack
 from byok.entropy import SystemRandom
 from byok.kms.aws import AwsKms

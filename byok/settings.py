@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from byok.core.model import RoleArn
+from byok.core.arns import RoleArn
 from byok.errors import ConfigurationError
 from byok.failpoints import FailPoint
 from byok.logs import get_logger

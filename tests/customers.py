@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from byok.core import policies
-from byok.core.model import RoleArn, Tenant
+from byok.core.arns import RoleArn
+from byok.core.model import Tenant
 from byok.embedded.stack import Stack
 from byok.simulator import VENDOR_ROLE_ARN
 from byok.simulator.customer import CustomerAccount

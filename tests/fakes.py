@@ -143,6 +143,26 @@ class FakeKms:
             raise KmsIntegrityError("Decrypt: InvalidCiphertextException") from None
         return UnwrappedKey(SecretBytes(secret), self._request_id())
 
+    def encrypt(
+        self, connection: Connection, plaintext: SecretBytes, context: Mapping[str, str]
+    ) -> WrappedKey:
+        key, iv = self._usable(connection, "Encrypt"), os.urandom(12)
+        with plaintext.borrow() as raw:
+            body = hazmat.gcm_encrypt(key.material, iv, raw, _encode(context))
+        return WrappedKey(iv + body, self._request_id(), None)
+
+    def re_encrypt(
+        self, source: Connection, target: Connection, ciphertext: bytes, context: Mapping[str, str]
+    ) -> WrappedKey:
+        old, new = self._usable(source, "ReEncrypt"), self._usable(target, "ReEncrypt")
+        try:
+            secret = hazmat.gcm_decrypt(old.material, ciphertext[:12], ciphertext[12:], _encode(context))
+        except hazmat.NotAuthentic:
+            raise KmsIntegrityError("ReEncrypt: InvalidCiphertextException") from None
+        iv = os.urandom(12)
+        body = hazmat.gcm_encrypt(new.material, iv, secret, _encode(context))
+        return WrappedKey(iv + body, self._request_id(), new.material_id)
+
     def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
         try:
             self.decrypt(connection, ciphertext, context).secret.wipe()

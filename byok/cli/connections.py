@@ -20,8 +20,9 @@ from byok.cli.output import (
     tenant_json,
 )
 from byok.cli.services import open_runtime, open_services
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.findings import Finding
-from byok.core.model import KmsKeyArn, RoleArn, TenantState
+from byok.core.model import TenantState
 from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, render
 from byok.errors import ConfigurationError, ValidationFailed
 

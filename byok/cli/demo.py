@@ -13,7 +13,8 @@ from rich.progress import track
 from byok.cli.keys import versions_table
 from byok.cli.output import console, findings_table
 from byok.core import policies
-from byok.core.model import RoleArn, TenantState, VersionState
+from byok.core.arns import RoleArn
+from byok.core.model import TenantState, VersionState
 from byok.errors import AccessStopped, CannotDecrypt, StackUnavailable
 
 if TYPE_CHECKING:

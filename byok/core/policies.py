@@ -5,11 +5,13 @@ three that only look. See the AWS KMS Developer Guide, "Policy conditions", and 
 external ids and the confused deputy.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.encryption_context import APP, CONTEXT_KEYS
-from byok.core.model import KmsKeyArn, RoleArn
 
 USE_ACTIONS = ("kms:GenerateDataKeyWithoutPlaintext", "kms:Decrypt")
 LOOK_ACTIONS = ("kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:ListResourceTags")
@@ -22,7 +24,23 @@ FOREIGN_TENANT_ID = UUID(int=0)
 # What byok never does with a customer's KMS key, as far as AWS lets it be tried by a dry run.
 UNNEEDED_ACTIONS = ("kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncrypt*", "kms:CreateGrant")
 
+# What the two errands need beyond, for as long as they take.
+EXPORT_ACTION = "kms:Encrypt"
+MIGRATION_SOURCE_ACTION, MIGRATION_TARGET_ACTION = "kms:ReEncryptFrom", "kms:ReEncryptTo"
+# Where no one principal may use both KMS keys, the new one wraps what the old one unwrapped.
+CROSSING_ACTION = "kms:Encrypt"
+
 PolicyDocument = dict[str, Any]
+# ARNs of KMS keys, or how a template refers to one.
+Resource = str | list[str] | dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One action on one KMS key."""
+
+    action: str
+    kms_key_arn: KmsKeyArn
 
 
 def _policy(*statements: dict[str, Any]) -> PolicyDocument:
@@ -48,8 +66,8 @@ def trust_policy(vendor_role: RoleArn, external_id: str) -> PolicyDocument:
     )
 
 
-def role_permissions(resource: str | dict[str, str], tenant_id: UUID) -> PolicyDocument:
-    """What the customer's role may do. ``resource`` is the KMS key's ARN, or how a template refers to it."""
+def role_permissions(resource: Resource, tenant_id: UUID) -> PolicyDocument:
+    """What the customer's role may do. During a migration ``resource`` is both KMS keys."""
     return _policy(
         {
             "Sid": "ByokUseWithContext",
@@ -125,9 +143,46 @@ def whole_key_policy(account: str | dict[str, str], statements: list[dict[str, A
     return _policy(own, *statements)
 
 
-def session_policy(kms_key_arn: KmsKeyArn) -> PolicyDocument:
-    """What we leave ourselves of the role's rights, however wide the customer made it."""
-    return _policy({"Effect": "Allow", "Action": [*USE_ACTIONS, *LOOK_ACTIONS], "Resource": str(kms_key_arn)})
+def migration_source_statement(resource: Resource, tenant_id: UUID) -> dict[str, Any]:
+    """What a role's policy must say beside, on the old KMS key, while a migration by ReEncrypt goes on."""
+    return _errand("ByokMigrationSource", MIGRATION_SOURCE_ACTION, resource, _context_condition(tenant_id))
+
+
+def migration_target_statement(
+    resource: Resource, tenant_id: UUID, *, is_crossing: bool = False
+) -> dict[str, Any]:
+    """The same on the new KMS key. ``is_crossing``: another principal uses the old one, so that the secrets
+    come by Decrypt and Encrypt."""
+    action = CROSSING_ACTION if is_crossing else MIGRATION_TARGET_ACTION
+    return _errand("ByokMigrationTarget", action, resource, _context_condition(tenant_id))
+
+
+def export_statement(resource: Resource, associated_data: bytes) -> dict[str, Any]:
+    """What a role's policy must say beside, for as long as an export takes.
+
+    Tink puts its associated data into the encryption context, in hexadecimal, and nothing else.
+    """
+    condition = {
+        "StringEquals": {"kms:EncryptionContext:associatedData": associated_data.hex()},
+        "ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["associatedData"]},
+    }
+    return _errand("ByokExport", EXPORT_ACTION, resource, condition)
+
+
+def _errand(sid: str, action: str, resource: Resource, condition: dict[str, Any]) -> dict[str, Any]:
+    return {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource, "Condition": condition}
+
+
+def session_policy(kms_key_arn: KmsKeyArn, beside: Sequence[Right] = ()) -> PolicyDocument:
+    """What we leave ourselves of the role's rights, however wide the customer made it: what we always need,
+    and ``beside`` it what an errand needs."""
+    return _policy(
+        {"Effect": "Allow", "Action": [*USE_ACTIONS, *LOOK_ACTIONS], "Resource": str(kms_key_arn)},
+        *(
+            {"Effect": "Allow", "Action": right.action, "Resource": str(right.kms_key_arn)}
+            for right in beside
+        ),
+    )
 
 
 def _context_condition(tenant_id: UUID) -> dict[str, Any]:

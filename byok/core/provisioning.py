@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from byok.core import policies
-from byok.core.model import KmsKeyArn, RoleArn
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.errors import InvalidInput
 
 

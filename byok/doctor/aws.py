@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from byok.core.model import RoleArn
+from byok.core.arns import RoleArn
 from byok.doctor import clocks
 from byok.doctor.result import Result, failed, note, passed, warning
 from byok.kms.identity import CallerIdentity, ask_identity

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import tenacity
 from botocore.credentials import ReadOnlyCredentials
 
+from byok.core.arns import RoleArn
 from byok.core.encryption_context import probe_context
-from byok.core.model import Connection, RoleArn
+from byok.core.model import Connection
 from byok.core.policies import UNNEEDED_ACTIONS
 from byok.kms.classify import (
     AWS_ERRORS,

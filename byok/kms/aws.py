@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
+from byok.core.arns import RoleArn
 from byok.core.findings import Finding
 from byok.core.looks import ConnectionLook
-from byok.core.model import Connection, KmsKeyRotation, RoleArn
+from byok.core.model import Connection, KmsKeyRotation
+from byok.core.policies import (
+    EXPORT_ACTION,
+    MIGRATION_SOURCE_ACTION,
+    MIGRATION_TARGET_ACTION,
+    Right,
+)
 from byok.core.rotation_period import ROTATION_TAG, parse_rotation_tag
 from byok.crypto.hazmat import KEY_BYTES, SecretBytes
 from byok.errors import (
@@ -136,6 +143,49 @@ class AwsKms:
                 raise KmsIntegrityError(f"Decrypt on {arn} returned {len(secret)} bytes, not {KEY_BYTES}")
             return UnwrappedKey(secret, reply["ResponseMetadata"]["RequestId"])
 
+    def encrypt(
+        self, connection: Connection, plaintext: SecretBytes, context: Mapping[str, str]
+    ) -> WrappedKey:
+        arn = str(connection.kms_key_arn)
+        with plaintext.borrow() as raw:
+            reply = self._call(
+                connection,
+                "Encrypt",
+                lambda kms: kms.encrypt(KeyId=arn, Plaintext=bytes(raw), EncryptionContext=context),
+                beside=(Right(EXPORT_ACTION, connection.kms_key_arn),),
+            )
+        with reading_reply("Encrypt", arn):
+            _require_key(reply["KeyId"], arn)
+            return WrappedKey(reply["CiphertextBlob"], reply["ResponseMetadata"]["RequestId"], None)
+
+    def re_encrypt(
+        self, source: Connection, target: Connection, ciphertext: bytes, context: Mapping[str, str]
+    ) -> WrappedKey:
+        old, new = str(source.kms_key_arn), str(target.kms_key_arn)
+        reply = self._call(
+            target,
+            "ReEncrypt",
+            lambda kms: kms.re_encrypt(
+                CiphertextBlob=ciphertext,
+                SourceKeyId=old,
+                SourceEncryptionContext=context,
+                DestinationKeyId=new,
+                DestinationEncryptionContext=context,
+            ),
+            beside=(
+                Right(MIGRATION_SOURCE_ACTION, source.kms_key_arn),
+                Right(MIGRATION_TARGET_ACTION, target.kms_key_arn),
+            ),
+        )
+        with reading_reply("ReEncrypt", new):
+            _require_key(reply["SourceKeyId"], old)
+            _require_key(reply["KeyId"], new)
+            return WrappedKey(
+                reply["CiphertextBlob"],
+                reply["ResponseMetadata"]["RequestId"],
+                reply.get("DestinationKeyMaterialId"),
+            )
+
     def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
         arn = str(connection.kms_key_arn)
         try:
@@ -239,14 +289,16 @@ class AwsKms:
         *,
         fresh_session: bool = False,
         answers: Collection[str] = (),
+        beside: Sequence[Right] = (),
     ) -> _Reply:
         """Send a request as the tenant: outages are retried, a denial is repeated once in a new session.
 
         ``answers``: codes of refusals that are no trouble to be counted; they are raised all the same.
+        ``beside``: see `session_policy`.
         """
         for attempt in self._retrying:
             with attempt, self._bulkhead.admitted(connection):
-                return self._call_once(connection, operation, request, fresh_session, answers)
+                return self._call_once(connection, operation, request, fresh_session, answers, beside)
         raise AssertionError("tenacity returns or raises")
 
     def _call_once(
@@ -256,10 +308,11 @@ class AwsKms:
         request: "Callable[[KMSClient], _Reply]",
         fresh_session: bool,
         answers: Collection[str],
+        beside: Sequence[Right],
     ) -> _Reply:
         client, arn = self._sessions.kms_client(connection.kms_key_arn.region), str(connection.kms_key_arn)
         try:
-            with self._sessions.acting_as(connection, fresh=fresh_session):
+            with self._sessions.acting_as(connection, fresh=fresh_session, beside=beside):
                 return self._requests.send(
                     connection, operation, arn, lambda: request(client), answers=answers
                 )
@@ -267,7 +320,7 @@ class AwsKms:
             error_class = classify(error, KMS_ERROR_CLASSES)
             in_doubt = error_class in (ErrorClass.DENIED, ErrorClass.EXPIRED)
             if in_doubt and connection.role_arn is not None and not fresh_session:
-                return self._call_once(connection, operation, request, True, answers)
+                return self._call_once(connection, operation, request, True, answers, beside)
             raise self._translated(connection, error, error_class, operation) from error
 
     def _translated(

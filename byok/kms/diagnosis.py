@@ -10,8 +10,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from byok.core.arns import RoleArn
 from byok.core.findings import EXPLANATIONS, Cause, Finding, Verdict
-from byok.core.model import Connection, RoleArn
+from byok.core.model import Connection
 from byok.errors import ByokError, KmsAccessRevoked, KmsIntegrityError, KmsRequestRejected
 
 

@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +15,9 @@ from uuid import UUID
 import boto3
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from byok.core.model import Connection, RoleArn
-from byok.core.policies import session_policy
+from byok.core.arns import RoleArn
+from byok.core.model import Connection
+from byok.core.policies import Right, session_policy
 from byok.errors import KmsRequestRejected
 from byok.kms.classify import (
     AWS_ERRORS,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 SESSION_SECONDS = 900
 _RENEW_BEFORE_EXPIRY = timedelta(seconds=60)
 _MAX_SESSIONS = 20_000  # 2 KiB each
+
+
+# Whose session, and what it may do beside what we always need.
+_SessionKey = tuple[Connection, tuple[Right, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,8 @@ class Sessions:
         self._canary_role = canary_role
         self._lock = threading.Lock()
         self._own: Credentials | None = None
-        self._sessions: OrderedDict[Connection, AssumedRole] = OrderedDict()
-        self._assuming: dict[Connection, threading.Lock] = {}
+        self._sessions: OrderedDict[_SessionKey, AssumedRole] = OrderedDict()
+        self._assuming: dict[_SessionKey, threading.Lock] = {}
         self._kms_clients: dict[str, KMSClient] = {}
         self._sts_clients: dict[str, STSClient] = {}
         self._caller_clients: dict[str, STSClient] = {}
@@ -92,9 +97,14 @@ class Sessions:
             return self._sts_clients[region]
 
     @contextmanager
-    def acting_as(self, connection: Connection, *, fresh: bool = False) -> Iterator[None]:
-        """Sign KMS requests inside the block as the tenant's role, or as ourselves in key-policy mode."""
-        with signing_with(self._credentials(connection, fresh=fresh)):
+    def acting_as(
+        self, connection: Connection, *, fresh: bool = False, beside: Sequence[Right] = ()
+    ) -> Iterator[None]:
+        """Sign KMS requests inside the block as the tenant's role, or as ourselves in key-policy mode.
+
+        ``beside``: see `session_policy`.
+        """
+        with signing_with(self._credentials(connection, fresh=fresh, beside=tuple(beside))):
             yield
 
     def unrestricted(self, connection: Connection) -> ReadOnlyCredentials:
@@ -108,33 +118,36 @@ class Sessions:
     def forget(self, connection: Connection) -> None:
         """Drop a tenant's session."""
         with self._lock:
-            self._sessions.pop(connection, None)
+            self._sessions.pop((connection, ()), None)
 
-    def _credentials(self, connection: Connection, *, fresh: bool) -> ReadOnlyCredentials:
+    def _credentials(
+        self, connection: Connection, *, fresh: bool, beside: tuple[Right, ...]
+    ) -> ReadOnlyCredentials:
         if connection.role_arn is None:
             return self.own_credentials()
-        if not fresh and (session := self._live_session(connection)):
+        wanted = (connection, beside)
+        if not fresh and (session := self._live_session(wanted)):
             return session.credentials
         with self._lock:
-            assuming = self._assuming.setdefault(connection, threading.Lock())
+            assuming = self._assuming.setdefault(wanted, threading.Lock())
         with assuming:  # one AssumeRole a tenant at a time; those who waited share what it brought
-            if not fresh and (session := self._live_session(connection)):
+            if not fresh and (session := self._live_session(wanted)):
                 return session.credentials
-            session = self.assume_role(connection, external_id=connection.external_id)
-            self._remember(connection, session)
+            session = self.assume_role(connection, external_id=connection.external_id, beside=beside)
+            self._remember(wanted, session)
             return session.credentials
 
-    def _live_session(self, connection: Connection) -> AssumedRole | None:
-        session = self._sessions.get(connection)
+    def _live_session(self, wanted: _SessionKey) -> AssumedRole | None:
+        session = self._sessions.get(wanted)
         if session is None or session.expires_at - _RENEW_BEFORE_EXPIRY <= self._clock.now():
             return None
         return session
 
-    def _remember(self, connection: Connection, session: AssumedRole) -> None:
+    def _remember(self, wanted: _SessionKey, session: AssumedRole) -> None:
         with self._lock:
-            self._sessions[connection] = session
-            self._sessions.move_to_end(connection)
-            self._assuming.pop(connection, None)
+            self._sessions[wanted] = session
+            self._sessions.move_to_end(wanted)
+            self._assuming.pop(wanted, None)
             if len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)
 
@@ -160,11 +173,12 @@ class Sessions:
         *,
         external_id: str | None,
         restricted: bool = True,
+        beside: Sequence[Right] = (),
         is_aside: bool = False,
     ) -> AssumedRole:
         """Assume a tenant's role, cut down to what we need by a session policy unless not ``restricted``.
 
-        ``is_aside``: see `KmsRequest`.
+        ``beside``: see `session_policy`. ``is_aside``: see `KmsRequest`.
 
         Raises:
             KmsAccessRevoked, KmsUnavailable, KmsRequestRejected.
@@ -176,7 +190,7 @@ class Sessions:
             "DurationSeconds": SESSION_SECONDS,
         }
         if restricted:
-            arguments["Policy"] = json.dumps(session_policy(connection.kms_key_arn))
+            arguments["Policy"] = json.dumps(session_policy(connection.kms_key_arn, beside))
         if external_id is not None:
             arguments["ExternalId"] = external_id
         try:

@@ -3,6 +3,7 @@
 Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
 """
 
+from byok.ports.audit import AuditLog
 from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
@@ -19,8 +20,9 @@ from byok.ports.kms import (
 )
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.queues import Queues
+from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
-from byok.ports.store import AuditLog, Keys, Rotations, Store, Tenants, Ticks, Transaction, Versions
+from byok.ports.store import Keys, Store, Tenants, Ticks, Transaction, Versions
 from byok.ports.usage import Usage
 from byok.ports.webhooks import Outbox, WebhookSender, WebhookState
 from byok.ports.world import (

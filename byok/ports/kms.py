@@ -85,6 +85,23 @@ class Kms(Protocol):
         """Unwrap a data key of 32 bytes. ``fresh_session`` assumes the role anew first, so that a change
         of the role's trust policy is noticed."""
 
+    def encrypt(
+        self, connection: Connection, plaintext: SecretBytes, context: Mapping[str, str]
+    ) -> WrappedKey:
+        """Encrypt up to 4096 bytes. Not among the rights that byok always has: for errands.
+
+        The refusal of it, KmsAccessRevoked, revokes nothing.
+        """
+
+    def re_encrypt(
+        self, source: Connection, target: Connection, ciphertext: bytes, context: Mapping[str, str]
+    ) -> WrappedKey:
+        """Have KMS wrap a data key under the KMS key of ``target``, as the principal of ``target``; its
+        plaintext never leaves KMS. Both KMS keys are in one region, and the context stays.
+
+        For errands, as `encrypt`.
+        """
+
     def refuses_context(self, connection: Connection, ciphertext: bytes, context: Mapping[str, str]) -> bool:
         """Whether KMS refuses to unwrap a data key under a context that is not its own, as it must."""
 

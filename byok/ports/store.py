@@ -6,10 +6,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from byok.core.audit import AuditChain, AuditEntry
-from byok.core.dispatch import DueKey, DueWork, InFlight, Place
+from byok.core.dispatch import DueKey, DueWork, Place
 from byok.core.model import (
-    AuditEvent,
     Check,
     Connection,
     IndexVersions,
@@ -17,22 +15,19 @@ from byok.core.model import (
     Key,
     KeyVersion,
     KmsKeyRotation,
-    OpenWork,
-    RequestOutcome,
-    Rotation,
-    RotationEvent,
-    RotationReason,
     Suspension,
     Tenant,
     TenantEvent,
     Tick,
     VersionEvent,
 )
+from byok.ports.audit import AuditLog
 from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
+from byok.ports.rotations import Rotations
 from byok.ports.usage import Usage
 from byok.ports.webhooks import Outbox
 
@@ -204,77 +199,6 @@ class Versions(Protocol):
         """Compare and swap, all of them. Raises IllegalTransition; LostRace: one is not what it was."""
 
 
-class Rotations(Protocol):
-    """The tables rotations and rotation_requests."""
-
-    def schedule(self, rotations: Sequence[Rotation], wake_at: datetime) -> Sequence[Rotation]:
-        """Record rotations of keys that are due and locked; those that their keys needed, and had no other
-        open one. The due time, which every rotation moves, does what an idempotency key does elsewhere."""
-
-    def request(
-        self, rotation: Rotation, idempotency_key: str, wake_at: datetime
-    ) -> tuple[Rotation, RequestOutcome]:
-        """Record a request; the constraints decide between those who ask at once.
-
-        Returns the rotation that serves it: the one of an earlier request with this idempotency key, or
-        the key's open one, or ``rotation``, inserted. Raises LostRace.
-        """
-
-    def get(self, rotation_id: UUID) -> Rotation:
-        """Raises UnknownRotation."""
-
-    def get_work(self, rotation_id: UUID) -> OpenWork:
-        """A rotation with its tenant's and its key's name. Raises UnknownRotation."""
-
-    def list(self, key_id: UUID, limit: int) -> Sequence[Rotation]:
-        """The latest rotations of a key, newest first."""
-
-    def list_latest(self, limit: int) -> Sequence[OpenWork]:
-        """The latest rotations of all keys, newest first."""
-
-    def list_failed(self, limit: int) -> Sequence[OpenWork]:
-        """Rotations that failed and after which their key was not rotated again, newest first."""
-
-    def list_stuck(self, requested_before: datetime, limit: int) -> Sequence[OpenWork]:
-        """Open rotations that were requested before then, oldest first. Of many thousands some may be left
-        out."""
-
-    def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
-        """Give an open rotation a graver reason. Raises LostRace: it has ended."""
-
-    def claim(self, rotation_ids: Sequence[UUID], now: datetime, duration: timedelta) -> Sequence[Rotation]:
-        """Claim open rotations for one worker and count the attempt; those that are to be had."""
-
-    def renew(self, rotations: Sequence[Rotation], until: datetime) -> None:
-        """Hold on to claims, except those that another worker has by now."""
-
-    def release(self, rotation: Rotation, wake_at: datetime, failure: str, *, deferred: bool = False) -> None:
-        """Give a claim back, unless another worker has it by now; the sweeper publishes it again at
-        ``wake_at``. A ``deferred`` attempt does not count against the rotation."""
-
-    def transition(
-        self, rotations: Sequence[Rotation], event: RotationEvent, at: datetime, *, failure: str | None = None
-    ) -> Sequence[Rotation]:
-        """Compare and swap, together with the version number that each carries: as they are afterwards,
-        those that were in the state they are said to be in. Raises IllegalTransition."""
-
-    def lock_waking(
-        self,
-        now: datetime,
-        limit: int,
-        next_wake_at: datetime,
-        latest_wake_at: datetime,
-        *,
-        begun_only: bool = False,
-    ) -> Sequence[OpenWork]:
-        """Open rotations that nobody works on any more; their next time to wake is moved on, so that two
-        sweepers don't publish the same one. ``latest_wake_at``: a later one was set by a wrong clock.
-        ``begun_only``: those that some worker had."""
-
-    def count_in_flight(self) -> Mapping[UUID, InFlight]:
-        """How many open rotations each tenant has, of those that have any."""
-
-
 class Ticks(Protocol):
     """The ticks table."""
 
@@ -292,30 +216,6 @@ class Ticks(Protocol):
 
     def list(self) -> Sequence[Tick]:
         """The last run of each job."""
-
-
-class AuditLog(Protocol):
-    """The audit_events table."""
-
-    def append(
-        self, tenant_id: UUID, at: datetime, actor: str, action: str, **details: str | int | None
-    ) -> None:
-        """Add the next event of a tenant's chain; concurrent writers of one tenant wait for each other."""
-
-    def append_all(self, entries: Sequence[AuditEntry]) -> None:
-        """Add events of any tenants, each to its tenant's chain, in this order."""
-
-    def list(self, tenant_id: UUID) -> Sequence[AuditEvent]:
-        """A tenant's events, oldest first."""
-
-    def list_after(self, tenant_id: UUID, sequence: int, limit: int) -> Sequence[AuditEvent]:
-        """Up to ``limit`` of a tenant's events behind the one of this number, oldest first."""
-
-    def chain(self, tenant: Tenant) -> AuditChain:
-        """A tenant's chain as its head has it."""
-
-    def list_chains(self, after: UUID | None, limit: int) -> Sequence[AuditChain]:
-        """Up to ``limit`` chains of tenants with greater ids than ``after``, by id."""
 
 
 class Transaction(Protocol):

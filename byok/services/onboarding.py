@@ -4,16 +4,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.bounds import check_name
 from byok.core.findings import Finding, failed
-from byok.core.model import (
-    Connection,
-    KmsKeyArn,
-    RoleArn,
-    Tenant,
-    TenantEvent,
-    TenantState,
-)
+from byok.core.model import Connection, Tenant, TenantEvent, TenantState
 from byok.core.provisioning import AccessMode
 from byok.errors import ConnectionFixed, InvalidInput, NotReady
 from byok.ports import Clock, Kms, Random, Store

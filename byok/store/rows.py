@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.model import (
     AuditEvent,
     Check,
@@ -13,9 +14,7 @@ from byok.core.model import (
     Job,
     Key,
     KeyVersion,
-    KmsKeyArn,
     KmsKeyRotation,
-    RoleArn,
     Rotation,
     RotationReason,
     RotationSource,

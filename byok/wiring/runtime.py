@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from byok import tracing
 from byok.cache.notices import RedisNoticeBoard
 from byok.cache.redis import RedisLeaseCache
-from byok.core.model import RoleArn
+from byok.core.arns import RoleArn
 from byok.crypto.keyring import MasterKeyRing
 from byok.entropy import SystemRandom
 from byok.failpoints import arm

@@ -11,9 +11,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from benchmarks.kms_process import KmsProcess
+from byok.core import policies
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.encryption_context import version_context
 from byok.core.findings import Cause, failed
-from byok.core.model import Connection, KmsKeyArn, RoleArn
+from byok.core.model import Connection
+from byok.crypto.hazmat import SecretBytes
 from byok.embedded.stack import Stack
 from byok.errors import KmsAccessRevoked, KmsIntegrityError
 from byok.kms.aws import AwsKms
@@ -161,3 +164,67 @@ def test_describe_names_an_enabled_symmetric_key(case: Case) -> None:
     assert (described.state, described.spec, described.usage, described.manager) == (
         "Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER",
     )  # fmt: skip
+
+
+@dataclass
+class Errand:
+    """A role with two KMS keys, and the rights of both errands."""
+
+    kms: Kms
+    source: Connection
+    target: Connection
+    context: dict[str, str]
+
+
+@pytest.fixture(params=["fake", "aws"])
+def errand(request: pytest.FixtureRequest) -> Errand:
+    if request.param == "fake":
+        old = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external-id", tenant_name="acme")
+        moved = replace(old, kms_key_arn=KmsKeyArn.parse(kms_key_arn(2)))
+        return Errand(FakeKms(), old, moved, version_context(old.tenant_id, KEY, 1))
+    runtime: Runtime = request.getfixturevalue("runtime")
+    customer = join(request.getfixturevalue("stack"), runtime, "acme")
+    source, new = customer.tenant.connection, customer.account.create_key()
+    assert source is not None
+    tenant_id = customer.tenant.id
+    both = policies.role_permissions([customer.kms_key, new], tenant_id)
+    both["Statement"] += [
+        policies.migration_source_statement(customer.kms_key, tenant_id),
+        policies.migration_target_statement(new, tenant_id),
+        policies.export_statement(customer.kms_key, b"byok export"),
+    ]
+    customer.account.put_role_policy("byok", both)
+    target = replace(source, kms_key_arn=KmsKeyArn.parse(new))
+    return Errand(runtime.kms, source, target, version_context(tenant_id, KEY, 1))
+
+
+def test_re_encrypted_data_keys_unwrap_under_the_other_kms_key_to_the_same_secret(errand: Errand) -> None:
+    wrapped = errand.kms.generate_data_key(errand.source, errand.context)
+    moved = errand.kms.re_encrypt(errand.source, errand.target, wrapped.ciphertext, errand.context)
+    before = errand.kms.decrypt(errand.source, wrapped.ciphertext, errand.context)
+    after = errand.kms.decrypt(errand.target, moved.ciphertext, errand.context)
+    assert before.secret == after.secret
+    assert moved.request_id
+    with pytest.raises(KmsIntegrityError):
+        errand.kms.decrypt(errand.source, moved.ciphertext, errand.context)
+
+
+def test_what_is_encrypted_for_an_export_unwraps_under_its_context_alone(errand: Errand) -> None:
+    context = {"associatedData": b"byok export".hex()}
+    wrapped = errand.kms.encrypt(errand.source, SecretBytes(bytes(range(32))), context)
+    assert wrapped.ciphertext
+    with pytest.raises((KmsIntegrityError, KmsAccessRevoked)):
+        errand.kms.decrypt(errand.source, wrapped.ciphertext, errand.context)
+
+
+def test_without_the_rights_of_an_errand_aws_refuses_it(stack: Stack, runtime: Runtime) -> None:
+    customer = join(stack, runtime, "acme")
+    source = customer.tenant.connection
+    assert source is not None
+    target = replace(source, kms_key_arn=KmsKeyArn.parse(customer.account.create_key()))
+    context = version_context(customer.tenant.id, KEY, 1)
+    wrapped = runtime.kms.generate_data_key(source, context)
+    with pytest.raises(KmsAccessRevoked):
+        runtime.kms.re_encrypt(source, target, wrapped.ciphertext, context)
+    with pytest.raises(KmsAccessRevoked):
+        runtime.kms.encrypt(source, SecretBytes(bytes(32)), context)

@@ -9,8 +9,9 @@ import boto3
 import pytest
 
 from byok.core import policies
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.encryption_context import version_context
-from byok.core.model import Connection, KmsKeyArn, RoleArn
+from byok.core.model import Connection
 from byok.embedded.stack import Stack
 from byok.errors import KmsAccessRevoked, KmsRequestRejected, KmsUnavailable
 from byok.simulator import VENDOR_ROLE_ARN

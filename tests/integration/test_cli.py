@@ -86,7 +86,7 @@ def test_the_tour_of_a_tenant(byok: Byok, stack: Stack) -> None:
     added = byok("tenant", "add", "acme", "--json")
     assert added.exit_code == 0
     assert added.json()["state"] == "pending"
-    from byok.core.model import KmsKeyArn
+    from byok.core.arns import KmsKeyArn
     from tests.customers import new_account
 
     account = new_account(stack)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from byok.core.model import KmsKeyArn, Tenant, TenantState
+from byok.core.arns import KmsKeyArn
+from byok.core.model import Tenant, TenantState
 from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, render
 from byok.embedded.stack import Stack
 from byok.simulator import ADMIN_ACCESS_KEY_PREFIX

@@ -13,8 +13,9 @@ from uuid import uuid4
 import pytest
 
 from byok.core import policies
+from byok.core.arns import KmsKeyArn
 from byok.core.findings import EXPLANATIONS, Cause, Finding, Verdict
-from byok.core.model import Connection, KmsKeyArn, Tenant, TenantState
+from byok.core.model import Connection, Tenant, TenantState
 from byok.core.provisioning import AccessMode
 from byok.embedded.stack import Stack
 from byok.errors import (

@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 
 from byok.core import policies
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.encryption_context import version_context
-from byok.core.model import Connection, KmsKeyArn, RoleArn, TenantState
+from byok.core.model import Connection, TenantState
 from byok.embedded.stack import Stack
 from byok.errors import KmsAccessRevoked
 from byok.kms.aws import AwsKms

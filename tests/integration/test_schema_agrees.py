@@ -12,16 +12,9 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from byok.core.arns import KmsKeyArn
 from byok.core.lifecycle import check_rotation, check_versions
-from byok.core.model import (
-    KeyVersion,
-    KmsKeyArn,
-    Rotation,
-    RotationReason,
-    RotationState,
-    SealedBox,
-    VersionState,
-)
+from byok.core.model import KeyVersion, Rotation, RotationReason, RotationState, SealedBox, VersionState
 from byok.errors import InvariantBroken
 from byok.store import schema
 from byok.store.rows import from_version

@@ -18,8 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from moto.iam.models import iam_backends
 
 from byok.core import policies
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.encryption_context import version_context
-from byok.core.model import KmsKeyArn, RoleArn
 from byok.embedded.stack import Stack
 from byok.simulator import VENDOR_ACCESS_KEY_ID, VENDOR_ACCOUNT_ID, VENDOR_ROLE_ARN
 from byok.simulator.control import SimulatorControl

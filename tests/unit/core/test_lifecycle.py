@@ -10,10 +10,10 @@ from uuid import UUID
 import pytest
 
 from byok.core import lifecycle
+from byok.core.arns import KmsKeyArn
 from byok.core.lifecycle import StateMachine
 from byok.core.model import (
     KeyVersion,
-    KmsKeyArn,
     Rotation,
     RotationEvent,
     RotationReason,

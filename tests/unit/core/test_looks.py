@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.lookout import FindingKind, Severity
 from byok.core.looks import ConnectionLook, KmsKeyFacts, nothing_known, seen_in
-from byok.core.model import Connection, KmsKeyArn, RoleArn, Tenant, TenantState
+from byok.core.model import Connection, Tenant, TenantState
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 KEY = KmsKeyArn.parse("arn:aws:kms:eu-central-1:222222222222:key/00000000-0000-4000-8000-000000000001")

@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from byok.core import bounds
-from byok.core.model import Connection, KmsKeyArn, RoleArn
+from byok.core.arns import KmsKeyArn, RoleArn
+from byok.core.model import Connection
 from byok.errors import InvalidArn, InvalidName, OutOfBounds
 
 KEY_ARN = "arn:aws:kms:eu-central-1:222222222222:key/1234abcd-12ab-34cd-56ef-1234567890ab"

@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from byok.core import policies
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.encryption_context import CONTEXT_KEYS, probe_context, version_context
-from byok.core.model import KmsKeyArn, RoleArn
 from tests.world import kms_key_arn
 
 TENANT = UUID("01a20c8e-4efd-7194-bf1d-0834216456f8")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from byok.core import policies
-from byok.core.model import KmsKeyArn, RoleArn
+from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, documents, render
 from byok.errors import InvalidInput
 

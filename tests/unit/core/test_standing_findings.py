@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from byok.core.arns import KmsKeyArn
 from byok.core.lookout import (
     KINDS,
     ChangeEvent,
@@ -19,7 +20,7 @@ from byok.core.lookout import (
     remedy_for,
     severity_by,
 )
-from byok.core.model import Connection, KmsKeyArn, Tenant, TenantState
+from byok.core.model import Connection, Tenant, TenantState
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from byok.core.arns import RoleArn
 from byok.core.findings import Verdict
-from byok.core.model import RoleArn
 from byok.doctor import clocks
 from byok.doctor.aws import is_session_of, judge_endpoint, judge_identity
 from byok.doctor.fleet import judge_workers

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from byok.core.model import Connection, KmsKeyArn, RoleArn
+from byok.core.arns import KmsKeyArn, RoleArn
+from byok.core.model import Connection
 from byok.errors import KmsAccessRevoked, KmsBackingOff, KmsUnavailable
 from byok.kms import bulkhead as module
 from byok.kms.bulkhead import Bulkhead

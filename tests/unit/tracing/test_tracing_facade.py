@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from byok import tracing
+from byok.core.arns import KmsKeyArn
 from byok.core.metric_list import KmsOutcome
-from byok.core.model import Connection, KmsKeyArn
+from byok.core.model import Connection
 from byok.errors import ConfigurationError
 from byok.ports import KmsRequest
 from byok.settings import child_environment
