@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up test chaos fuzz mutants bench oracle check lint types imports format lock clean
+.PHONY: help demo up test chaos fuzz mutants bench oracle check lint types imports audit format lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ bench: .venv/.bench  ## encrypt and decrypt fields, against plain AES-GCM and ot
 oracle: .venv/.installed  ## compare the AWS simulator with a second emulator; needs Python 3.12 or newer
 	@$(BIN)/python -m tests.oracle
 
-check: lint types imports  ## ruff, mypy and the import contracts
+check: lint types imports audit  ## ruff, mypy, the import contracts, published weaknesses of dependencies
 
 lint: .venv/.installed
 	@$(BIN)/ruff check .
@@ -59,6 +59,9 @@ types: .venv/.installed
 
 imports: .venv/.installed
 	@$(BIN)/lint-imports --no-cache
+
+audit: .venv/.installed
+	@$(BIN)/python .ci/audit.py
 
 format: .venv/.installed  ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
