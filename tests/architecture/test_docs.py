@@ -77,6 +77,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_rests_on_are_there(page: Path) -> None:
+    for name, target in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", page.read_text()):
+        assert f"def {name}(" in (page.parent / target).read_text(), f"{target}::{name}"
+
+
+def test_each_attacker_of_the_threat_model_is_held_against_a_test() -> None:
+    text = (DOCS / "threat-model.md").read_text()
+    rows = [row for row in text.splitlines() if row.startswith("| ") and not row.startswith("| does not get")]
+    assert len(rows) > 30
+    assert [row for row in rows if "](../tests/" not in row] == []
+
+
 def test_the_readme_names_places_that_exist() -> None:
     for place in re.findall(r"\| `((?:byok|workers)/[^`]*)`", (ROOT / "README.md").read_text()):
         assert (ROOT / place).exists(), place
