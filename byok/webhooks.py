@@ -49,7 +49,10 @@ class WebhookPoster:
         host, secure = parts.hostname or "", parts.scheme == "https"
         if not secure and self._public_only:
             return "the URL is not https"
-        port = parts.port or (443 if secure else 80)
+        try:
+            port = parts.port or (443 if secure else 80)
+        except ValueError:
+            return "the URL's port is none"
         try:
             addresses = _resolve(host, port, self._resolve_seconds)
         except (OSError, ValueError):

@@ -158,3 +158,7 @@ def test_an_endpoint_that_drips_is_cut_off(scheme: str) -> None:
 
 def test_nobody_there(unused_port: int) -> None:
     assert ANY.post(f"http://127.0.0.1:{unused_port}/", {}, b"") == "no answer (ConnectionRefusedError)"
+
+
+def test_a_port_that_is_none_is_said() -> None:
+    assert ANY.post("http://127.0.0.1:99999/", {}, b"") == "the URL's port is none"
