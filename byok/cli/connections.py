@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from byok.cli.errands import (
+    ErrandKeyOption,
+    ErrandOption,
+    ErrandRequest,
+    ToKmsKeyOption,
+    ToRoleOption,
+    require_vendor_role,
+)
 from byok.cli.output import (
     AsJson,
     TenantName,
@@ -21,10 +29,11 @@ from byok.cli.output import (
 )
 from byok.cli.services import open_runtime, open_services
 from byok.core.arns import KmsKeyArn, RoleArn
+from byok.core.errands import render_errand
 from byok.core.findings import Finding
 from byok.core.model import TenantState
 from byok.core.provisioning import AccessMode, PolicyFormat, Provisioning, render
-from byok.errors import ConfigurationError, ValidationFailed
+from byok.errors import ValidationFailed
 
 if TYPE_CHECKING:
     from byok.services.onboarding import Verification
@@ -53,28 +62,43 @@ def policy(
         PolicyFormat.JSON
     ),
     mode: Annotated[
-        AccessMode, typer.Option("--mode", help="A role (better), or statements in the key's own policy.")
-    ] = AccessMode.ROLE,
+        AccessMode | None,
+        typer.Option(
+            "--mode",
+            help="A role (better; the default), or statements in the key's own policy; not with --for.",
+        ),
+    ] = None,
+    errand: ErrandOption = None,
+    key: ErrandKeyOption = None,
+    to_kms_key_arn: ToKmsKeyOption = None,
+    to_role_arn: ToRoleOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what the customer's security team provisions: a role, or key policy statements."""
+    """Print what the customer's security team provisions: a role, or key policy statements.
+
+    With --for, what it allows beside that for as long as an errand takes, over the connection that the tenant
+    has: json, or cli for a script that adds it and takes it back.
+    """
+    form = PolicyFormat.JSON if as_json else form
+    asked = ErrandRequest(errand, key, to_kms_key_arn, to_role_arn)
+    asked.require_sense(other_options=kms_key_arn is not None or mode is not None)
     with open_runtime() as runtime:
-        vendor_role_arn = runtime.settings.vendor_role_arn
-        found, _ = runtime.services.registry.show_tenant(tenant)
-    if vendor_role_arn is None:
-        raise ConfigurationError(
-            "BYOK_VENDOR_ROLE_ARN: is not set",
-            remedy="set it to the IAM role that the workers run under: the customer's policy names it",
+        vendor = runtime.settings.vendor_role_arn
+        vendor_role = None if vendor is None else RoleArn.parse(vendor)
+        found, keys = runtime.services.registry.show_tenant(tenant)
+    if errand is not None:
+        document = render_errand(asked.errand(found, keys, vendor_role), form)
+    else:
+        what = Provisioning(
+            found.name,
+            found.id,
+            found.external_id,
+            require_vendor_role(vendor_role),
+            None if kms_key_arn is None else KmsKeyArn.parse(kms_key_arn),
         )
-    what = Provisioning(
-        found.name,
-        found.id,
-        found.external_id,
-        RoleArn.parse(vendor_role_arn),
-        None if kms_key_arn is None else KmsKeyArn.parse(kms_key_arn),
-    )
+        document = render(what, form, mode or AccessMode.ROLE)
     # print, not Rich: what goes into a file or a pipe must not be wrapped.
-    print(render(what, PolicyFormat.JSON if as_json else form, mode), end="")  # noqa: T201  # standard output is the point
+    print(document, end="")  # noqa: T201  # standard output is the point
 
 
 def verify(

@@ -1,4 +1,4 @@
-"""Where ``byok encrypt`` and ``byok decrypt`` read from and write to."""
+"""Where commands read from and write to: ``byok encrypt``, ``decrypt``, and ``key export``."""
 
 import os
 import sys
@@ -79,3 +79,23 @@ def writing(file: Path | None) -> Iterator[BinaryIO]:
         raise InvalidInput(f"{file} can't be written: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def create_private(file: Path, content: bytes) -> None:
+    """Write a new file, readable by its owner alone; one that is there, or a link, is never written to.
+
+    Raises:
+        InvalidInput: it is there already, or can't be written whole; it isn't there then.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise InvalidInput(f"{file} can't be written: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as sink:
+            sink.write(content)
+            sink.flush()
+            os.fsync(sink.fileno())
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise InvalidInput(f"{file} can't be written: {error.strerror}") from error

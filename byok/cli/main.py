@@ -17,6 +17,7 @@ from byok.cli import (
     findings,
     flower,
     indexes,
+    key_export,
     keys,
     operations,
     plan,
@@ -43,6 +44,9 @@ app = typer.Typer(
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
 keys.app.command("index", epilog="Example: [bold]byok key index acme pii --enable[/]")(indexes.index)
+keys.app.command("export", epilog="Example: [bold]byok key export acme pii --output handover[/]")(
+    key_export.export
+)
 app.add_typer(rotations.app, name="rotation")
 app.add_typer(reencrypt.app, name="reencrypt")
 reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destroy-old acme pii[/]")(

@@ -44,9 +44,10 @@ def add(tenant: TenantName, as_json: AsJson = False) -> None:
     console.print(f"next: byok tenant policy {added.name} --format cloudformation", style="dim")
 
 
-app.command(epilog="Example: [bold]byok tenant policy acme --format terraform > byok.tf[/]")(
-    connections.policy
-)
+app.command(
+    epilog="Example: [bold]byok tenant policy acme --format terraform > byok.tf[/]; for an errand: "
+    "[bold]byok tenant policy acme --for export --key pii --format cli > export.sh[/]"
+)(connections.policy)
 app.command(
     epilog="Example: [bold]byok tenant verify acme --kms-key-arn arn:aws:kms:…:key/… "
     "--role-arn arn:aws:iam::…:role/byok-acme[/]"

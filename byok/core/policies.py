@@ -30,6 +30,7 @@ MIGRATION_SOURCE_ACTION, MIGRATION_TARGET_ACTION = "kms:ReEncryptFrom", "kms:ReE
 # Where no one principal may use both KMS keys, the new one wraps what the old one unwrapped.
 CROSSING_ACTION = "kms:Encrypt"
 
+POLICY_VERSION = "2012-10-17"
 PolicyDocument = dict[str, Any]
 # ARNs of KMS keys, or how a template refers to one.
 Resource = str | list[str] | dict[str, str]
@@ -44,7 +45,7 @@ class Right:
 
 
 def _policy(*statements: dict[str, Any]) -> PolicyDocument:
-    return {"Version": "2012-10-17", "Statement": list(statements)}
+    return {"Version": POLICY_VERSION, "Statement": list(statements)}
 
 
 def trust_policy(vendor_role: RoleArn, external_id: str) -> PolicyDocument:
@@ -167,6 +168,32 @@ def export_statement(resource: Resource, associated_data: bytes) -> dict[str, An
         "ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["associatedData"]},
     }
     return _errand("ByokExport", EXPORT_ACTION, resource, condition)
+
+
+def for_vendor(statement: dict[str, Any], vendor_role: RoleArn) -> dict[str, Any]:
+    """A statement of a role's policy as the KMS key's own policy says it in key-policy mode: of the vendor's
+    worker role, as in `key_policy_statements`."""
+    principal = {"AWS": f"arn:{vendor_role.partition}:iam::{vendor_role.account}:root"}
+    only_worker = {"ArnEquals": {"aws:PrincipalArn": str(vendor_role)}}
+    return _of_key(statement, principal, only_worker)
+
+
+def for_role(statement: dict[str, Any], role: str) -> dict[str, Any]:
+    """The same of the customer's role, for a key policy that names no IAM: `role_key_policy_statements`."""
+    return _of_key(statement, {"AWS": role}, {})
+
+
+def _of_key(
+    statement: dict[str, Any], principal: dict[str, str], condition: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "Sid": statement["Sid"],
+        "Effect": statement["Effect"],
+        "Principal": principal,
+        "Action": statement["Action"],
+        "Resource": "*",
+        "Condition": condition | statement["Condition"],
+    }
 
 
 def _errand(sid: str, action: str, resource: Resource, condition: dict[str, Any]) -> dict[str, Any]:

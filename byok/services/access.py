@@ -35,14 +35,15 @@ class Access:
             pairs = [(key, tx.versions.find_active(key.id)) for key in tx.keys.list(tenant.id)]
         return [(key, version) for key, version in pairs if version is not None]
 
-    def prove(self, tenant: Tenant, version: KeyVersion) -> Proof:
-        """Decrypt a version in a session of its own, so that a changed trust policy is noticed.
+    def prove(self, tenant: Tenant, version: KeyVersion, *, fresh_session: bool = True) -> Proof:
+        """Decrypt a version; in a session of its own, so that a changed trust policy is noticed, unless told
+        otherwise.
 
         Raises:
             KmsAccessRevoked, KmsUnavailable, IntegrityError.
         """
         decrypted_at = self._clock.now()
-        unwrapped = self._records.unwrap(tenant, version, fresh_session=True)
+        unwrapped = self._records.unwrap(tenant, version, fresh_session=fresh_session)
         if fingerprint(unwrapped.secret) != version.fingerprint:
             raise KmsIntegrityError(
                 f"KMS decrypts version {version.number} of tenant {tenant.name!r} to another secret",

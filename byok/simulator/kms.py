@@ -41,6 +41,7 @@ MUTATING = frozenset(
     | {"TagResource", "UntagResource", "CreateAlias", "UpdateAlias", "DeleteAlias", "UpdateKeyDescription"}
     | _BY_BARE_ID
 )
+_MAX_PLAINTEXT_BYTES = 4096  # of Encrypt, in the API reference
 
 Parameters = dict[str, Any]
 
@@ -180,7 +181,14 @@ class Kms:
         return reply
 
     def _encrypt(self, key: Key, parameters: Parameters) -> dict[str, Any]:
-        blob = self.keys.encrypt(key, base64.b64decode(parameters["Plaintext"]), _context(parameters))
+        plaintext = base64.b64decode(parameters["Plaintext"])
+        if len(plaintext) > _MAX_PLAINTEXT_BYTES:
+            raise AwsError(
+                "ValidationException",
+                "1 validation error detected: Value at 'plaintext' failed to satisfy constraint: "
+                f"Member must have length less than or equal to {_MAX_PLAINTEXT_BYTES}",
+            )
+        blob = self.keys.encrypt(key, plaintext, _context(parameters))
         return {"KeyId": key.arn, "CiphertextBlob": _b64(blob), "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
 
     def _decrypt(self, key: Key, parameters: Parameters) -> dict[str, Any]:

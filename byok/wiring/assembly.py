@@ -31,6 +31,7 @@ from byok.services.filling import LeaseSource
 from byok.services.following import KmsKeyFollower
 from byok.services.held import Held
 from byok.services.indexes import Indexes
+from byok.services.key_export import KeyExporter
 from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
@@ -81,6 +82,7 @@ class Services:
     fan_out: FanOut
     scheduling: Scheduling
     checkups: Checkups
+    key_exporter: KeyExporter
     destruction: Destruction
     old_versions: OldVersions
     observer: Observer
@@ -234,6 +236,7 @@ def assemble(
             suspensions=suspensions,
             clock=clock,
         ),
+        key_exporter=KeyExporter(store=store, kms=kms, access=access, suspensions=suspensions, clock=clock),
         destruction=destruction,
         old_versions=OldVersions(
             store=store,

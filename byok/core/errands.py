@@ -1,0 +1,214 @@
+"""What a customer allows beside, for as long as an errand takes: an export, a move to a new KMS key. Pure.
+
+In role mode it is an inline policy of its own beside what `byok.core.provisioning` prints, so that taking it
+back is one call; in key-policy mode it is statements with names of their own.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from byok.core import policies
+from byok.core.arns import KmsKeyArn, RoleArn
+from byok.core.key_export import export_associated_data
+from byok.core.model import Connection, Key
+from byok.core.provisioning import PolicyFormat
+from byok.errors import InvalidInput
+
+
+class ErrandKind(StrEnum):
+    """The errands."""
+
+    EXPORT = "export"
+    MIGRATION = "migration"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleAddition:
+    """An inline policy of its own for a customer's role; ``region`` is that of the KMS key."""
+
+    role: RoleArn
+    policy_name: str
+    policy: policies.PolicyDocument
+    region: str
+
+    @property
+    def role_name(self) -> str:
+        """The role's name as IAM's operations take it: without its path."""
+        return self.role.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAddition:
+    """Statements for the policy of a KMS key."""
+
+    kms_key_arn: KmsKeyArn
+    statements: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """All that a customer adds.
+
+    ``without_iam`` is needed beside ``role``, and only where the policy of the KMS key leaves nothing to the
+    account's IAM.
+    """
+
+    kind: ErrandKind
+    tenant_name: str
+    role: RoleAddition | None
+    keys: Sequence[KeyAddition]
+    without_iam: Sequence[KeyAddition] = ()
+
+
+def export_errand(connection: Connection, key: Key, vendor_role: RoleArn | None) -> Errand:
+    """What the export of a key needs. ``vendor_role``: see `migration_errand`."""
+    arn = connection.kms_key_arn
+    bound_to = export_associated_data(connection.tenant_id, key.id).encode()
+    statement = policies.export_statement(str(arn), bound_to)
+    return _errand(ErrandKind.EXPORT, connection, [(arn, statement)], [statement], vendor_role)
+
+
+def migration_errand(source: Connection, target: Connection, vendor_role: RoleArn | None) -> Errand:
+    """What it takes to move from one KMS key to another, under the connection of the new one.
+
+    Within one region and with one principal that may use both, KMS re-encrypts; else the new KMS key encrypts
+    what the old one decrypted, and the old one needs nothing beside.
+
+    ``vendor_role``: who uses the KMS key in key-policy mode; not needed in role mode.
+    """
+    old, new = source.kms_key_arn, target.kms_key_arn
+    tenant_id = source.tenant_id
+    is_crossing = source.role_arn != target.role_arn or old.region != new.region
+    onto = policies.migration_target_statement(str(new), tenant_id, is_crossing=is_crossing)
+    places = [(new, onto)]
+    if not is_crossing:
+        places.insert(0, (old, policies.migration_source_statement(str(old), tenant_id)))
+    for_role = [statement for _, statement in places]
+    if source.role_arn == target.role_arn:
+        # The role goes on using the old KMS key meanwhile: what it needs of the new one always stands here.
+        for_role = [*policies.role_permissions(str(new), tenant_id)["Statement"], *for_role]
+    return _errand(ErrandKind.MIGRATION, target, places, for_role, vendor_role)
+
+
+def _errand(
+    kind: ErrandKind,
+    connection: Connection,
+    places: Sequence[tuple[KmsKeyArn, dict[str, Any]]],
+    for_role: Sequence[dict[str, Any]],
+    vendor_role: RoleArn | None,
+) -> Errand:
+    if connection.role_arn is None:
+        if vendor_role is None:
+            raise InvalidInput("in key-policy mode the policy names the vendor's role: it is not known")
+        added = [KeyAddition(arn, [policies.for_vendor(statement, vendor_role)]) for arn, statement in places]
+        return Errand(kind, connection.tenant_name, None, added)
+    role = connection.role_arn
+    policy = {"Version": policies.POLICY_VERSION, "Statement": list(for_role)}
+    return Errand(
+        kind,
+        connection.tenant_name,
+        RoleAddition(role, f"byok-{kind}", policy, connection.kms_key_arn.region),
+        [],
+        [KeyAddition(arn, [policies.for_role(statement, str(role))]) for arn, statement in places],
+    )
+
+
+def render_errand(errand: Errand, form: PolicyFormat) -> str:
+    """The document, ending in a newline.
+
+    Raises:
+        InvalidInput: neither JSON nor a script.
+    """
+    if form is PolicyFormat.JSON:
+        return json.dumps(errand_documents(errand), indent=2) + "\n"
+    if form is PolicyFormat.CLI:
+        return _script(errand)
+    raise InvalidInput(
+        f"what an errand needs for minutes is not printed as {form}",
+        remedy="--format json, or cli: a script that adds it, and takes it back",
+    )
+
+
+def errand_documents(errand: Errand) -> Mapping[str, Any]:
+    """The policy documents by name."""
+    if errand.role is None:
+        return {"key_policy_statements": [_key_json(one) for one in errand.keys]}
+    return {
+        "role_name": errand.role.role_name,
+        "inline_policy_name": errand.role.policy_name,
+        "inline_policy": errand.role.policy,
+        "key_policy_statements_without_iam": [_key_json(one) for one in errand.without_iam],
+    }
+
+
+def _key_json(addition: KeyAddition) -> dict[str, Any]:
+    return {"kms_key_arn": str(addition.kms_key_arn), "statements": list(addition.statements)}
+
+
+_ARTICLES = {ErrandKind.EXPORT: "an export", ErrandKind.MIGRATION: "a migration"}
+
+
+def _script(errand: Errand) -> str:
+    needs_jq = "" if errand.role is not None else "# It needs jq.\n"
+    body = _script_for_role(errand) if errand.role is not None else _script_for_keys(errand.keys)
+    return f"""\
+#!/usr/bin/env bash
+# Allows {_ARTICLES[errand.kind]} for tenant {errand.tenant_name}: "add" before it, "remove" after.
+{needs_jq}# Read it, then run it with an administrator's credentials of your account.
+set -euo pipefail
+step="${{1:?usage: $0 add|remove}}"
+{body}"""
+
+
+def _script_for_role(errand: Errand) -> str:
+    assert errand.role is not None
+    where = f"--region {errand.role.region} --role-name {shlex.quote(errand.role.role_name)}"
+    without_iam = [_key_json(one) for one in errand.without_iam]
+    return f"""
+case "$step" in
+add)
+  aws iam put-role-policy {where} --policy-name {errand.role.policy_name} \\
+    --policy-document '{json.dumps(errand.role.policy, indent=2)}'
+  echo "Only if the policy of the KMS key leaves nothing to the account's IAM, add to it for as long:"
+  echo '{json.dumps(without_iam, indent=2)}'
+  ;;
+remove)
+  aws iam delete-role-policy {where} --policy-name {errand.role.policy_name}
+  ;;
+*)
+  echo "usage: $0 add|remove" >&2
+  exit 2
+  ;;
+esac
+"""
+
+
+def _script_for_keys(keys: Sequence[KeyAddition]) -> str:
+    calls = "\n".join(
+        f"change {one.kms_key_arn} '{json.dumps(list(one.statements), indent=2)}'" for one in keys
+    )
+    return f"""
+case "$step" in
+add) filter='.Statement += $ours' ;;
+remove) filter='.Statement |= map(select(.Sid as $sid | all($ours[]; .Sid != $sid)))' ;;
+*)
+  echo "usage: $0 add|remove" >&2
+  exit 2
+  ;;
+esac
+
+change() {{
+  local region before after
+  region=$(cut -d: -f4 <<<"$1")
+  before=$(aws kms get-key-policy --region "$region" --key-id "$1" --policy-name default \\
+    --query Policy --output text)
+  after=$(jq --argjson ours "$2" "$filter" <<<"$before")
+  aws kms put-key-policy --region "$region" --key-id "$1" --policy-name default --policy "$after"
+}}
+
+{calls}
+"""
