@@ -294,6 +294,16 @@ class MemoryLeaseCache:
             del self.entries[lease_id]
         return len(mine)
 
+    def count(self, tenant_id: UUID) -> int:
+        self.ping()
+        now = self._clock.ticks()
+        until = [
+            *((one, gone_at) for one, (_, gone_at) in self.entries.items()),
+            *((one, gone_at) for one, (_, gone_at) in self.claims.items()),
+            *((one, gone_at) for one, (_, gone_at) in self.failing.items()),
+        ]
+        return sum(one.tenant_id == tenant_id and gone_at > now for one, gone_at in until)
+
     def ping(self) -> None:
         if self.is_down:
             raise CacheUnavailable("the cache is down")

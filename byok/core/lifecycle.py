@@ -67,6 +67,11 @@ VERSION_LIFECYCLE = StateMachine(
         (VersionState.RETIRED, VersionEvent.COMPROMISE): VersionState.COMPROMISED,
         (VersionState.RETIRED, VersionEvent.DESTROY): VersionState.DESTROYED,
         (VersionState.COMPROMISED, VersionEvent.DESTROY): VersionState.DESTROYED,
+        (VersionState.PENDING, VersionEvent.SHRED): VersionState.DESTROYED,
+        (VersionState.ACTIVE, VersionEvent.SHRED): VersionState.DESTROYED,
+        (VersionState.RETIRED, VersionEvent.SHRED): VersionState.DESTROYED,
+        (VersionState.COMPROMISED, VersionEvent.SHRED): VersionState.DESTROYED,
+        (VersionState.REJECTED, VersionEvent.SHRED): VersionState.DESTROYED,
     },
 )
 
@@ -84,8 +89,9 @@ ROTATION_LIFECYCLE = StateMachine(
 
 DECRYPTING_STATES = frozenset({VersionState.ACTIVE, VersionState.RETIRED, VersionState.COMPROMISED})
 
-# The times that a version in each state has; the others it must not have. ``validated_at`` is free
-# where it is missing from both: a pending version gets it on the way, a rejected one may have had it.
+# The times that a version in each state has; the others it must not have, but for those that are free:
+# a pending version gets ``validated_at`` on the way, a rejected one may have had it, and of a tenant that
+# leaves a version is destroyed in whatever state it is.
 _TIMES = ("validated_at", "activated_at", "retired_at", "ended_at")
 _HAS: dict[VersionState, frozenset[str]] = {
     VersionState.PENDING: frozenset(),
@@ -93,7 +99,12 @@ _HAS: dict[VersionState, frozenset[str]] = {
     VersionState.RETIRED: frozenset({"validated_at", "activated_at", "retired_at"}),
     VersionState.COMPROMISED: frozenset({"validated_at", "activated_at", "retired_at"}),
     VersionState.REJECTED: frozenset({"ended_at"}),
-    VersionState.DESTROYED: frozenset(_TIMES),
+    VersionState.DESTROYED: frozenset({"ended_at"}),
+}
+_FREE: dict[VersionState, frozenset[str]] = {
+    VersionState.PENDING: frozenset({"validated_at"}),
+    VersionState.REJECTED: frozenset({"validated_at"}),
+    VersionState.DESTROYED: frozenset({"validated_at", "activated_at", "retired_at"}),
 }
 
 
@@ -154,8 +165,12 @@ def _check_version(version: KeyVersion) -> None:
     for name, time in times.items():
         if name in _HAS[version.state] and time is None:
             raise InvariantBroken(f"{what} is {version.state} without {name}")
-        if name not in _HAS[version.state] and name != "validated_at" and time is not None:
+        allowed = _HAS[version.state] | _FREE.get(version.state, frozenset())
+        if name not in allowed and time is not None:
             raise InvariantBroken(f"{what} is {version.state} but has {name}")
+    for earlier, later in (("validated_at", "activated_at"), ("activated_at", "retired_at")):
+        if times[later] is not None and times[earlier] is None:
+            raise InvariantBroken(f"{what} has {later} without {earlier}")
     box = version.sealed_wrapped_key
     destroyed = version.state is VersionState.DESTROYED
     if any(bool(part) is destroyed for part in (box.master_key_id, box.iv, box.body)):

@@ -25,6 +25,7 @@ class SuspensionKind(StrEnum):
     REVOKED = "revoked"  # AWS refuses us: ends by itself when access returns
     LOCKED = "locked"  # somebody said stop: ends when somebody says resume
     DRILL = "drill"  # an exercise: ends with it
+    LEAVING = "leaving"  # the tenant goes for good: ends when somebody takes that back
 
 
 class VersionState(StrEnum):
@@ -94,6 +95,7 @@ class VersionEvent(StrEnum):
     RETIRE = "retire"
     COMPROMISE = "compromise"
     DESTROY = "destroy"
+    SHRED = "shred"  # its tenant has left: whatever it was
 
 
 class RotationEvent(StrEnum):
@@ -256,7 +258,8 @@ class Check:
 class KeyVersion:
     """One generation of a key: its record as stored, without any plaintext.
 
-    ``sealed_wrapped_key`` is empty in all its parts once the version is destroyed.
+    ``sealed_wrapped_key`` is empty in all its parts once the version is destroyed. One that was destroyed
+    because its tenant left has the times that it had by then.
     """
 
     key_id: UUID

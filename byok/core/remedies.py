@@ -53,3 +53,5 @@ def while_suspended(tenant: Tenant) -> str:
             return f"byok tenant resume {tenant.name}, once whoever stopped it agrees"
         case SuspensionKind.DRILL:
             return f"ends with the drill; if that is over: byok tenant resume {tenant.name}"
+        case SuspensionKind.LEAVING:
+            return f"it leaves; to take that back: byok tenant offboard {tenant.name} --cancel"

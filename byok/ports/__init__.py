@@ -19,6 +19,7 @@ from byok.ports.kms import (
     WrappedKey,
 )
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
+from byok.ports.offboarding import Offboardings, Remains
 from byok.ports.queues import Queues
 from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
@@ -64,10 +65,12 @@ __all__ = [
     "MetricsCollector",
     "Notice",
     "NoticeBoard",
+    "Offboardings",
     "Outbox",
     "Queues",
     "Random",
     "RedisFacts",
+    "Remains",
     "Replacement",
     "RequestMetrics",
     "RotationReading",

@@ -38,11 +38,15 @@ class Rotations(Protocol):
         """The latest rotations of all keys, newest first."""
 
     def list_failed(self, limit: int) -> Sequence[OpenWork]:
-        """Rotations that failed and after which their key was not rotated again, newest first."""
+        """Rotations that failed and after which their key was not rotated again, of tenants that have not
+        left, newest first."""
 
     def list_stuck(self, requested_before: datetime, limit: int) -> Sequence[OpenWork]:
         """Open rotations that were requested before then, oldest first. Of many thousands some may be left
         out."""
+
+    def lock_open(self, key_id: UUID) -> Rotation | None:
+        """A key's open rotation, locked until the transaction ends."""
 
     def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
         """Give an open rotation a graver reason. Raises LostRace: it has ended."""

@@ -27,6 +27,7 @@ from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
+from byok.ports.offboarding import Offboardings, Remains
 from byok.ports.rotations import Rotations
 from byok.ports.usage import Usage
 from byok.ports.webhooks import Outbox
@@ -51,7 +52,7 @@ class Tenants(Protocol):
         """All tenants, by name."""
 
     def list_suspended(self, limit: int) -> Sequence[Tenant]:
-        """Suspended tenants, the latest first."""
+        """Suspended tenants, the latest first, but for those that leave: nobody has to mend that."""
 
     def set_connection(self, tenant: Tenant, connection: Connection, *, shared: bool) -> None:
         """Connect a pending tenant.
@@ -288,6 +289,14 @@ class Transaction(Protocol):
     @property
     def outbox(self) -> Outbox:
         """The messages to customers' endpoints."""
+
+    @property
+    def offboardings(self) -> Offboardings:
+        """The ways out of tenants."""
+
+    @property
+    def remains(self) -> Remains:
+        """What is left of tenants that leave."""
 
     @property
     def audit(self) -> AuditLog:

@@ -111,6 +111,10 @@ class LeaseCache(Protocol):
     def purge(self, tenant_id: UUID) -> int:
         """Drop all leases of a tenant; return how many there were."""
 
+    def count(self, tenant_id: UUID) -> int:
+        """How many entries of a tenant there are, of any generation. Reads the names of all entries there
+        are: for an errand."""
+
     def ping(self) -> None:
         """Answer if the cache is there."""
 

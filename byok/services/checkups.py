@@ -5,7 +5,7 @@ from byok.errors import KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
 from byok.services.leases import LeaseDesk
-from byok.services.suspension import Suspensions, is_over, require_active
+from byok.services.suspension import Suspensions, is_leaving, is_over, require_active
 from byok.services.validation import Rejected, Validator
 
 
@@ -40,7 +40,7 @@ class Checkups:
         """
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
-        if tenant.state not in (TenantState.ACTIVE, TenantState.SUSPENDED):
+        if tenant.state not in (TenantState.ACTIVE, TenantState.SUSPENDED) or is_leaving(tenant):
             return tenant.state
         versions = self._access.active_versions(tenant)
         try:

@@ -9,7 +9,7 @@ from byok.core.stops import RevocationBound, StopReport, alive_since, probe_peri
 from byok.errors import IllegalTransition, KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
-from byok.services.suspension import Suspensions, require_active
+from byok.services.suspension import Suspensions, is_leaving, require_active
 
 _LOOK_SECONDS = 0.02
 
@@ -83,6 +83,10 @@ class KillSwitch:
             tenant = tx.tenants.get(tenant_name)
         if tenant.state is not TenantState.SUSPENDED:
             raise IllegalTransition(f"tenant {tenant_name!r} is {tenant.state}, not suspended")
+        if is_leaving(tenant):
+            raise IllegalTransition(
+                f"tenant {tenant_name!r} leaves", remedy=f"byok tenant offboard {tenant_name} --cancel"
+            )
         self._access.prove_all(tenant)
         return self._suspensions.resume(tenant, actor)
 
@@ -158,4 +162,5 @@ class KillSwitch:
 
 
 def _may_be_locked(tenant: Tenant) -> bool:
-    return tenant.suspension is not None and tenant.suspension.kind is not SuspensionKind.LOCKED
+    ends_by_itself = (SuspensionKind.REVOKED, SuspensionKind.DRILL)
+    return tenant.suspension is not None and tenant.suspension.kind in ends_by_itself

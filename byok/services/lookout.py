@@ -17,6 +17,7 @@ from byok.logs import get_logger
 from byok.ports import AuditCheckpoint, Clock, Kms, Random, Store, Transaction, WebhookState
 from byok.services.auditing import Auditor
 from byok.services.records import require_connection
+from byok.services.suspension import is_leaving
 
 log = get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Lookout:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             checkpoint = tx.audit_checkpoints.find(tenant.id)
-        if tenant.state is TenantState.OFFBOARDED:
+        if tenant.state is TenantState.OFFBOARDED or is_leaving(tenant):
             return self._record(tenant, Seen([], frozenset()), _Chain(), None, began_at, actor)
         chain = self._verify_chain(tenant, checkpoint, began_at)
         seen, unreached = self._look_over(tenant, began_at)

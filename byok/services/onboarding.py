@@ -12,6 +12,7 @@ from byok.core.provisioning import AccessMode
 from byok.errors import ConnectionFixed, InvalidInput, NotReady
 from byok.ports import Clock, Kms, Random, Store
 from byok.services.records import require_connection
+from byok.services.suspension import require_present
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ class Onboarding:
 
         Raises:
             UnknownTenant, InvalidArn, KmsKeyTaken, RoleTaken, ConnectionFixed, NotReady (no ARN known),
-            InvalidInput (a role in key-policy mode), LostRace (its connection was changed meanwhile),
-            KmsUnavailable.
+            InvalidInput (a role in key-policy mode), TenantNotActive (it has left), LostRace (its connection
+            was changed meanwhile), KmsUnavailable.
         """
         wanted = _Wanted(kms_key_arn, role_arn, mode, shared)
         tenant, connection = self._connect(name, actor, wanted)
@@ -108,6 +109,7 @@ class Onboarding:
     def _connect(self, name: str, actor: str, wanted: "_Wanted") -> tuple[Tenant, Connection]:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(name)
+            require_present(tenant)
             if tenant.state is not TenantState.PENDING:
                 _require_same(tenant, wanted)
                 return tenant, require_connection(tenant)

@@ -6,7 +6,7 @@ from uuid import UUID
 from byok.core.encryption_context import version_context
 from byok.core.model import Connection, Key, KeyVersion, SealedBox, Tenant
 from byok.crypto.keyring import MasterKeyRing
-from byok.errors import TenantNotActive
+from byok.errors import TenantNotActive, UnknownVersion
 from byok.ports import Kms, UnwrappedKey
 
 RECORD_PURPOSE = "byok/record/1"
@@ -28,7 +28,7 @@ class Records:
         """Open the seal of a row: the wrapped key, which only the customer's KMS can unwrap.
 
         Raises:
-            SealBroken, UnknownMasterKey.
+            UnknownVersion: it is destroyed; SealBroken, UnknownMasterKey.
         """
         return open_record(self.master_keys, tenant.id, version)
 
@@ -36,7 +36,7 @@ class Records:
         """The secret of a version, by a KMS Decrypt under the context rebuilt from the row.
 
         Raises:
-            SealBroken, UnknownMasterKey, and what `Kms.decrypt` raises.
+            UnknownVersion: it is destroyed; SealBroken, UnknownMasterKey, and what `Kms.decrypt` raises.
         """
         context = version_context(tenant.id, version.key_id, version.number)
         return self.kms.decrypt(
@@ -49,6 +49,8 @@ class Records:
 
 def open_record(master_keys: MasterKeyRing, tenant_id: UUID, version: KeyVersion) -> bytes:
     """Open the seal of a row; see `Records.wrapped_key`."""
+    if not version.sealed_wrapped_key.body:
+        raise UnknownVersion(f"version {version.number} is {version.state}: its wrapped key is gone")
     return master_keys.open(
         version.sealed_wrapped_key,
         RECORD_PURPOSE,

@@ -19,7 +19,7 @@ from byok.core.usage import VersionUsage
 from byok.core.webhooks import check_url, host_of
 from byok.ports import Clock, Random, Store
 from byok.services.requests import Requested, RotationRequests
-from byok.services.suspension import require_active
+from byok.services.suspension import require_active, require_present
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,12 @@ class Registry:
         before it: see ``rotation_source`` of what is returned.
 
         Raises:
-            OutOfBounds, UnknownTenant, UnknownKey.
+            OutOfBounds, UnknownTenant, UnknownKey; TenantNotActive: it has left.
         """
         now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
+            require_present(tenant)
             key = tx.keys.lock(tx.keys.get(tenant, key_name).id)
             active = tx.versions.find_active(key.id)
             if rotation_period is not None:
@@ -137,11 +138,12 @@ class Registry:
         """Set how long calls wait for a tenant's KMS that can't be reached, once no lease is left.
 
         Raises:
-            OutOfBounds, UnknownTenant.
+            OutOfBounds, UnknownTenant; TenantNotActive: it has left.
         """
         check_outage_wait(wait)
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
+            require_present(tenant)
             tx.tenants.set_outage_wait(tenant, wait)
             tx.audit.append(
                 tenant.id, self._clock.now(), actor, "tenant.outage-wait-set",
@@ -153,12 +155,13 @@ class Registry:
         """Set where a customer is told of findings; None: nowhere.
 
         Raises:
-            InvalidInput, UnknownTenant.
+            InvalidInput, UnknownTenant; TenantNotActive: it has left.
         """
         if url is not None:
             check_url(url, allow_http=allow_http)
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
+            require_present(tenant)
             tx.tenants.set_webhook_url(tenant, url)
             tx.audit.append(
                 tenant.id, self._clock.now(), actor, "tenant.webhook-set",

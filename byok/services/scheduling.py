@@ -49,6 +49,7 @@ class Scheduling:
         clock: Clock,
         periods: Periods,
         webhooks: WebhookDeliveries,
+        finish_leaving: Callable[[], int],
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -59,6 +60,7 @@ class Scheduling:
         self._metrics = metrics
         self._clock = clock
         self._periods = periods
+        self._finish_leaving = finish_leaving
         self._jobs: Mapping[Job, tuple[timedelta, Callable[[], int]]] = {
             Job.DISPATCH_DUE: (periods.dispatch_due, self.dispatch_due),
             Job.SWEEP: (periods.sweep, self.sweep),
@@ -96,10 +98,12 @@ class Scheduling:
         """Find what got lost and set it going again; return how much there was.
 
         Open rotations that nobody works on: their message was lost, their worker died, or their retry is
-        due. Pending versions that no open rotation will ever finish. And campaigns, likewise.
+        due. Pending versions that no open rotation will ever finish. Campaigns, likewise. And tenants that
+        leave, once their day has come.
         """
         self._look_after_fleet()
-        return self._republish() + self._reject_orphans() + self._look_after_campaigns()
+        found = self._republish() + self._reject_orphans() + self._look_after_campaigns()
+        return found + self._finish_leaving()
 
     def _look_after_campaigns(self) -> int:
         if found := self._campaigns.sweep():

@@ -1,6 +1,7 @@
 """Stopping a tenant, and letting it go on: the database first, then every process and every cache."""
 
 import contextlib
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from byok.core.bounds import MAX_LEASE_TTL
@@ -8,12 +9,19 @@ from byok.core.model import Suspension, SuspensionKind, Tenant, TenantEvent, Ten
 from byok.core.stops import Stop, alive_since
 from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, StoreUnavailable, TenantNotActive
 from byok.logs import get_logger
-from byok.ports import Clock, LeaseCache, Notice, NoticeBoard, Random, Store
+from byok.ports import Clock, LeaseCache, Notice, NoticeBoard, Random, Store, Transaction
 
 log = get_logger(__name__)
 
 _BATCH = 100
 _LONGEST_DRILL = timedelta(minutes=1)
+
+# What else is written in the transaction of a stop, or of its new reason, under the tenant as it is then.
+Beside = Callable[[Transaction, Tenant], None]
+
+
+def _nothing(tx: Transaction, tenant: Tenant) -> None:
+    """Write nothing beside."""
 
 
 def require_active(tenant: Tenant) -> None:
@@ -31,6 +39,16 @@ def require_active(tenant: Tenant) -> None:
     raise TenantNotActive(f"tenant {tenant.name!r} is {tenant.state}{why}", remedy=_remedy(tenant))
 
 
+def require_present(tenant: Tenant) -> None:
+    """Let tenants pass that have not left: of the others nothing is set or tried any more.
+
+    Raises:
+        TenantNotActive: offboarded.
+    """
+    if tenant.state is TenantState.OFFBOARDED:
+        require_active(tenant)
+
+
 def _remedy(tenant: Tenant) -> str:
     if tenant.state is TenantState.PENDING:
         return f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN"
@@ -41,6 +59,8 @@ def _remedy(tenant: Tenant) -> str:
         return f"whoever stopped it lets it go on: byok tenant resume {tenant.name}"
     if kind is SuspensionKind.DRILL:
         return "an exercise: it goes on within a minute"
+    if kind is SuspensionKind.LEAVING:
+        return f"it leaves for good; until that is done: byok tenant offboard {tenant.name} --cancel"
     return "access comes back by itself once the customer's KMS allows it again"
 
 
@@ -76,7 +96,9 @@ class Suspensions:
             with contextlib.suppress(LostRace):
                 self.replace(current, suspension, actor)
 
-    def replace(self, tenant: Tenant, suspension: Suspension, actor: str) -> Tenant:
+    def replace(
+        self, tenant: Tenant, suspension: Suspension, actor: str, beside: Beside = _nothing
+    ) -> Tenant:
         """Give a suspended tenant another reason for being so.
 
         Raises:
@@ -87,16 +109,19 @@ class Suspensions:
             tx.audit.append(
                 tenant.id, suspension.since, actor, "tenant.suspension-replaced", **_evidence(suspension)
             )
+            beside(tx, replaced)
         return replaced
 
-    def suspend(self, tenant: Tenant, suspension: Suspension, actor: str) -> Stop | None:
+    def suspend(
+        self, tenant: Tenant, suspension: Suspension, actor: str, beside: Beside = _nothing
+    ) -> Stop | None:
         """Commit the suspension, tell every process, purge the cache; None if the tenant was not active.
 
         The commit moves the tenant to its next generation, so an entry that a slower process still
         writes is filed under the old one and never found again.
         """
         try:
-            stop = self._commit(tenant, suspension, actor)
+            stop = self._commit(tenant, suspension, actor, beside)
         except LostRace:
             return None  # somebody else changed the tenant's state first, and tells the others
         if stop is None:
@@ -112,7 +137,7 @@ class Suspensions:
         self._purge(stop)
         return stop
 
-    def _commit(self, tenant: Tenant, suspension: Suspension, actor: str) -> Stop | None:
+    def _commit(self, tenant: Tenant, suspension: Suspension, actor: str, beside: Beside) -> Stop | None:
         with self._store.transaction() as tx:
             current = tx.tenants.get_by_id(tenant.id)
             if current.state is not TenantState.ACTIVE:
@@ -132,6 +157,7 @@ class Suspensions:
                 tenant.id, suspension.since, actor, "tenant.suspended",
                 **_evidence(suspension), stop=str(stop.id), processes=owing,
             )  # fmt: skip
+            beside(tx, suspended)
         return stop
 
     def resume(self, tenant: Tenant, actor: str) -> Tenant:
@@ -185,6 +211,11 @@ class Suspensions:
         except StoreUnavailable:
             log.warning("purge_not_noted", tenant_id=str(stop.tenant_id))
         return True
+
+
+def is_leaving(tenant: Tenant) -> bool:
+    """Whether a tenant is stopped because it goes for good: AWS is not asked for it any more."""
+    return tenant.suspension is not None and tenant.suspension.kind is SuspensionKind.LEAVING
 
 
 def _evidence(suspension: Suspension) -> dict[str, str]:

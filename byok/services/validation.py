@@ -205,7 +205,7 @@ class _Run:
 
     def canary_opens(self) -> str:
         cipher = XaesKey(self.secret)
-        context = _canary_context(self._version)
+        context = canary_context(self._version)
         if self._version.canary is None:
             nonce = self._random.bytes(XAES_NONCE_BYTES)
             body = cipher.encrypt(nonce, _CANARY_TEXT, context)
@@ -216,14 +216,15 @@ class _Run:
         return "encrypted and decrypted"
 
 
-def _canary_context(version: KeyVersion) -> bytes:
+def canary_context(version: KeyVersion) -> bytes:
+    """The context of a version's canary."""
     return associated_data("byok/canary/1", str(version.key_id), version.number)
 
 
 def _open_canary(cipher: XaesKey, version: KeyVersion, canary: bytes) -> None:
     token = parse_token(canary)
     try:
-        opened = cipher.decrypt(token.nonce, token.body, _canary_context(version))
+        opened = cipher.decrypt(token.nonce, token.body, canary_context(version))
     except NotAuthentic:
         raise CannotDecrypt(f"the canary of version {version.number} does not open") from None
     _require(opened == _CANARY_TEXT, f"the canary of version {version.number} reads otherwise")

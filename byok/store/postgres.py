@@ -14,8 +14,10 @@ from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
 from byok.store.findings import AuditCheckpointTable, FindingTable
 from byok.store.fleet import MemberTable, StopTable
+from byok.store.offboardings import OffboardingTable
 from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
+from byok.store.remains import RemainsTable
 from byok.store.rotations import RotationTable
 from byok.store.ticks import TickTable
 from byok.store.translate import takes_no_writes, translated_errors
@@ -94,6 +96,8 @@ class PostgresTransaction:
         self.findings = FindingTable(connection)
         self.audit_checkpoints = AuditCheckpointTable(connection)
         self.outbox = OutboxTable(connection)
+        self.offboardings = OffboardingTable(connection)
+        self.remains = RemainsTable(connection)
         self.audit = AuditTable(connection)
 
 

@@ -15,6 +15,7 @@ from byok.core.model import (
     Key,
     KmsKeyRotation,
     Suspension,
+    SuspensionKind,
     Tenant,
     TenantEvent,
     TenantState,
@@ -79,7 +80,11 @@ class TenantTable:
     def list_suspended(self, limit: int) -> Sequence[Tenant]:
         rows = self._connection.execute(
             sa.select(_tenants)
-            .where(schema.NOT_ACTIVE, _tenants.c.state == TenantState.SUSPENDED)
+            .where(
+                schema.NOT_ACTIVE,
+                _tenants.c.state == TenantState.SUSPENDED,
+                _tenants.c.suspended_kind != SuspensionKind.LEAVING,
+            )
             .order_by(_tenants.c.suspended_at.desc())
             .limit(limit)
         )

@@ -17,6 +17,7 @@ from byok.core.model import (
     RotationEvent,
     RotationReason,
     RotationState,
+    TenantState,
 )
 from byok.errors import LostRace, UnknownRotation
 from byok.store import schema
@@ -155,7 +156,9 @@ class RotationTable:
         superseded = sa.exists().where(
             later.c.key_id == _rotations.c.key_id, later.c.requested_at > _rotations.c.requested_at
         )
-        failed = _rotations.c.state == RotationState.FAILED
+        # Of a tenant that left nothing is tried again.
+        stays = _tenants.c.state != TenantState.OFFBOARDED
+        failed = sa.and_(_rotations.c.state == RotationState.FAILED, stays)
         return self._works(failed, ~superseded, limit=limit, order=_rotations.c.finished_at.desc())
 
     def list_stuck(self, requested_before: datetime, limit: int) -> Sequence[OpenWork]:
@@ -181,6 +184,11 @@ class RotationTable:
             .limit(limit)
         )
         return [_to_work(row) for row in self._connection.execute(query)]
+
+    def lock_open(self, key_id: UUID) -> Rotation | None:
+        query = sa.select(_rotations).where(_rotations.c.key_id == key_id, schema.OPEN_ROTATION)
+        row = self._connection.execute(query.with_for_update()).one_or_none()
+        return None if row is None else to_rotation(row)
 
     def set_reason(self, rotation: Rotation, reason: RotationReason) -> Rotation:
         row = self._connection.execute(

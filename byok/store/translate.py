@@ -41,6 +41,7 @@ _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_reencryption_targets_table": DuplicateTarget(
         "the key has this table as a target already", remedy="byok reencrypt targets shows it"
     ),
+    "uq_offboardings_tenant_id": LostRace("the tenant leaves already"),
     "pk_key_versions": LostRace("a version of this number exists"),
     "fk_key_versions_previous": LostRace("the version before this one is not settled"),
     "fk_keys_index_version": LostRace("a blind index rests on this version", remedy=_REBUILD),

@@ -121,8 +121,7 @@ class VersionTable:
         time_of = _TIME_OF[to]
         values: dict[str, Sequence[object]] = {
             "state": [to] * len(versions),
-            # A version is retired but once; and no time runs backwards, even where the clock does.
-            time_of: [getattr(version, time_of) or max(at, version.changed_at) for version in versions],
+            time_of: [_time(version, time_of, at) for version in versions],
         }
         if to is VersionState.DESTROYED:
             values |= dict.fromkeys(("encrypted_key", "iv", "master_key_id"), [None] * len(versions))
@@ -144,6 +143,13 @@ class VersionTable:
                 if len(versions) == 1
                 else f"of {len(versions)} versions, {len(versions) - changed} are not what they were any more"
             )
+
+
+def _time(version: KeyVersion, time_of: str, at: datetime) -> datetime:
+    """A version is retired but once; and no time runs backwards, even where the clock does."""
+    if time_of == "retired_at" and version.retired_at is not None:
+        return version.retired_at
+    return max(at, version.changed_at)
 
 
 @cache

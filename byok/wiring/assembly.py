@@ -36,6 +36,7 @@ from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
 from byok.services.lookout import Lookout
+from byok.services.offboarding import Offboardings
 from byok.services.offloading import Offloading
 from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
@@ -49,6 +50,8 @@ from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Scheduling
 from byok.services.setbacks import Setbacks
+from byok.services.shred_proofs import ShredProofs
+from byok.services.shredding import Shredding
 from byok.services.suspension import Suspensions
 from byok.services.targets import TargetRegistry
 from byok.services.threads import Spawn, spawn
@@ -85,6 +88,7 @@ class Services:
     key_exporter: KeyExporter
     destruction: Destruction
     old_versions: OldVersions
+    offboardings: Offboardings
     observer: Observer
     auditor: Auditor
     lookout: Lookout
@@ -195,18 +199,34 @@ def assemble(
     vault = Vault(desk, requests)
     auditor = Auditor(store)
     fan_out = FanOut(store, queue, clock, random, periods)
+    lookout = Lookout(store, kms, auditor, clock, random, periods.watch)
+    kill_switch = KillSwitch(
+        store=store,
+        suspensions=suspensions,
+        access=access,
+        clock=clock,
+        recheck=recheck,
+        longest_probe_period=periods.probe,
+    )
+    offboardings = Offboardings(
+        store=store,
+        kms=kms,
+        suspensions=suspensions,
+        kill_switch=kill_switch,
+        lookout=lookout,
+        shredding=Shredding(store, clock),
+        proofs=ShredProofs(
+            store=store, cache=cache, desk=desk, records=records, auditor=auditor, clock=clock
+        ),
+        master_keys=master_keys,
+        clock=clock,
+        random=random,
+    )
     return Services(
         desk=desk,
         watch=watch,
         usage=usage,
-        kill_switch=KillSwitch(
-            store=store,
-            suspensions=suspensions,
-            access=access,
-            clock=clock,
-            recheck=recheck,
-            longest_probe_period=periods.probe,
-        ),
+        kill_switch=kill_switch,
         onboarding=Onboarding(store, kms, clock, random, refuse_excess=refuse_excess),
         registry=Registry(store, requests, clock, random, longest_rotation),
         indexes=Indexes(store, suspensions, clock, recheck),
@@ -227,6 +247,7 @@ def assemble(
             clock,
             periods,
             WebhookDeliveries(store, webhooks, master_keys, clock),
+            offboardings.finish_due,
         ),
         checkups=Checkups(
             store=store,
@@ -246,9 +267,10 @@ def assemble(
             clock=clock,
             recheck=recheck,
         ),
+        offboardings=offboardings,
         observer=Observer(store, clock, periods),
         auditor=auditor,
-        lookout=Lookout(store, kms, auditor, clock, random, periods.watch),
+        lookout=lookout,
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,
         reencryption=Reencryption(

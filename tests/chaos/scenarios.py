@@ -28,9 +28,16 @@ _OF_CAMPAIGNS = {
     FailPoint.BATCH_ENDED,
     FailPoint.FINISHING,
 }  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
-_IN_A_WORKER = tuple(
-    point for point in FailPoint if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS
-)
+_OF_LEAVING = {
+    FailPoint.SHREDDING_BEGUN,
+    FailPoint.KEY_SHREDDING,
+    FailPoint.KEY_SHREDDED,
+    FailPoint.OFFBOARDING,
+    FailPoint.OFFBOARDED,
+    FailPoint.CERTIFYING,
+}  # tests/integration/test_offboarding.py dies there
+_ELSEWHERE = {FailPoint.REQUEST_RECORDED} | _OF_CAMPAIGNS | _OF_LEAVING
+_IN_A_WORKER = tuple(point for point in FailPoint if point not in _ELSEWHERE)
 
 
 _REQUESTER = (

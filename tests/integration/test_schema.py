@@ -113,6 +113,10 @@ _MESSAGE = (
     "INSERT INTO webhook_messages (id, tenant_id, body, created_at, due_at)"
     " SELECT gen_random_uuid(), id, '{}', now(), now() FROM tenants"
 )
+_OFFBOARDING = (
+    "INSERT INTO offboardings (id, tenant_id, state, requested_by, requested_at, reason, shred_after)"
+    " SELECT gen_random_uuid(), id, 'waiting', 'a', now(), 'x', now() FROM tenants"
+)
 _USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
 
 IMPOSSIBLE = {
@@ -172,6 +176,10 @@ IMPOSSIBLE = {
         "UPDATE key_versions SET validated_at = activated_at + interval '1 s' WHERE number = 1"
     ),
     "ck_key_versions_retired_at": "UPDATE key_versions SET retired_at = NULL WHERE number = 1",
+    "ck_key_versions_active_before_retired": (
+        "UPDATE key_versions SET state = 'destroyed', activated_at = NULL, ended_at = now(),"
+        " encrypted_key = NULL, iv = NULL, master_key_id = NULL WHERE number = 1"
+    ),
     "ck_key_versions_order_of_times": (
         "UPDATE key_versions SET generated_at = validated_at + interval '1 s' WHERE number = 1"
     ),
@@ -259,6 +267,19 @@ IMPOSSIBLE = {
     ),
     "ck_reencryption_campaigns_rows_per_second": f"{_CAMPAIGN} rows_per_second = 0",
     "ck_reencryption_campaigns_to_version": f"{_CAMPAIGN} to_version = 0",
+    "uq_offboardings_tenant_id": f"{_OFFBOARDING}, generate_series(1, 2)",
+    "ck_offboardings_state": f"{_OFFBOARDING}; UPDATE offboardings SET state = 'gone'",
+    "ck_offboardings_cancelled_at": f"{_OFFBOARDING}; UPDATE offboardings SET state = 'cancelled'",
+    "ck_offboardings_shredding_at": f"{_OFFBOARDING}; UPDATE offboardings SET shredding_at = now()",
+    "ck_offboardings_shredded_at": (
+        f"{_OFFBOARDING}; UPDATE offboardings SET state = 'shredded', shredding_at = now()"
+    ),
+    "ck_offboardings_certificate": f"{_OFFBOARDING}; UPDATE offboardings SET certificate = '{{}}'",
+    "ck_offboardings_access_statement": f"{_OFFBOARDING}; UPDATE offboardings SET access_statement = '{{}}'",
+    "ck_offboardings_order_of_times": (
+        f"{_OFFBOARDING}; UPDATE offboardings SET state = 'shredding',"
+        " shredding_at = shred_after - interval '1 s'"
+    ),
     "ck_audit_events_hash": "UPDATE audit_events SET hash = 'short'",
     "ck_audit_events_sequence": "UPDATE audit_events SET sequence = 0 WHERE sequence = 1",
     "ck_audit_heads_hash": "UPDATE audit_heads SET hash = 'short'",

@@ -18,15 +18,18 @@ from byok.store.schema.keys import (
     version_usage,
 )
 from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
+from byok.store.schema.offboarding import NOT_CANCELLED, UNFINISHED, offboardings
 
 __all__ = [
     "FAILED_ROTATION",
     "NOT_ACTIVE",
+    "NOT_CANCELLED",
     "NOT_SHARED",
     "OPEN_CAMPAIGN",
     "OPEN_FINDING",
     "OPEN_ROTATION",
     "PROBED",
+    "UNFINISHED",
     "Timestamp",
     "acknowledgements",
     "audit_checkpoints",
@@ -38,6 +41,7 @@ __all__ = [
     "member_name",
     "members",
     "metadata",
+    "offboardings",
     "reencryption_campaigns",
     "reencryption_targets",
     "rotation_requests",

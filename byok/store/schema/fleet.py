@@ -56,7 +56,7 @@ stops = Table(
     Column("committed_at", Timestamp, nullable=False),
     Column("purged_at", Timestamp, comment="when Redis had dropped the tenant's leases; NULL: not yet"),
     UniqueConstraint("tenant_id", "generation"),
-    CheckConstraint("kind IN ('revoked', 'locked', 'drill')", name="kind"),
+    CheckConstraint("kind IN ('revoked', 'locked', 'drill', 'leaving')", name="kind"),
     Index("ix_stops_tenant_id_committed_at", "tenant_id", "committed_at"),
     Index("ix_stops_committed_at", "committed_at"),
     Index("ix_stops_unpurged", "committed_at", postgresql_where=text("purged_at IS NULL")),

@@ -20,7 +20,8 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from byok.store.schema.base import Timestamp, metadata
 
-NOT_SHARED = text("NOT shares_connection")
+# Whoever left gives its KMS key and role free.
+NOT_SHARED = text("NOT shares_connection AND state <> 'offboarded'")
 PROBED = text("state IN ('active', 'suspended')")
 NOT_ACTIVE = text("state <> 'active'")
 OPEN_ROTATION = text("state IN ('requested', 'generated', 'validated')")
@@ -93,7 +94,7 @@ tenants = Table(
     CheckConstraint("(state = 'suspended') = (suspended_at IS NOT NULL)", name="suspended_at"),
     CheckConstraint("(suspended_at IS NULL) = (suspended_reason IS NULL)", name="suspended_reason"),
     CheckConstraint("(suspended_at IS NULL) = (suspended_kind IS NULL)", name="suspended_with_kind"),
-    CheckConstraint("suspended_kind IN ('revoked', 'locked', 'drill')", name="suspended_kind"),
+    CheckConstraint("suspended_kind IN ('revoked', 'locked', 'drill', 'leaving')", name="suspended_kind"),
     CheckConstraint("outage_wait_seconds BETWEEN 0 AND 300", name="outage_wait"),
     CheckConstraint("role_arn IS NULL OR kms_key_arn IS NOT NULL", name="role_with_key"),
     CheckConstraint("rotation_tag_days BETWEEN 1 AND 3650", name="rotation_tag_days"),
@@ -294,7 +295,7 @@ key_versions = Table(
         name="validated_at",
     ),
     CheckConstraint(
-        "(state IN ('active', 'retired', 'compromised', 'destroyed')) = (activated_at IS NOT NULL)",
+        "state = 'destroyed' OR (state IN ('active', 'retired', 'compromised')) = (activated_at IS NOT NULL)",
         name="activated_at",
     ),
     CheckConstraint(
@@ -302,11 +303,13 @@ key_versions = Table(
         name="validated_before_active",
     ),
     CheckConstraint(
-        "(state IN ('retired', 'compromised', 'destroyed')) = (retired_at IS NOT NULL)", name="retired_at"
+        "state = 'destroyed' OR (state IN ('retired', 'compromised')) = (retired_at IS NOT NULL)",
+        name="retired_at",
     ),
+    CheckConstraint("retired_at IS NULL OR activated_at IS NOT NULL", name="active_before_retired"),
     CheckConstraint(
         "validated_at >= generated_at AND retired_at >= activated_at"
-        " AND ended_at >= COALESCE(retired_at, validated_at, generated_at)",
+        " AND ended_at >= COALESCE(retired_at, activated_at, validated_at, generated_at)",
         name="order_of_times",
     ),
     CheckConstraint("(state IN ('rejected', 'destroyed')) = (ended_at IS NOT NULL)", name="ended_at"),

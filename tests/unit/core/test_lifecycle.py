@@ -57,6 +57,10 @@ STEPS: dict[str, tuple[StateMachine[Any, Any], type[StrEnum], type[StrEnum], dic
             ("retired", "compromise"): "compromised",
             ("retired", "destroy"): "destroyed",
             ("compromised", "destroy"): "destroyed",
+            **{
+                (state, "shred"): "destroyed"
+                for state in ("pending", "active", "retired", "compromised", "rejected")
+            },
         },
     ),
     "rotation": (
@@ -143,6 +147,17 @@ def test_sound_versions_pass_in_any_order(states: list[VersionState]) -> None:
     lifecycle.check_versions(list(reversed(versions)))
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [(), ("retired_at",), ("retired_at", "activated_at"), ("retired_at", "activated_at", "validated_at")],
+)
+def test_a_version_is_destroyed_from_whatever_state_its_tenant_leaves_it_in(missing: tuple[str, ...]) -> None:
+    without: dict[str, Any] = dict.fromkeys(missing)
+    if "validated_at" in missing:
+        without |= {"fingerprint": None, "canary": None}
+    lifecycle.check_versions([replace(version(1, V.DESTROYED), **without)])
+
+
 BROKEN = {
     "gap": [version(1, V.RETIRED), version(3, V.ACTIVE)],
     "active at the same time": [version(1, V.ACTIVE), version(2, V.ACTIVE)],
@@ -154,6 +169,14 @@ BROKEN = {
     "retired without retired_at": [replace(version(1, V.RETIRED), retired_at=None)],
     "active but has retired_at": [replace(version(1, V.ACTIVE), retired_at=NOW)],
     "rejected but has activated_at": [replace(version(1, V.REJECTED), activated_at=NOW)],
+    "destroyed without ended_at": [replace(version(1, V.DESTROYED), ended_at=None)],
+    "destroyed with a wrapped key": [
+        replace(version(1, V.DESTROYED), sealed_wrapped_key=SealedBox("mk", bytes(12), b"x"))
+    ],
+    "has activated_at without validated_at": [
+        replace(version(1, V.DESTROYED), validated_at=None, fingerprint=None, canary=None)
+    ],
+    "has retired_at without activated_at": [replace(version(1, V.DESTROYED), activated_at=None)],
     "without its results": [replace(version(1, V.ACTIVE), fingerprint=None)],
 }
 
