@@ -27,7 +27,9 @@ class FailPoint(StrEnum):
     ROWS_REPLACED = "rows-replaced"  # committed in the application's database, the cursor is not moved
     CURSOR_MOVED = "cursor-moved"  # committed, the batch goes on
     BATCH_ENDED = "batch-ended"  # the claim is given back, the next batch not published
-    FINISHING = "finishing"  # every statement of a campaign's end made, not committed
+    RESEAL_RECORDED = "reseal-recorded"  # a reseal is committed, not published
+    RECORDS_RESEALED = "records-resealed"  # a page has its new seals and the cursor moved, not committed
+    FINISHING = "finishing"  # every statement of a campaign's or reseal's end made, not committed
 
 
 _armed: dict[FailPoint, Callable[[], None]] = {}

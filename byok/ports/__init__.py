@@ -20,6 +20,7 @@ from byok.ports.kms import (
 )
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.queues import Queues
+from byok.ports.resealing import Reseals, SealedRecords
 from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import Keys, Store, Tenants, Ticks, Transaction, Versions
@@ -70,11 +71,13 @@ __all__ = [
     "RedisFacts",
     "Replacement",
     "RequestMetrics",
+    "Reseals",
     "RotationReading",
     "Rotations",
     "Row",
     "RowStore",
     "SealedLease",
+    "SealedRecords",
     "Stops",
     "Store",
     "Subscription",

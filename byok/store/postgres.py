@@ -16,7 +16,9 @@ from byok.store.findings import AuditCheckpointTable, FindingTable
 from byok.store.fleet import MemberTable, StopTable
 from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
+from byok.store.reseals import ResealTable
 from byok.store.rotations import RotationTable
+from byok.store.sealed import TABLES, SealedTable
 from byok.store.ticks import TickTable
 from byok.store.translate import takes_no_writes, translated_errors
 from byok.store.usage import UsageTable
@@ -95,6 +97,8 @@ class PostgresTransaction:
         self.audit_checkpoints = AuditCheckpointTable(connection)
         self.outbox = OutboxTable(connection)
         self.audit = AuditTable(connection)
+        self.reseals = ResealTable(connection)
+        self.sealed = {kind: SealedTable(connection, kind) for kind in TABLES}
 
 
 class PostgresStore:

@@ -18,6 +18,7 @@ from byok.store.schema.keys import (
     version_usage,
 )
 from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
+from byok.store.schema.resealing import RUNNING_RESEAL, reseals
 
 __all__ = [
     "FAILED_ROTATION",
@@ -27,6 +28,7 @@ __all__ = [
     "OPEN_FINDING",
     "OPEN_ROTATION",
     "PROBED",
+    "RUNNING_RESEAL",
     "Timestamp",
     "acknowledgements",
     "audit_checkpoints",
@@ -40,6 +42,7 @@ __all__ = [
     "metadata",
     "reencryption_campaigns",
     "reencryption_targets",
+    "reseals",
     "rotation_requests",
     "rotations",
     "stops",
