@@ -178,7 +178,7 @@ def keep_alive(services: Services) -> None:
 def reseal_with(world: World, services: Services, meanwhile: Callable[[], object]) -> Reseal:
     """Reseal, with something done between the reading of the first page and its writing."""
     seal = services.resealing._seal_anew
-    done = []
+    done: list[object] = []
 
     def seal_anew(*arguments: object) -> object:
         sealed = seal(*arguments)  # type: ignore[arg-type]  # passed on as they come
