@@ -27,13 +27,15 @@ class FailPoint(StrEnum):
     ROWS_REPLACED = "rows-replaced"  # committed in the application's database, the cursor is not moved
     CURSOR_MOVED = "cursor-moved"  # committed, the batch goes on
     BATCH_ENDED = "batch-ended"  # the claim is given back, the next batch not published
-    FINISHING = "finishing"  # every statement of a campaign's end made, not committed
     SHREDDING_BEGUN = "shredding-begun"  # the point of no return is committed, nothing is destroyed
     KEY_SHREDDING = "key-shredding"  # every statement of a key's end made, not committed
     KEY_SHREDDED = "key-shredded"  # committed; other keys of the tenant have their wrapped keys
     OFFBOARDING = "offboarding"  # every statement of a tenant's end made, not committed
     OFFBOARDED = "offboarded"  # committed, nothing proven yet
     CERTIFYING = "certifying"  # the certificate is signed and written, not committed
+    RESEAL_RECORDED = "reseal-recorded"  # a reseal is committed, not published
+    RECORDS_RESEALED = "records-resealed"  # a page has its new seals and the cursor moved, not committed
+    FINISHING = "finishing"  # every statement of a campaign's or reseal's end made, not committed
 
 
 _armed: dict[FailPoint, Callable[[], None]] = {}

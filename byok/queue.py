@@ -15,6 +15,7 @@ from byok import tracing
 from byok.broker import broker_settings
 from byok.core.model import OpenWork, RotationReason
 from byok.core.reencryption import Campaign
+from byok.core.resealing import Reseal
 from byok.errors import QueueUnavailable
 from byok.ports import RedisFacts
 from byok.redis_facts import read_facts
@@ -27,6 +28,7 @@ PROBE = "byok.tenants.probe"
 SYNC_ROTATION = "byok.tenants.sync_rotation"
 WATCH = "byok.tenants.watch"
 REENCRYPT = "byok.records.reencrypt"
+RESEAL = "byok.records.reseal"
 DISPATCH_DUE = "byok.schedule.dispatch_due"
 SWEEP = "byok.schedule.sweep"
 PUBLISH_PROBES = "byok.schedule.publish_probes"
@@ -41,8 +43,8 @@ FORCED_QUEUE = "rotate.forced"
 MAINTENANCE_QUEUE = "maintenance"
 VALIDATE_QUEUE = "validate"
 SCHEDULED_QUEUE = "rotate.scheduled"
-# Behind all else, so that no sweep or probe waits for the batches of campaigns; of its own, so that workers
-# can be set aside for them.
+# Behind all else, so that no sweep or probe waits for the batches of campaigns and reseals; of its own, so
+# that workers can be set aside for them.
 REENCRYPT_QUEUE = "reencrypt"
 QUEUES = (FORCED_QUEUE, MAINTENANCE_QUEUE, VALIDATE_QUEUE, SCHEDULED_QUEUE, REENCRYPT_QUEUE)
 
@@ -55,6 +57,7 @@ _ROUTES = {
     SYNC_ROTATION: MAINTENANCE_QUEUE,
     WATCH: VALIDATE_QUEUE,
     REENCRYPT: REENCRYPT_QUEUE,
+    RESEAL: REENCRYPT_QUEUE,
     DISPATCH_DUE: MAINTENANCE_QUEUE,
     SWEEP: MAINTENANCE_QUEUE,
     PUBLISH_PROBES: MAINTENANCE_QUEUE,
@@ -145,6 +148,11 @@ class CeleryQueue:
         arguments: dict[str, str | int] = {"campaign_id": str(campaign.id), "batch": campaign.batch}
         countdown_seconds = min(delay.total_seconds(), LONGEST_COUNTDOWN_SECONDS)
         self._send(REENCRYPT, arguments, REENCRYPT_QUEUE, countdown_seconds=countdown_seconds or None)
+
+    def reseal(self, reseal: Reseal, delay: timedelta) -> None:
+        arguments: dict[str, str | int] = {"reseal_id": str(reseal.id), "batch": reseal.batch}
+        countdown_seconds = min(delay.total_seconds(), LONGEST_COUNTDOWN_SECONDS)
+        self._send(RESEAL, arguments, REENCRYPT_QUEUE, countdown_seconds=countdown_seconds or None)
 
     def ping(self) -> None:
         with _translated_errors(), self._app.connection_for_write() as connection:

@@ -15,6 +15,7 @@ from byok.core.looks import ConnectionLook, KmsKeyFacts
 from byok.core.metric_list import KmsOutcome, SweeperFinding
 from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
 from byok.core.reencryption import Campaign, CampaignState
+from byok.core.resealing import Reseal
 from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
 from byok.crypto import hazmat
@@ -342,6 +343,7 @@ class RecordingQueue:
         self.syncs: list[str] = []
         self.watches: list[str] = []
         self.campaigns: list[tuple[Campaign, timedelta]] = []
+        self.reseals: list[tuple[Reseal, timedelta]] = []
         self.is_down = False
         self.fail_after: int | None = None  # so many of a kind
 
@@ -388,6 +390,10 @@ class RecordingQueue:
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         self.ping()
         self.campaigns.append((campaign, delay))
+
+    def reseal(self, reseal: Reseal, delay: timedelta) -> None:
+        self.ping()
+        self.reseals.append((reseal, delay))
 
     def ping(self) -> None:
         if self.is_down:

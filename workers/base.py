@@ -16,7 +16,7 @@ from byok.wiring import Runtime, Services, build
 from workers.arguments import HIDDEN, shown_arguments
 
 # The arguments that log lines carry.
-_NAMED = ("tenant", "key", "rotation_id", "campaign_id")
+_NAMED = ("tenant", "key", "rotation_id", "campaign_id", "reseal_id")
 _building = threading.Lock()
 
 

@@ -141,6 +141,14 @@ def reencrypt(self: ByokTask, campaign_id: str, batch: int | None = None, **unkn
     return f"{campaign.state}: {campaign.phase}, pass {campaign.pass_number}"
 
 
+@shared_task(bind=True, name=queue.RESEAL)
+def reseal(self: ByokTask, reseal_id: str, batch: int | None = None, **unknown: object) -> str:
+    """Run a reseal's next batch."""
+    _note_unknown(unknown)
+    run = self.services.resealing.run(_uuid(reseal_id), batch)
+    return "nothing to do" if run is None else f"{run.state}: pass {run.pass_number}"
+
+
 @shared_task(bind=True, name=queue.DISPATCH_DUE)
 def dispatch_due(self: ByokTask) -> str:
     """Request a rotation of every key that is due."""
@@ -200,7 +208,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise InvalidInput(f"{text!r} is not the id of a rotation or a campaign") from None
+        raise InvalidInput(f"{text!r} is not the id of a rotation, a campaign or a reseal") from None
 
 
 def _note_unknown(unknown: dict[str, object]) -> None:

@@ -34,12 +34,16 @@ def alive_since(now: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process that may hold leases: a service or a worker."""
+    """A process that may hold leases: a service or a worker.
+
+    ``master_key_ids`` are those of its ring, the sealing one first; None: it is of an older release.
+    """
 
     id: UUID
     kind: str
     host: str
     pid: int
+    master_key_ids: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pid}@{self.host}"

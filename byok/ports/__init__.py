@@ -21,6 +21,7 @@ from byok.ports.kms import (
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.offboarding import Offboardings, Remains
 from byok.ports.queues import Queues
+from byok.ports.resealing import Reseals, SealedRecords
 from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import Keys, Store, Tenants, Ticks, Transaction, Versions
@@ -73,11 +74,13 @@ __all__ = [
     "Remains",
     "Replacement",
     "RequestMetrics",
+    "Reseals",
     "RotationReading",
     "Rotations",
     "Row",
     "RowStore",
     "SealedLease",
+    "SealedRecords",
     "Stops",
     "Store",
     "Subscription",

@@ -25,6 +25,9 @@ class Members(Protocol):
     def count(self, seen_since: datetime) -> int:
         """How many were seen since then."""
 
+    def list_seen(self, since: datetime) -> Sequence[Member]:
+        """Those that were seen since then, by kind, host and process."""
+
     def count_by_kind(self, seen_since: datetime) -> Mapping[str, int]:
         """How many of each kind were seen since then, of the kinds that were."""
 

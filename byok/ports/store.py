@@ -21,6 +21,7 @@ from byok.core.model import (
     Tick,
     VersionEvent,
 )
+from byok.core.resealing import RecordKind
 from byok.ports.audit import AuditLog
 from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
@@ -28,6 +29,7 @@ from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
 from byok.ports.offboarding import Offboardings, Remains
+from byok.ports.resealing import Reseals, SealedRecords
 from byok.ports.rotations import Rotations
 from byok.ports.usage import Usage
 from byok.ports.webhooks import Outbox
@@ -184,15 +186,6 @@ class Versions(Protocol):
     def set_checks(self, version: KeyVersion, checks: Sequence[Check]) -> None:
         """Replace the report that is stored with a version."""
 
-    def count_by_master_key(self) -> Mapping[str, int]:
-        """How many records each master key sealed. Reads the whole table: for an operator who asks. Raises
-        StoreBusy: that took longer than a minute."""
-
-    def list_sealed(
-        self, limit: int, *, master_key_id: str | None = None
-    ) -> Sequence[tuple[UUID, KeyVersion]]:
-        """Some versions whose record this or any master key sealed, each with its tenant's id."""
-
     def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
         """Lock pending versions whose rotation has ended without them."""
 
@@ -301,6 +294,14 @@ class Transaction(Protocol):
     @property
     def audit(self) -> AuditLog:
         """The audit log."""
+
+    @property
+    def reseals(self) -> Reseals:
+        """The reseals."""
+
+    @property
+    def sealed(self) -> Mapping[RecordKind, SealedRecords]:
+        """The sealed records of each kind."""
 
 
 class Store(Protocol):

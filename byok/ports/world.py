@@ -10,6 +10,7 @@ from uuid import UUID
 from byok.core.metric_list import SweeperFinding
 from byok.core.model import OpenWork, Rotation, SealedBox
 from byok.core.reencryption import Campaign, CampaignState
+from byok.core.resealing import Reseal
 from byok.ports.kms import RequestMetrics
 
 
@@ -152,6 +153,9 @@ class TaskQueue(Protocol):
 
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         """Publish a campaign's next batch; no worker begins it before ``delay``, or half a minute."""
+
+    def reseal(self, reseal: Reseal, delay: timedelta) -> None:
+        """Publish a reseal's next batch; ``delay`` as of `reencrypt`."""
 
     def ping(self) -> None:
         """Answer if the broker is there."""

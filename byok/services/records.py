@@ -1,15 +1,20 @@
 """Opening a version's record: unseal the wrapped key, have KMS unwrap it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from byok.core.encryption_context import version_context
 from byok.core.model import Connection, Key, KeyVersion, SealedBox, Tenant
+from byok.core.resealing import RecordKind, SealedRecord
 from byok.crypto.keyring import MasterKeyRing
 from byok.errors import TenantNotActive, UnknownVersion
 from byok.ports import Kms, UnwrappedKey
 
 RECORD_PURPOSE = "byok/record/1"
+# What the seals of each kind are for. A record that is opened as another kind does not open.
+_PURPOSES: Final[Mapping[RecordKind, str]] = {RecordKind.VERSION: RECORD_PURPOSE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,30 @@ def open_record(master_keys: MasterKeyRing, tenant_id: UUID, version: KeyVersion
         version.number,
         str(version.kms_key_arn),
     )
+
+
+def open_sealed(master_keys: MasterKeyRing, kind: RecordKind, record: SealedRecord) -> bytes:
+    """Open a record as it is stored; the wrapped key in it opens with the customer's KMS alone.
+
+    Raises:
+        SealBroken, UnknownMasterKey.
+    """
+    return master_keys.open(record.box, _PURPOSES[kind], *_bound_to(record))
+
+
+def reseal(master_keys: MasterKeyRing, kind: RecordKind, record: SealedRecord) -> SealedBox:
+    """A record's seal under the ring's first key, bound to the same.
+
+    Raises:
+        SealBroken, UnknownMasterKey.
+    """
+    wrapped_key = open_sealed(master_keys, kind, record)
+    return master_keys.seal(wrapped_key, _PURPOSES[kind], *_bound_to(record))
+
+
+def _bound_to(record: SealedRecord) -> tuple[str | int, ...]:
+    place = record.place
+    return str(record.tenant_id), str(place.key_id), place.number, record.kms_key_arn
 
 
 def require_connection(tenant: Tenant) -> Connection:

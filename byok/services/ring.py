@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
-from byok.core.model import KeyVersion
+from byok.core.resealing import KINDS, RecordKind, SealedRecord, add_counts
 from byok.crypto.keyring import MasterKeyRing
 from byok.errors import SealBroken, UnknownMasterKey
-from byok.ports import Store
-from byok.services.records import open_record
+from byok.ports import Store, Transaction
+from byok.services.records import open_sealed
 
 # A row that somebody changed does not open either: one in a few says which of the two it is.
 _SAMPLES = 5
@@ -40,7 +39,7 @@ class RingReview:
             StoreUnavailable.
         """
         with self._store.transaction() as tx:
-            counts = tx.versions.count_by_master_key()
+            counts = add_counts([tx.sealed[kind].count_by_master_key() for kind in KINDS])
         return [self._try(master_key_id, records) for master_key_id, records in counts.items()]
 
     def require_familiar(self) -> None:
@@ -52,7 +51,7 @@ class RingReview:
         if self._is_familiar:
             return
         with self._store.transaction() as tx:
-            samples = tx.versions.list_sealed(_SAMPLES)
+            samples = _sample(tx)
         refusals = [self._refusal(*sample) for sample in samples]
         self._is_familiar = None in refusals
         if refusals and refusals[-1] is not None and not self._is_familiar:
@@ -60,14 +59,22 @@ class RingReview:
 
     def _try(self, master_key_id: str, records: int) -> Sealed:
         with self._store.transaction() as tx:
-            samples = tx.versions.list_sealed(_SAMPLES, master_key_id=master_key_id)
+            samples = _sample(tx, master_key_id)
         opened = [self._refusal(*sample) for sample in samples].count(None)
         return Sealed(master_key_id, records, master_key_id in self._master_keys.ids, len(samples), opened)
 
-    def _refusal(self, tenant_id: UUID, version: KeyVersion) -> SealBroken | UnknownMasterKey | None:
+    def _refusal(self, kind: RecordKind, record: SealedRecord) -> SealBroken | UnknownMasterKey | None:
         """Why the ring does not open a record; None if it does."""
         try:
-            open_record(self._master_keys, tenant_id, version)
+            open_sealed(self._master_keys, kind, record)
         except (SealBroken, UnknownMasterKey) as error:
             return error
         return None
+
+
+def _sample(tx: Transaction, master_key_id: str | None = None) -> Sequence[tuple[RecordKind, SealedRecord]]:
+    return [
+        (kind, record)
+        for kind in KINDS
+        for record in tx.sealed[kind].sample(_SAMPLES, master_key_id=master_key_id)
+    ]

@@ -20,6 +20,7 @@ from byok.services.dispatching import Dispatcher
 from byok.services.fanout import FanOut
 from byok.services.periods import Periods
 from byok.services.requests import RotationRequests
+from byok.services.reseals import ResealRequests
 from byok.services.suspension import Suspensions
 from byok.services.webhooks import WebhookDeliveries
 
@@ -50,12 +51,14 @@ class Scheduling:
         periods: Periods,
         webhooks: WebhookDeliveries,
         finish_leaving: Callable[[], int],
+        reseals: ResealRequests,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._requests = requests
         self._suspensions = suspensions
         self._campaigns = campaigns
+        self._reseals = reseals
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
@@ -98,8 +101,8 @@ class Scheduling:
         """Find what got lost and set it going again; return how much there was.
 
         Open rotations that nobody works on: their message was lost, their worker died, or their retry is
-        due. Pending versions that no open rotation will ever finish. Campaigns, likewise. And tenants that
-        leave, once their day has come.
+        due. Pending versions that no open rotation will ever finish. Campaigns and reseals,
+        likewise. And tenants that leave, once their day has come.
         """
         self._look_after_fleet()
         found = self._republish() + self._reject_orphans() + self._look_after_campaigns()
@@ -108,7 +111,9 @@ class Scheduling:
     def _look_after_campaigns(self) -> int:
         if found := self._campaigns.sweep():
             self._metrics.sweeper_found(SweeperFinding.CAMPAIGN, found)
-        return found
+        if resealing := self._reseals.sweep():
+            self._metrics.sweeper_found(SweeperFinding.RESEAL, resealing)
+        return found + resealing
 
     def _look_after_fleet(self) -> None:
         """Purge what a stop could not, and forget dead members."""

@@ -45,6 +45,7 @@ class Watch:
         recheck: timedelta,
         kind: str,
         usage: UsageLedger,
+        master_key_ids: tuple[str, ...],
         spawn: Spawn = spawn,
     ) -> None:
         self._store = store
@@ -56,6 +57,7 @@ class Watch:
         self._recheck = recheck
         self._kind = kind
         self._usage = usage
+        self._master_key_ids = master_key_ids
         self._spawn = spawn
         self.forget()
 
@@ -86,7 +88,9 @@ class Watch:
             if self.member is not None:
                 return False
             self._begin()
-            self.member = Member(self._random.uuid(), self._kind, socket.gethostname(), os.getpid())
+            self.member = Member(
+                self._random.uuid(), self._kind, socket.gethostname(), os.getpid(), self._master_key_ids
+            )
             try:
                 self.look()
             except StoreUnavailable as error:

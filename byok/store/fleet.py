@@ -30,7 +30,13 @@ class MemberTable:
         self._connection.execute(
             insert(_members)
             .values(
-                id=member.id, kind=member.kind, host=member.host, pid=member.pid, started_at=now, seen_at=now
+                id=member.id,
+                kind=member.kind,
+                host=member.host,
+                pid=member.pid,
+                master_key_ids=None if member.master_key_ids is None else list(member.master_key_ids),
+                started_at=now,
+                seen_at=now,
             )
             .on_conflict_do_update(index_elements=[_members.c.id], set_={"seen_at": now})
         )
@@ -44,6 +50,23 @@ class MemberTable:
     def count(self, seen_since: datetime) -> int:
         counted = sa.select(sa.func.count()).where(_members.c.seen_at >= seen_since)
         return self._connection.execute(counted).scalar_one()
+
+    def list_seen(self, since: datetime) -> Sequence[Member]:
+        rows = self._connection.execute(
+            sa.select(_members)
+            .where(_members.c.seen_at >= since)
+            .order_by(_members.c.kind, _members.c.host, _members.c.pid)
+        )
+        return [
+            Member(
+                row.id,
+                row.kind,
+                row.host,
+                row.pid,
+                None if row.master_key_ids is None else tuple(row.master_key_ids),
+            )
+            for row in rows
+        ]
 
     def count_by_kind(self, seen_since: datetime) -> Mapping[str, int]:
         counted = (

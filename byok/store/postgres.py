@@ -18,7 +18,9 @@ from byok.store.offboardings import OffboardingTable
 from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.remains import RemainsTable
+from byok.store.reseals import ResealTable
 from byok.store.rotations import RotationTable
+from byok.store.sealed import TABLES, SealedTable
 from byok.store.ticks import TickTable
 from byok.store.translate import takes_no_writes, translated_errors
 from byok.store.usage import UsageTable
@@ -99,6 +101,8 @@ class PostgresTransaction:
         self.offboardings = OffboardingTable(connection)
         self.remains = RemainsTable(connection)
         self.audit = AuditTable(connection)
+        self.reseals = ResealTable(connection)
+        self.sealed = {kind: SealedTable(connection, kind) for kind in TABLES}
 
 
 class PostgresStore:

@@ -17,7 +17,7 @@ from byok.store.batches import insert_all, parameters, rows_of, table_of
 from byok.store.rows import from_checks, from_version, to_version
 from byok.store.translate import translated_errors
 
-_versions, _rotations, _keys = schema.key_versions, schema.rotations, schema.keys
+_versions, _rotations = schema.key_versions, schema.rotations
 
 _TIME_OF = {
     VersionState.ACTIVE: "activated_at",
@@ -52,28 +52,6 @@ class VersionTable:
     def list(self, key_id: UUID) -> Sequence[KeyVersion]:
         query = sa.select(_versions).where(_versions.c.key_id == key_id).order_by(_versions.c.number)
         return [to_version(row) for row in self._connection.execute(query)]
-
-    def count_by_master_key(self) -> Mapping[str, int]:
-        self._connection.execute(sa.text("SET LOCAL statement_timeout = '60s'"))
-        counted = (
-            sa.select(_versions.c.master_key_id, sa.func.count())
-            .where(_versions.c.master_key_id.is_not(None))
-            .group_by(_versions.c.master_key_id)
-            .order_by(_versions.c.master_key_id)
-        )
-        return dict(self._connection.execute(counted).all())
-
-    def list_sealed(
-        self, limit: int, *, master_key_id: str | None = None
-    ) -> Sequence[tuple[UUID, KeyVersion]]:
-        sealed = _versions.c.master_key_id
-        query = (
-            sa.select(_versions, _keys.c.tenant_id)
-            .join(_keys, _keys.c.id == _versions.c.key_id)
-            .where(sealed.is_not(None) if master_key_id is None else sealed == master_key_id)
-            .limit(limit)
-        )
-        return [(row.tenant_id, to_version(row)) for row in self._connection.execute(query)]
 
     def list_orphans(self, limit: int) -> Sequence[KeyVersion]:
         query = (

@@ -47,6 +47,8 @@ from byok.services.reencryption import Reencryption
 from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
+from byok.services.resealing import Resealing
+from byok.services.reseals import ResealRequests
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Scheduling
 from byok.services.setbacks import Setbacks
@@ -95,6 +97,8 @@ class Services:
     targets: TargetRegistry
     campaigns: CampaignRequests
     reencryption: Reencryption
+    reseals: ResealRequests
+    resealing: Resealing
     vault: Vault
     async_vault: AsyncVault
 
@@ -128,6 +132,7 @@ def assemble(
     usage = UsageLedger(store, held, metrics, clock)
     watch = Watch(
         usage=usage,
+        master_key_ids=master_keys.ids,
         store=store,
         board=board,
         held=held,
@@ -164,6 +169,7 @@ def assemble(
     requests = RotationRequests(store, queue, clock, random, periods.sweep)
     campaigns = CampaignRequests(store, queue, clock, random, periods.sweep)
     claims = Claims(store, clock, periods.sweep)
+    reseals = ResealRequests(store, queue, master_keys, clock, random, periods.sweep)
     rotations = Rotations(
         store=store,
         kms=kms,
@@ -248,6 +254,7 @@ def assemble(
             periods,
             WebhookDeliveries(store, webhooks, master_keys, clock),
             offboardings.finish_due,
+            reseals,
         ),
         checkups=Checkups(
             store=store,
@@ -282,6 +289,16 @@ def assemble(
             clock=clock,
             random=random,
             settle=2 * recheck,  # a process looks again, and ends the calls that it was in
+            sweep_period=periods.sweep,
+        ),
+        reseals=reseals,
+        resealing=Resealing(
+            store=store,
+            master_keys=master_keys,
+            requests=reseals,
+            metrics=metrics,
+            clock=clock,
+            random=random,
             sweep_period=periods.sweep,
         ),
         vault=vault,

@@ -119,6 +119,12 @@ _OFFBOARDING = (
 )
 _USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
 
+_RESEAL = (
+    "INSERT INTO reseals (id, master_key_id, state, requested_by, requested_at, total, batch, pass_number,"
+    " resealed, conflicts, unreadable, pass_resealed, pass_conflicts, pass_unreadable, unreadable_records,"
+    " failures, wake_at) VALUES (md5('{id}')::uuid, 'mk-{id}', 'running', 'a', now(), 0, 0, 1,"
+    " 0, 0, 0, 0, 0, 0, '[]', 0, now());"
+)
 IMPOSSIBLE = {
     "ck_tenants_state": "UPDATE tenants SET state = 'happy'",
     "ck_tenants_verified_before_use": "UPDATE tenants SET verified_at = NULL",
@@ -279,6 +285,19 @@ IMPOSSIBLE = {
     "ck_offboardings_order_of_times": (
         f"{_OFFBOARDING}; UPDATE offboardings SET state = 'shredding',"
         " shredding_at = shred_after - interval '1 s'"
+    ),
+    "uq_reseals_running": f"{_RESEAL.format(id=1)} {_RESEAL.format(id=2)}",
+    "ck_reseals_state": (
+        f"{_RESEAL.format(id=1)} UPDATE reseals SET state = 'x', wake_at = NULL, finished_at = now()"
+    ),
+    "ck_reseals_finished_at": f"{_RESEAL.format(id=1)} UPDATE reseals SET state = 'done', wake_at = NULL",
+    "ck_reseals_wake_at": f"{_RESEAL.format(id=1)} UPDATE reseals SET wake_at = NULL",
+    "ck_reseals_claimed_until": (
+        f"{_RESEAL.format(id=1)} UPDATE reseals SET state = 'done', wake_at = NULL, finished_at = now(),"
+        " claimed_until = now()"
+    ),
+    "ck_reseals_failure": (
+        f"{_RESEAL.format(id=1)} UPDATE reseals SET state = 'failed', wake_at = NULL, finished_at = now()"
     ),
     "ck_audit_events_hash": "UPDATE audit_events SET hash = 'short'",
     "ck_audit_events_sequence": "UPDATE audit_events SET sequence = 0 WHERE sequence = 1",

@@ -19,6 +19,7 @@ from byok.store.schema.keys import (
 )
 from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
 from byok.store.schema.offboarding import NOT_CANCELLED, UNFINISHED, offboardings
+from byok.store.schema.resealing import RUNNING_RESEAL, reseals
 
 __all__ = [
     "FAILED_ROTATION",
@@ -29,6 +30,7 @@ __all__ = [
     "OPEN_FINDING",
     "OPEN_ROTATION",
     "PROBED",
+    "RUNNING_RESEAL",
     "UNFINISHED",
     "Timestamp",
     "acknowledgements",
@@ -44,6 +46,7 @@ __all__ = [
     "offboardings",
     "reencryption_campaigns",
     "reencryption_targets",
+    "reseals",
     "rotation_requests",
     "rotations",
     "stops",

@@ -13,7 +13,7 @@ from sqlalchemy import (
     cast,
     text,
 )
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from byok.store.schema.base import Timestamp, metadata
 
@@ -39,6 +39,11 @@ members = Table(
     Column("seen_at", Timestamp, nullable=False),
     Column(
         "usage_flushed_at", Timestamp, comment="the usage ledger has all that it used before; NULL: never"
+    ),
+    Column(
+        "master_key_ids",
+        ARRAY(Text),
+        comment="of its ring, the sealing one first; NULL: it does not say",
     ),
     Index("ix_members_seen_at", "seen_at"),
 )

@@ -313,6 +313,11 @@ key_versions = Table(
         name="order_of_times",
     ),
     CheckConstraint("(state IN ('rejected', 'destroyed')) = (ended_at IS NOT NULL)", name="ended_at"),
+    Index(
+        "ix_key_versions_master_key_id",
+        "master_key_id",
+        postgresql_where=text("master_key_id IS NOT NULL"),
+    ),
     Index("uq_key_versions_active", "key_id", unique=True, postgresql_where=text("state = 'active'")),
     Index("uq_key_versions_pending", "key_id", unique=True, postgresql_where=text("state = 'pending'")),
 )

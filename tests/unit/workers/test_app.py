@@ -36,6 +36,7 @@ TASKS = {
     "byok.tenants.sync_rotation",
     "byok.tenants.watch",
     "byok.records.reencrypt",
+    "byok.records.reseal",
     "byok.schedule.dispatch_due",
     "byok.schedule.sweep",
     "byok.schedule.publish_probes",
@@ -114,6 +115,7 @@ CONTRACT = {
     "byok.tenants.sync_rotation": "(tenant, **unknown)",
     "byok.tenants.watch": "(tenant, **unknown)",
     "byok.records.reencrypt": "(campaign_id, batch=None, **unknown)",
+    "byok.records.reseal": "(reseal_id, batch=None, **unknown)",
 }
 
 

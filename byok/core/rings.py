@@ -1,0 +1,27 @@
+"""The master key rings of the fleet's processes, by the ids that they tell. Pure."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from byok.core.stops import Member
+
+
+def list_lacking(members: Iterable[Member], master_key_id: str) -> Sequence[str]:
+    """The processes that can't open what this key seals. Who does not say, of an older release, counts."""
+    return [str(member) for member in members if master_key_id not in (member.master_key_ids or ())]
+
+
+def list_sealing_elsewhere(members: Iterable[Member], master_key_id: str) -> Sequence[str]:
+    """The processes that seal under another key than this, or do not say."""
+    return [str(member) for member in members if tuple(member.master_key_ids or ())[:1] != (master_key_id,)]
+
+
+def list_sealing(members: Iterable[Member], master_key_id: str) -> Sequence[str]:
+    """The processes that seal under this key."""
+    return [str(member) for member in members if tuple(member.master_key_ids or ())[:1] == (master_key_id,)]
+
+
+def free_of_leases_at(resealed_at: datetime, longest_lease: timedelta) -> datetime:
+    """When Redis holds no lease any more under the keys that a reseal replaced: at its end every process
+    sealed under the new one."""
+    return resealed_at + longest_lease
