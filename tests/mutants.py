@@ -29,6 +29,7 @@ class Mutant:
 
 _IN = "tests/integration"
 _MANY = f"{_IN}/test_rotating_many.py"
+_EXPORT = f"{_IN}/test_key_export.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
 _REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
@@ -1017,6 +1018,62 @@ MUTANTS = (
         "        self._is_asked_now = True\n",
         "tests/unit/services/test_gathering.py::"
         "test_one_that_hangs_holds_the_page_up_once_and_gets_no_second_thread",
+    ),
+    Mutant(
+        "an export is in the audit log before anybody has it",
+        "byok/services/key_export.py",
+        "        self._record(live, keysets, actor)\n",
+        "",
+        f"{_EXPORT}::test_the_audit_log_says_who_took_what",
+    ),
+    Mutant(
+        "an export that a rotation overtook begins again",
+        "byok/services/key_export.py",
+        "            if (now.active, now.versions.keys()) != (live.active, live.versions.keys()):\n",
+        "            if False:\n",
+        f"{_EXPORT}::test_a_rotation_meanwhile_makes_it_begin_again",
+    ),
+    Mutant(
+        "a tenant that is stopped exports nothing",
+        "byok/services/key_export.py",
+        "    require_active(tenant)\n",
+        "",
+        f"{_EXPORT}::test_a_suspended_tenant_exports_nothing_and_its_kms_is_not_asked",
+    ),
+    Mutant(
+        "what is exported is what decrypts, and no more",
+        "byok/services/key_export.py",
+        " if may_decrypt(key, one)}",
+        "}",
+        f"{_EXPORT}::test_what_is_pending_below_the_floor_or_destroyed_stays_out",
+    ),
+    Mutant(
+        "the secrets of an export are wiped",
+        "byok/services/key_export.py",
+        "                secret.wipe()\n",
+        "                pass\n",
+        f"{_EXPORT}::test_what_was_in_clear_is_wiped_however_it_ends",
+    ),
+    Mutant(
+        "the keyset in clear is wiped",
+        "byok/services/key_export.py",
+        "            keyset.wipe()\n",
+        "            pass\n",
+        f"{_EXPORT}::test_what_was_in_clear_is_wiped_however_it_ends",
+    ),
+    Mutant(
+        "an export is a new file",
+        "byok/cli/files.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL",
+        "os.O_WRONLY | os.O_CREAT",
+        f"{_IN}/test_cli_key_export.py::test_a_link_that_waits_there_is_not_followed",
+    ),
+    Mutant(
+        "the right for an export is bound to it",
+        "byok/core/policies.py",
+        '        "StringEquals": {"kms:EncryptionContext:associatedData": associated_data.hex()},\n',
+        "",
+        f"{_IN}/test_cli_key_export.py::test_the_right_is_for_this_export_alone_and_the_vendor_opens_none",
     ),
     Mutant(
         "nothing is sealed under a ring that does not open what is there",

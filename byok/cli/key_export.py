@@ -150,10 +150,7 @@ def _show(tenant: str, key: str, exported: "Exported", written: list[_Written]) 
     console.print(f"KMS key          {exported.kms_key_arn}", soft_wrap=True)
     console.print(f"associated data  {exported.associated_data}", soft_wrap=True)
     files = " ".join(str(one.file) for one in written)
-    console.print("next, the customer:")
-    console.print(
-        f"  checks it      python open_values.py {exported.kms_key_arn} {exported.associated_data} {files}"
-        "  (docs/export.md)",
-        soft_wrap=True,
-    )
+    opening = f"{exported.kms_key_arn} {exported.associated_data} {files}"
+    console.print("next, the customer (docs/export.md):")
+    console.print(f"  checks it      python open_values.py {opening} < /dev/null", soft_wrap=True)
     console.print("  takes back     kms:Encrypt, which nothing else needs")

@@ -4,6 +4,7 @@ Nothing of it is in clear outside this module but in the call to KMS. Each expor
 chain before anybody gets it.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -95,26 +96,23 @@ class KeyExporter:
             live = _read_live(tx, tenant, tx.keys.get(tenant, key_name))
         associated_data = export_associated_data(tenant.id, live.key.id)
         parts = split_versions(live.versions, live.active)
-        total, done, keysets = sum(map(len, parts)), 0, []
-        for part in parts:
-
-            def on_next(count: int, before: int = done) -> None:
-                on_version(before + count, total)
-
-            keysets.append(self._encrypted(live, part, associated_data, on_next))
-            done += len(part)
+        total, numbers = sum(map(len, parts)), itertools.count(1)
+        keysets = [
+            self._encrypted(live, part, associated_data, lambda: on_version(next(numbers), total))
+            for part in parts
+        ]
         self._record(live, keysets, actor)
         arn = str(require_connection(tenant).kms_key_arn)
         return Exported(arn, associated_data, live.active, keysets)
 
     def _encrypted(
-        self, live: _Live, numbers: Sequence[int], associated_data: str, on_next: Callable[[int], None]
+        self, live: _Live, numbers: Sequence[int], associated_data: str, on_next: Callable[[], None]
     ) -> ExportedKeyset:
         secrets: dict[int, SecretBytes] = {}
         try:
             for number in numbers:
                 secrets[number] = self._unwrapped(live.tenant, live.versions[number])
-                on_next(len(secrets))
+                on_next()
             keyset = serialize_keyset(secrets, live.active)
         finally:
             for secret in secrets.values():
@@ -154,8 +152,9 @@ class KeyExporter:
     def _record(self, live: _Live, keysets: Sequence[ExportedKeyset], actor: str) -> None:
         """Write it down, unless versions came or went, or the tenant was stopped, since the export began."""
         with self._store.transaction() as tx:
-            tenant = tx.tenants.get_by_id(live.tenant.id)
-            now = _read_live(tx, tenant, tx.keys.lock(live.key.id))
+            key = tx.keys.lock(live.key.id)
+            tenant = tx.tenants.lock(live.tenant.id)
+            now = _read_live(tx, tenant, key)
             if (now.active, now.versions.keys()) != (live.active, live.versions.keys()):
                 raise LostRace(
                     f"the versions of key {live.key.name!r} changed during the export", remedy="do this again"

@@ -53,12 +53,16 @@ def tenant(runtime: Runtime) -> Tenant:
 
 @pytest.fixture
 def run_script(stack: Stack, account: CustomerAccount, tmp_path: Path) -> Callable[..., str]:
+    return shell_of(stack, account, tmp_path)
+
+
+def shell_of(stack: Stack, account: CustomerAccount, folder: Path) -> Callable[..., str]:
     """A shell of the customer's administrator, with an ``aws`` that talks to the simulator."""
-    tool = tmp_path / "aws"
+    tool = folder / "aws"
     tool.write_text(AWS.format(python=sys.executable, endpoint_url=stack.simulator.url))
     tool.chmod(0o755)
     environment = {
-        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
         "AWS_ACCESS_KEY_ID": ADMIN_ACCESS_KEY_PREFIX + account.account_id,
         "AWS_SECRET_ACCESS_KEY": "simulator-not-a-secret",
     }

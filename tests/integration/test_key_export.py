@@ -11,7 +11,7 @@ import pytest
 from byok.core.key_export import export_associated_data, tink_kms_context
 from byok.core.model import RotationReason, TenantState
 from byok.crypto.hazmat import SecretBytes
-from byok.crypto.keysets import KeysetInfo, read_keyset_info
+from byok.crypto.keysets import KeysetInfo, read_keyset_info, serialize_keyset
 from byok.errors import (
     KmsAccessRevoked,
     KmsIntegrityError,
@@ -163,9 +163,10 @@ def test_a_suspended_tenant_exports_nothing_and_its_kms_is_not_asked(
 
 
 def test_a_tenant_that_is_stopped_meanwhile_gets_nothing(world: World, secrets: list[bytes]) -> None:
-    world.kms.hooks["Encrypt"] = lambda: world.services.kill_switch.suspend(
-        "acme", reason="customer called", actor="test"
-    )
+    def stop() -> None:
+        world.services.kill_switch.suspend("acme", reason="customer called", actor="test")
+
+    world.kms.hooks["Encrypt"] = stop
     with pytest.raises(TenantNotActive):
         export(world)
     assert events(world) == []
@@ -249,7 +250,7 @@ def test_what_was_in_clear_is_wiped_however_it_ends(
         held.extend([*given.values(), made])
         return made
 
-    original = key_export.serialize_keyset
+    original = serialize_keyset
     monkeypatch.setattr(key_export, "serialize_keyset", serialize)
     if fails:
         world.kms.hooks["Encrypt"] = lambda: world.kms.fail_next(KmsUnavailable("not now"))
