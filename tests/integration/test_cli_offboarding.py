@@ -171,7 +171,7 @@ def test_who_comes_back_registers_the_same_role_under_another_name(
 
 def dump_of(client: "redis.Redis", tenant_id: object) -> dict[bytes, bytes]:
     names: Any = client.keys(f"*{tenant_id}*")
-    return {name: dumped for name in names if (dumped := client.dump(name)) is not None}  # type: ignore[misc]
+    return {name: dumped for name in names if (dumped := client.dump(name)) is not None}
 
 
 def test_a_restored_redis_gives_nothing_back(

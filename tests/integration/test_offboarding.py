@@ -33,6 +33,7 @@ from byok.errors import (
 from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import LeaseId
 from byok.services.offboarding import Departure
+from byok.services.shredding import end_tenant
 from byok.store import schema
 from byok.store.application import PostgresRows
 from tests.applications import Application, application
@@ -607,34 +608,46 @@ def test_what_is_stored_is_what_was_signed(world: World, key: None) -> None:
     assert world.services.offboardings.finish("acme", actor="test") == signed
 
 
-def test_a_wrapped_key_that_is_there_again_is_never_certified(
-    world: World, key: None, engine: sa.Engine
-) -> None:
+def put_back(engine: sa.Engine, kept: Mapping[str, Any]) -> None:
+    """What somebody does who restores a row from a backup."""
+    record = {column: kept[column] for column in ("encrypted_key", "iv", "master_key_id")}
+    with engine.begin() as connection:
+        connection.execute(schema.key_versions.update().values(state="active", ended_at=None, **record))
+
+
+@pytest.fixture
+def kept(key: None, engine: sa.Engine) -> Mapping[str, Any]:
+    """The row of acme's version, with its wrapped key."""
     with engine.connect() as connection:
-        kept = connection.execute(sa.select(schema.key_versions)).one()._mapping
+        return dict(connection.execute(sa.select(schema.key_versions)).one()._mapping)
+
+
+def test_a_wrapped_key_that_is_there_again_ends_nothing(
+    world: World, engine: sa.Engine, kept: Mapping[str, Any]
+) -> None:
     leave(world)
     wait(world)
-
-    def restore() -> None:
-        with engine.begin() as connection:
-            connection.execute(
-                schema.key_versions.update().values(
-                    state="active",
-                    ended_at=None,
-                    **{c: kept[c] for c in ("encrypted_key", "iv", "master_key_id")},
-                )
-            )
-
-    arm(FailPoint.KEY_SHREDDED, restore)
-    with pytest.raises(InvariantBroken):
+    arm(FailPoint.KEY_SHREDDED, lambda: put_back(engine, kept))
+    with pytest.raises(InvariantBroken, match="again"):
         finish(world)
     assert world.tenant().state is TenantState.SUSPENDED
+    with pytest.raises(InvariantBroken, match="1 wrapped keys"), world.store.transaction() as tx:
+        end_tenant(tx, world.tenant(), world.clock.now(), "test")
     disarm()
-    arm(FailPoint.OFFBOARDED, restore)
+    assert finish(world)["passed"]
+
+
+def test_a_wrapped_key_that_is_there_again_is_never_certified(
+    world: World, engine: sa.Engine, kept: Mapping[str, Any]
+) -> None:
+    leave(world)
+    wait(world)
+    arm(FailPoint.OFFBOARDED, lambda: put_back(engine, kept))
     with pytest.raises(ValidationFailed, match="no-wrapped-key") as caught:
         finish(world)
     assert "records-gone" in caught.value.message
     assert world.services.offboardings.show("acme").offboarding.state is OffboardingState.SHREDDED
+    assert world.services.scheduling.sweep() == 0
 
 
 def test_a_broken_audit_chain_is_told_in_the_certificate(world: World, key: None, engine: sa.Engine) -> None:
