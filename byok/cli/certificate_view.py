@@ -33,8 +33,8 @@ def _certificate(report: Mapping[str, Any], signature: Mapping[str, Any]) -> Ite
     yield f"# Shred certificate of {report['tenant']}"
     yield ""
     yield (
-        f"The wrapped keys of {len(versions)} versions of {len(report['keys'])} keys are destroyed. Without"
-        " them nothing that was encrypted under these versions can be decrypted."
+        "The wrapped key of every version below is destroyed. Without it nothing that was encrypted under the"
+        " version can be decrypted."
         if versions
         else "The tenant never had a key: there was nothing to destroy."
     )

@@ -161,9 +161,7 @@ def _finish(services: "Services", tenant: str, output: Path | None, *, as_json: 
         _hand_over(document, certificate_page, output, as_json=as_json)
     else:
         count = sum(len(key["versions"]) for key in report["keys"])
-        console.print(
-            f"tenant [bold]{tenant}[/] has left: {count} wrapped keys are destroyed, and none is left"
-        )
+        console.print(f"tenant [bold]{tenant}[/] has left: no wrapped key is left of its versions ({count})")
         console.print(f"next: byok tenant certificate {tenant} --output FILE", style="dim")
     if failed := [proof["name"] for proof in report["proofs"] if not proof["passed"]]:
         raise ValidationFailed(

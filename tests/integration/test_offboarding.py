@@ -551,8 +551,8 @@ def test_the_certificate_says_what_was_destroyed_and_how_that_was_proven(world: 
         "audit-chain": True,
     }
     details = {proof["name"]: proof["detail"] for proof in report["proofs"]}
-    assert details["records-gone"] == "2 records tried, each refused: unknown-version"
-    assert details["canaries-refused"] == "2 canaries tried, each refused: tenant-not-active"
+    assert details["records-gone"] == "records tried: 2, each refused: unknown-version"
+    assert details["canaries-refused"] == "canaries tried: 2, each refused: tenant-not-active"
     assert [one["process"] for one in report["stop"]["processes"]] == [member]
     assert report["stop"]["not_answered"] == []
     events = world.services.registry.audit_log("acme")
