@@ -31,6 +31,7 @@ _IN = "tests/integration"
 _MANY = f"{_IN}/test_rotating_many.py"
 _EXPORT = f"{_IN}/test_key_export.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
+_LEAVING = f"{_IN}/test_offboarding.py"
 _REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
@@ -403,8 +404,8 @@ MUTANTS = (
     Mutant(
         "times that never run backwards",
         "byok/store/versions.py",
-        "getattr(version, time_of) or max(at, version.changed_at)",
-        "getattr(version, time_of) or at",
+        "    return max(at, version.changed_at)\n",
+        "    return at\n",
         f"{_IN}/test_deaths.py::test_a_clock_that_goes_back_does_not_hold_a_dead_workers_rotation",
     ),
     Mutant(
@@ -1088,6 +1089,55 @@ MUTANTS = (
         "    if sealed.opened == 0 and sealed.tried:",
         "    if sealed.opened == 0 and not sealed.tried:",
         f"{_IN}/test_doctor.py::test_a_wrong_master_key",
+    ),
+    Mutant(
+        "leaving: nothing is destroyed before its day",
+        "byok/services/shredding.py",
+        "if now < current.shred_after:",
+        "if False:",
+        f"{_LEAVING}::test_nothing_is_destroyed_before_the_retention_has_passed",
+    ),
+    Mutant(
+        "leaving: nor before the longest lease has ended",
+        "byok/core/offboarding.py",
+        "max(retention, max(lease_ttls, default=timedelta(0)) + UNDER_WAY)",
+        "retention",
+        f"{_LEAVING}::test_without_retention_it_is_still_later_than_the_longest_lease",
+    ),
+    Mutant(
+        "leaving: a rotation under way ends before its key's versions go",
+        "byok/services/shredding.py",
+        "if (rotation := tx.rotations.lock_open(key.id)) is not None:",
+        "if (rotation := tx.rotations.lock_open(key.id)) is None:",
+        f"{_LEAVING}::test_a_worker_that_is_at_it_stores_no_version_after_the_end",
+    ),
+    Mutant(
+        "leaving: no tenant is gone while a wrapped key is there",
+        "byok/services/shredding.py",
+        "if left := tx.remains.count_wrapped_keys(tenant.id):",
+        "if left := 0:",
+        f"{_LEAVING}::test_a_wrapped_key_that_is_there_again_ends_nothing",
+    ),
+    Mutant(
+        "leaving: what still decrypts is not certified",
+        "byok/services/shred_proofs.py",
+        "if failed := [proof for proof in proofs if not proof.passed]:",
+        "if failed := []:",
+        f"{_LEAVING}::test_a_wrapped_key_that_is_there_again_is_never_certified",
+    ),
+    Mutant(
+        "leaving: no probe and no resume end it",
+        "byok/services/kill_switch.py",
+        "if is_leaving(tenant):",
+        "if False:",
+        f"{_LEAVING}::test_nothing_ends_it_but_taking_it_back",
+    ),
+    Mutant(
+        "leaving: from the first key on it is too late",
+        "byok/services/offboarding.py",
+        "if offboarding.state is not OffboardingState.WAITING:",
+        "if False:",
+        f"{_LEAVING}::test_from_the_first_key_on_it_is_too_late",
     ),
     Mutant(
         "a main loop that stands still is not live",

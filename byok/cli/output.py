@@ -37,6 +37,7 @@ _STATE_STYLES = {
     "rejected": "red",
     "compromised": "bold red",
     "destroyed": "dim",
+    "offboarded": "dim",
     "running": "yellow",
     "paused": "yellow",
     "cancelled": "yellow",

@@ -49,7 +49,7 @@ def suspend(
     patience = parse_duration(wait)  # before anything is stopped: the exit code says what happened
     with open_services() as services:
         found, report = services.kill_switch.suspend(tenant, reason, actor=actor())
-        with _bar() as seen:
+        with stop_progress() as seen:
             report = services.kill_switch.wait_for(report, patience, seen)
     if as_json:
         print_json({"tenant": tenant, "state": found.state, "stop": stop_json(report)})
@@ -86,7 +86,7 @@ def drill(
 
     patience = parse_duration(wait)
     with open_runtime() as runtime:
-        with _bar() as seen:
+        with stop_progress() as seen:
             done = runtime.services.kill_switch.drill(tenant, actor=actor(), patience=patience, seen=seen)
         signed = sign_report(runtime.master_keys, "drill", _drill_json(done))
     file = report_file or Path(f"byok-drill-{tenant}-{done.resumed_at:%Y%m%dT%H%M%SZ}.json")
@@ -105,7 +105,8 @@ def drill(
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[StopReport], None]]:
+def stop_progress() -> Iterator[Callable[[StopReport], None]]:
+    """A bar of the processes that obeyed; what it yields is to be called with each report."""
     with Progress(*_COLUMNS, console=error_console, transient=True) as progress:
         bar = progress.add_task("", total=None)
 

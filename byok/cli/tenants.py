@@ -8,6 +8,7 @@ import typer
 from byok.cli import connections, stops
 from byok.cli.findings import finding_json, inspect, show_findings
 from byok.cli.keys import key_json, keys_table
+from byok.cli.offboarding import certificate, offboard, offboarding_json, show_departure
 from byok.cli.output import (
     AsJson,
     TenantName,
@@ -23,7 +24,7 @@ from byok.cli.output import (
 )
 from byok.cli.services import open_runtime, open_services
 from byok.cli.stops import bound_json, show_bound, show_stop, stop_json
-from byok.core.model import Tenant
+from byok.core.model import SuspensionKind, Tenant, TenantState
 from byok.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ app.command(epilog="Example: [bold]byok tenant inspect acme[/]")(inspect)
 app.command(epilog="Example: [bold]byok tenant suspend acme --reason 'customer called'[/]")(stops.suspend)
 app.command(epilog="Example: [bold]byok tenant resume acme[/]")(stops.resume)
 app.command(epilog="Example: [bold]byok tenant drill acme --report drill.json[/]")(stops.drill)
+app.command(
+    epilog="Example: [bold]byok tenant offboard acme --reason 'contract ended' --retention-days 30[/]"
+)(offboard)
+app.command(epilog="Example: [bold]byok tenant certificate acme --output acme-shredded.json[/]")(certificate)
 
 
 @app.command(epilog="Example: [bold]byok tenant sync acme[/]")
@@ -139,7 +144,12 @@ def list_(as_json: AsJson = False) -> None:
         print_json([tenant_json(tenant) for tenant in tenants])
         return
     rows = [
-        (tenant.name, show_state(tenant.state), _kms_key(tenant), show_time(tenant.verified_at))
+        (
+            tenant.name,
+            show_state(tenant.state) + (" (leaves)" if _is_leaving(tenant) else ""),
+            _kms_key(tenant),
+            show_time(tenant.verified_at),
+        )
         for tenant in tenants
     ]
     console.print(table("tenants", ("tenant", "state", "KMS key", "verified"), rows))
@@ -154,6 +164,8 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
         bound = services.kill_switch.bound(found) if keys else None
         found_there = services.lookout.list_of(tenant)
         messages = services.lookout.webhook_state(found)
+        goes = _is_leaving(found) or found.state is TenantState.OFFBOARDED
+        departure = services.offboardings.show(tenant) if goes else None
     if as_json:
         told = {
             "keys": [key.name for key in keys],
@@ -162,6 +174,7 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
             "looked_at": found.looked_at,
             "webhook": {"url": found.webhook_url, **asdict(messages)},
             "findings": [finding_json(*one) for one in found_there],
+            "offboarding": departure and offboarding_json(departure),
         }
         print_json(tenant_json(found) | told)
         return
@@ -171,6 +184,8 @@ def show(tenant: TenantName, as_json: AsJson = False) -> None:
         console.print(f"  since       {show_time(stopped.since)}: {stopped.reason}")
         evidence = f"{stopped.aws_code}, request {stopped.request_id or '–'}" if stopped.aws_code else "–"
         console.print(f"  evidence    {evidence}")
+    if departure is not None:
+        console.print(f"  leaving     {show_departure(departure)}", soft_wrap=True)
     if stops:
         console.print(
             f"  last stop   {show_time(stops[0].stop.noticed_at)}: {show_stop(stops[0])}", soft_wrap=True
@@ -201,6 +216,10 @@ def _show_messages(messages: "WebhookState") -> str:
         f"last delivered {show_time(messages.last_delivered_at)}, {messages.waiting} waiting, "
         f"{messages.given_up} given up{failed}"
     )
+
+
+def _is_leaving(tenant: Tenant) -> bool:
+    return tenant.suspension is not None and tenant.suspension.kind is SuspensionKind.LEAVING
 
 
 def _kms_key(tenant: Tenant) -> str:

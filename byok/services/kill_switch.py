@@ -81,12 +81,12 @@ class KillSwitch:
         """
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
-        if tenant.state is not TenantState.SUSPENDED:
-            raise IllegalTransition(f"tenant {tenant_name!r} is {tenant.state}, not suspended")
         if is_leaving(tenant):
             raise IllegalTransition(
                 f"tenant {tenant_name!r} leaves", remedy=f"byok tenant offboard {tenant_name} --cancel"
             )
+        if tenant.state is not TenantState.SUSPENDED:
+            raise IllegalTransition(f"tenant {tenant_name!r} is {tenant.state}, not suspended")
         self._access.prove_all(tenant)
         return self._suspensions.resume(tenant, actor)
 

@@ -73,7 +73,7 @@ class ShredProofs:
             left = tx.remains.count_wrapped_keys(tenant.id)
         versions = sum(len(of_key) for _, of_key in keys)
         passed = left == 0 and tenant.state is TenantState.OFFBOARDED
-        detail = f"{left} wrapped keys in the rows of {len(keys)} keys and {versions} versions"
+        detail = f"wrapped keys left: {left}, in the rows of {versions} versions (keys: {len(keys)})"
         return Check("no-wrapped-key", passed, f"{detail}; the tenant is {tenant.state}")
 
     def _records_are_gone(self, tenant: Tenant, keys: _Keys) -> Check:
@@ -101,7 +101,7 @@ class ShredProofs:
     def _cache_is_empty(self, tenant: Tenant) -> Check:
         self._cache.purge(tenant.id)
         left = self._cache.count(tenant.id)
-        return Check("redis-empty", left == 0, f"{left} entries of the tenant, by a scan of all names")
+        return Check("redis-empty", left == 0, f"entries of the tenant: {left}, by a scan of all names")
 
     def _audit_chain(self, tenant: Tenant) -> tuple[Check, ChainPlace]:
         """Whether the chain is whole, and its head. One that is broken is told, and hinders nothing."""
@@ -113,7 +113,7 @@ class ShredProofs:
                 last = tx.audit.list_after(tenant.id, chain.length - 1, 1)
             head = ChainPlace(chain.length, last[0].hash if last else b"")
             return Check("audit-chain", False, broken.message), head
-        return Check("audit-chain", True, f"{head.sequence} events, verified from the first"), head
+        return Check("audit-chain", True, f"events verified from the first: {head.sequence}"), head
 
 
 def _refusal(attempt: Callable[[], object], wanted: type[ByokError]) -> str:
@@ -131,7 +131,7 @@ def _all_refused(name: str, tried: Sequence[str], what: str, code: str) -> Check
     otherwise = sorted({how for how in tried if how})
     if otherwise:
         return Check(name, False, f"of {len(tried)} {what} some were not refused as {code}: {otherwise}")
-    return Check(name, True, f"{len(tried)} {what} tried, each refused: {code}")
+    return Check(name, True, f"{what} tried: {len(tried)}, each refused: {code}")
 
 
 def _no_lease_lives(stop: StopReport | None, keys: _Keys, offboarding: Offboarding, now: datetime) -> Check:

@@ -58,7 +58,10 @@ class Status:
 def _of_tenants_and_jobs(overview: Overview) -> list[Concern]:
     found = []
     if overview.suspended:
-        count = overview.tenants.get(TenantState.SUSPENDED, Count(len(overview.suspended)))
+        # The list leaves out who leaves, and ends at `SHOWN`.
+        count = Count(len(overview.suspended))
+        if len(overview.suspended) == SHOWN:
+            count = overview.tenants.get(TenantState.SUSPENDED, count)
         found.append(Concern("tenants-suspended", f"{_many(count, 'tenant')} suspended"))
     found += [
         Concern("findings", f"{_many(overview.findings[severity], 'finding')} {severity}")
