@@ -18,6 +18,7 @@ from byok.cli import (
     flower,
     indexes,
     keys,
+    master_keys,
     operations,
     plan,
     reencrypt,
@@ -50,7 +51,7 @@ reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destr
 )
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
-app.add_typer(operations.master_key_app, name="master-key")
+app.add_typer(master_keys.app, name="master-key")
 app.add_typer(audit.audit_app, name="audit")
 app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"
