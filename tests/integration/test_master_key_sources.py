@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -41,9 +41,8 @@ def put(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> Put:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(master_keys._retrying, "sleep", lambda _: None)
-    yield
 
 
 def wrapped(stack: Stack, arn: str, name: str = "mk-kms") -> str:
@@ -141,7 +140,7 @@ def test_an_outage_is_retried_and_then_told_as_one(
 
 def test_a_wrong_arn_is_refused_before_anything_is_asked(put: Put, simulator: SimulatorControl) -> None:
     put("BYOK_MASTER_KEYS_KMS_KEY_ARN", "arn:aws:kms:eu-central-1:111111111111:alias/byok")
-    with pytest.raises(ConfigurationError, match="^BYOK_MASTER_KEYS_KMS_KEY_ARN: must be the ARN"):
+    with pytest.raises(ConfigurationError, match=r"^BYOK_MASTER_KEYS_KMS_KEY_ARN: must be the ARN"):
         load_settings()
     assert simulator.calls() == []
 
