@@ -24,7 +24,8 @@ from benchmarks.bulk import load
 from byok.core.model import SealedBox
 from byok.core.resealing import RecordKind, RecordPlace, SealedRecord
 from byok.crypto.hazmat import SecretBytes
-from byok.crypto.keyring import MasterKeyRing, format_entry
+from byok.crypto.keyring import MasterKeyRing
+from byok.crypto.ring_entries import format_entry
 from byok.embedded.stack import Stack
 from byok.entropy import SystemRandom
 from byok.services.records import RECORD_PURPOSE

@@ -1,6 +1,7 @@
 """All settings, from environment variables ``BYOK_*``, parsed once."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from byok.core.arns import RoleArn
-from byok.errors import ConfigurationError
+from byok.core.arns import KmsKeyArn, RoleArn
+from byok.errors import ConfigurationError, InvalidArn
 from byok.failpoints import FailPoint
 from byok.logs import get_logger
 from byok.postgres_url import PostgresUrl
@@ -43,9 +44,18 @@ class Settings(BaseSettings):
     )
     cache_url: SecretStr = Field(description="Redis for leases, written as for the queue; may evict")
     master_keys: SecretStr | None = Field(
-        None, description="master key ring, `ID:BASE64,ID:BASE64`: the first seals, all open"
+        None,
+        description="master key ring, `ID:BASE64,ID:BASE64`: the first seals, all open; or `ID:kms:BASE64`, "
+        "wrapped by the vendor's own KMS key",
     )
-    master_keys_file: Path | None = Field(None, description="file with the master key ring, one a line")
+    master_keys_file: Path | None = Field(
+        None, description="file with the master key ring, one a line; others must not be able to read it"
+    )
+    master_keys_kms_key_arn: str | None = Field(
+        None,
+        description="the vendor's own KMS key that wraps the master keys `ID:kms:BASE64`, where the entry "
+        "does not name it; see [master keys](master-keys.md#sources)",
+    )
     vendor_role_arn: str | None = Field(
         None, description="the IAM role that the workers run under; customers' policies name it"
     )
@@ -173,12 +183,21 @@ class Settings(BaseSettings):
                 raise ValueError("must be the ARN of an IAM role") from error
         return value
 
+    @field_validator("master_keys_kms_key_arn")
+    @classmethod
+    def _is_kms_key(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                KmsKeyArn.parse(value)
+            except InvalidArn as error:
+                raise ValueError("must be the ARN of a KMS key, not of an alias") from error
+        return value
+
     @model_validator(mode="after")
     def _belong_together(self) -> "Settings":
         if (self.master_keys is None) == (self.master_keys_file is None):
             raise ValueError("BYOK_MASTER_KEYS: set it, or BYOK_MASTER_KEYS_FILE, and not both")
-        if self.kms_endpoint_url is not None and self.env == "production":
-            raise ValueError("BYOK_KMS_ENDPOINT_URL: is for BYOK_ENV=dev and test only")
+        refuse_simulator(self.env, self.kms_endpoint_url)
         if self.fail_point is not None and self.env != "test":
             raise ValueError("BYOK_FAIL_POINT: is for BYOK_ENV=test only")
         return self
@@ -217,13 +236,20 @@ class Settings(BaseSettings):
         """The text of the master key ring.
 
         Raises:
-            ConfigurationError: the file can't be read.
+            ConfigurationError: the file can't be read, or others can read it.
         """
         if self.master_keys is not None:
             return self.master_keys.get_secret_value()
         assert self.master_keys_file is not None
         try:
-            return self.master_keys_file.read_text()
+            with self.master_keys_file.open() as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                if mode & stat.S_IROTH:
+                    raise ConfigurationError(
+                        f"BYOK_MASTER_KEYS_FILE: everybody can read {self.master_keys_file} (mode {mode:o})",
+                        remedy="chmod 400 for the user that byok runs as, or 440 for its group",
+                    )
+                return file.read()
         except OSError as error:
             raise ConfigurationError(
                 f"BYOK_MASTER_KEYS_FILE: {error.strerror}: {self.master_keys_file}",
@@ -237,7 +263,7 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: naming the first variable that is missing or wrong, never its value.
     """
-    with _named_variables():
+    with named_variables():
         settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
     if settings.env == "production" and settings.canary_role_arn is None:
         log.warning("no_canary_role", variable="BYOK_CANARY_ROLE_ARN", see="docs/settings.md")
@@ -245,7 +271,8 @@ def load_settings() -> Settings:
 
 
 @contextmanager
-def _named_variables() -> Iterator[None]:
+def named_variables() -> Iterator[None]:
+    """Raise ConfigurationError, naming a variable, for what pydantic raises inside the block."""
     try:
         yield
     except ValidationError as error:
@@ -259,6 +286,12 @@ def _named_variables() -> Iterator[None]:
             f"{variable}{message}",
             remedy="see docs/settings.md; in a checkout, `byok up` starts a stack and prints all of them",
         ) from None
+
+
+def refuse_simulator(env: str, kms_endpoint_url: str | None) -> None:
+    """Raises ValueError: the simulator is no KMS for production."""
+    if kms_endpoint_url is not None and env == "production":
+        raise ValueError("BYOK_KMS_ENDPOINT_URL: is for BYOK_ENV=dev and test only")
 
 
 class FlowerSettings(BaseSettings):
@@ -312,7 +345,7 @@ def load_flower_settings() -> FlowerSettings:
     Raises:
         ConfigurationError: naming the first variable that is missing or wrong, never its value.
     """
-    with _named_variables():
+    with named_variables():
         return FlowerSettings()  # type: ignore[call-arg]  # the fields come from the environment
 
 

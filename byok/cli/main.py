@@ -19,6 +19,7 @@ from byok.cli import (
     indexes,
     key_export,
     keys,
+    master_keys,
     operations,
     plan,
     reencrypt,
@@ -54,7 +55,7 @@ reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destr
 )
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
-app.add_typer(operations.master_key_app, name="master-key")
+app.add_typer(master_keys.app, name="master-key")
 app.add_typer(audit.audit_app, name="audit")
 app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"

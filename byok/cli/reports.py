@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from byok.cli.output import AsJson, console, print_json, table
+from byok.cli.output import AsJson, console, print_json, table, write_json
 from byok.cli.services import open_runtime
+from byok.crypto.introductions import KIND as SIGNING_KEY
 from byok.crypto.reports import PURPOSE, read_report, verify_report
 from byok.errors import InvalidInput
 
@@ -32,6 +33,49 @@ def verify(
         print_json({"authentic": True, "kind": document["kind"], "report": report})
         return
     console.print(f"{file}: [green]authentic[/], a report of kind {document['kind']}", soft_wrap=True)
+    if document["kind"] == SIGNING_KEY:
+        console.print(f"trust this public key from now on: {report['public_key']}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Example: [bold]byok report introduce --folder for-customers[/]; the customer:"
+    " [bold]byok report verify FILE --public-key OLD[/]"
+)
+def introduce(
+    master_key: Annotated[
+        str | None,
+        typer.Option("--master-key", metavar="ID", help="Whose public key; left out: the first's."),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="FOLDER", help="Where to write them.", file_okay=False)
+    ] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Have each other master key sign a report that names a new public key, for whoever trusts theirs.
+
+    Writes a file for each; with --json it prints them instead.
+    """
+    from byok.crypto.introductions import introduce as sign_introductions
+
+    with open_runtime() as runtime:
+        ring, at = runtime.master_keys, runtime.store.now()
+    introduced = master_key or ring.primary_id
+    if introduced not in ring.ids:
+        raise InvalidInput(f"the ring has no master key {introduced!r}", remedy="byok report public-key")
+    documents = sign_introductions(ring, introduced, at)
+    if not documents:
+        raise InvalidInput(
+            "the ring has no other master key that could introduce it",
+            remedy="put the old one back into BYOK_MASTER_KEYS, behind the first",
+        )
+    if as_json:
+        print_json(documents)
+        return
+    for document in documents:
+        signer = document["signature"]["master_key_id"]
+        file = folder / f"byok-signing-key-{signer}-{introduced}.json"
+        write_json(file, document)
+        console.print(f"{file}: {introduced} introduced by {signer}", soft_wrap=True)
 
 
 @app.command("public-key", epilog="Example: [bold]byok report public-key --json[/]")

@@ -32,3 +32,14 @@ def probe_context(tenant_id: UUID) -> dict[str, str]:
         "byok-schema": SCHEMA,
         "byok-tenant": str(tenant_id),
     }
+
+
+def master_key_context(master_key_id: str) -> dict[str, str]:
+    """The context under which a KMS key of the vendor's wraps a master key: an entry under another id does
+    not open."""
+    return {
+        "byok-app": APP,
+        "byok-master-key": master_key_id,
+        "byok-purpose": "master-key",
+        "byok-schema": SCHEMA,
+    }

@@ -25,3 +25,31 @@ def free_of_leases_at(resealed_at: datetime, longest_lease: timedelta) -> dateti
     """When Redis holds no lease any more under the keys that a reseal replaced: at its end every process
     sealed under the new one."""
     return resealed_at + longest_lease
+
+
+def find_reason_to_keep(
+    master_key_id: str,
+    *,
+    first: str,
+    records: int,
+    sealing: Sequence[str],
+    free_of_leases_at: datetime | None,
+    now: datetime,
+) -> str | None:
+    """Why a master key can't be taken out of the rings yet; None: it can.
+
+    ``first`` is the first key of the ring that asks, ``sealing`` are the processes that seal under the key
+    in question, and ``free_of_leases_at`` is when the last lease ends that was sealed before all records
+    were under the first key; None: they never were.
+    """
+    if master_key_id == first:
+        return "it is the first: it seals"
+    if records:
+        return f"{records} records are sealed under it: byok master-key rotate"
+    if sealing:
+        return f"{sealing[0]} seals under it: restart it with {first} first"
+    if free_of_leases_at is None:
+        return "no rotation of the master key has ended: byok master-key rotate"
+    if free_of_leases_at > now:
+        return f"leases under it may live until {free_of_leases_at:%Y-%m-%d %H:%M:%SZ}"
+    return None

@@ -1,8 +1,5 @@
 """The vendor's master keys: the first seals, all open."""
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,9 +7,8 @@ from byok.core.model import SealedBox
 from byok.core.wire import associated_data
 from byok.crypto import hazmat
 from byok.crypto.hazmat import SecretBytes
+from byok.crypto.ring_entries import PlainEntry, WrappedEntry, parse_entries
 from byok.errors import InvalidMasterKey, SealBroken, UnknownMasterKey
-
-_KEY_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +21,7 @@ class Signature:
 
 
 RandomBytes = Callable[[int], bytes]
+Unwrap = Callable[[WrappedEntry], SecretBytes]
 
 
 class MasterKeyRing:
@@ -44,17 +41,14 @@ class MasterKeyRing:
             )
 
     @classmethod
-    def parse(cls, text: str, random_bytes: RandomBytes) -> "MasterKeyRing":
-        """Parse ``id:base64,id:base64``; newlines may stand for commas.
+    def parse(cls, text: str, random_bytes: RandomBytes, unwrap: Unwrap | None = None) -> "MasterKeyRing":
+        """Parse the text of a ring (`byok.crypto.ring_entries`). ``unwrap`` opens what a KMS key wraps.
 
         Raises:
             InvalidMasterKey: naming the entry by its place, never by its content.
+            And what ``unwrap`` raises.
         """
-        entries = [entry.strip() for entry in text.replace("\n", ",").split(",") if entry.strip()]
-        parsed = [_parse_entry(place, entry) for place, entry in enumerate(entries, start=1)]
-        if len({key_id for key_id, _ in parsed}) != len(parsed):
-            raise InvalidMasterKey("two master keys have the same id", remedy="give each its own id")
-        return cls(parsed, random_bytes)
+        return cls([_secret_of(entry, unwrap) for entry in parse_entries(text)], random_bytes)
 
     @property
     def primary_id(self) -> str:
@@ -99,10 +93,12 @@ class MasterKeyRing:
                 remedy="restore the row from a backup and find out who wrote it",
             ) from None
 
-    def sign(self, purpose: str, message: bytes) -> Signature:
-        """Sign with an Ed25519 key that is derived from the first master key, for this purpose alone."""
-        seed = self._signing_seed(self.primary_id, purpose)
-        return Signature(self.primary_id, hazmat.signing_public_key(seed), hazmat.sign(seed, message))
+    def sign(self, purpose: str, message: bytes, key_id: str | None = None) -> Signature:
+        """Sign with an Ed25519 key that is derived from a master key for this purpose alone: the first one,
+        or ``key_id`` of this ring."""
+        signing_id = key_id or self.primary_id
+        seed = self._signing_seed(signing_id, purpose)
+        return Signature(signing_id, hazmat.signing_public_key(seed), hazmat.sign(seed, message))
 
     def signing_keys(self, purpose: str) -> dict[str, bytes]:
         """The public key of each master key, by its id, for whoever checks our signatures."""
@@ -114,21 +110,12 @@ class MasterKeyRing:
         return hazmat.derive_key(self._keys[key_id], associated_data("byok/signing/1", purpose, key_id))
 
 
-def _parse_entry(place: int, entry: str) -> tuple[str, SecretBytes]:
-    remedy = "each reads ID:BASE64 of 32 random bytes; byok master-key generate prints one"
-    key_id, colon, encoded = entry.partition(":")
-    if not colon or _KEY_ID.fullmatch(key_id) is None:
-        raise InvalidMasterKey(f"master key {place} does not read ID:BASE64", remedy=remedy)
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        # from None: the cause would carry nothing secret today, but it was made from key bytes
-        raise InvalidMasterKey(f"master key {place} is not base64", remedy=remedy) from None
-    if len(raw) != hazmat.KEY_BYTES:
-        raise InvalidMasterKey(f"master key {place} has {len(raw)} bytes, not 32", remedy=remedy)
-    return key_id, SecretBytes(raw)
-
-
-def format_entry(key_id: str, raw: bytes) -> str:
-    """One entry of the ring as `MasterKeyRing.parse` reads it."""
-    return f"{key_id}:{base64.b64encode(raw).decode()}"
+def _secret_of(entry: PlainEntry | WrappedEntry, unwrap: Unwrap | None) -> tuple[str, SecretBytes]:
+    if isinstance(entry, PlainEntry):
+        return entry.key_id, entry.secret
+    if unwrap is None:
+        raise InvalidMasterKey(
+            f"master key {entry.key_id!r} is wrapped by a KMS key, and nobody here may ask KMS",
+            remedy="use its copy in escrow, or run this where the workers' AWS identity is",
+        )
+    return entry.key_id, unwrap(entry)

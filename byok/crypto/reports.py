@@ -18,15 +18,18 @@ from byok.errors import ReportNotAuthentic
 PURPOSE = "byok/report/1"
 
 
-def sign_report(ring: MasterKeyRing, kind: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """A signed document of this kind: ``format``, ``kind``, ``report``, ``signature``.
+def sign_report(
+    ring: MasterKeyRing, kind: str, report: Mapping[str, Any], master_key_id: str | None = None
+) -> dict[str, Any]:
+    """A signed document of this kind: ``format``, ``kind``, ``report``, ``signature``; by the ring's first
+    key, or by ``master_key_id``.
 
     Raises:
         TypeError: a number is not whole.
     """
     _refuse_floats(report, "report")
     document: dict[str, Any] = {"format": PURPOSE, "kind": kind, "report": dict(report)}
-    signature = ring.sign(PURPOSE, rfc8785.dumps(document))
+    signature = ring.sign(PURPOSE, rfc8785.dumps(document), master_key_id)
     return document | {
         "signature": {
             "algorithm": "Ed25519",

@@ -1,8 +1,10 @@
 """The master key ring against what is stored. A wrong key under the right name is found, too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from byok.doctor.result import Result, failed, note, passed
+from byok.core.rings import list_lacking
+from byok.core.stops import Member, alive_since
+from byok.doctor.result import Result, failed, note, passed, warning
 from byok.services.ring import RingReview, Sealed
 from byok.wiring import Runtime
 
@@ -12,11 +14,33 @@ def check_master_keys(runtime: Runtime) -> Iterator[Result]:
     ring = runtime.master_keys
     others = f", opening with {', '.join(ring.ids[1:])}" if ring.ids[1:] else ""
     yield passed("master-keys", f"sealing with {ring.primary_id}{others}")
+    with runtime.store.transaction() as tx:
+        members = tx.members.list_seen(alive_since(runtime.store.now()))
+    yield judge_rings(ring.ids, members)
     reviewed = RingReview(runtime.store, ring).review()
     if not reviewed:
         yield note("records", "there are none: the ring was not tried on any")
     for sealed in reviewed:
         yield judge(sealed)
+
+
+def judge_rings(ids: Sequence[str], members: Sequence[Member]) -> Result:
+    """Whether the living processes have the same master keys as this one, and seal under the same."""
+    lacking = list_lacking(members, ids[0])
+    others = [member for member in members if member.master_key_ids != tuple(ids)]
+    if lacking:
+        return failed(
+            "rings",
+            f"{', '.join(lacking)} can't open what {ids[0]} seals, or are of an older release",
+            "add it to BYOK_MASTER_KEYS there, behind the first, and restart: docs/master-keys.md",
+        )
+    if others:
+        return warning(
+            "rings",
+            f"another ring, or another order: {', '.join(map(str, others))}",
+            "during a rotation of the master key that is so; else give all processes the same ring",
+        )
+    return passed("rings", f"{len(members)} living processes, all with this ring")
 
 
 def judge(sealed: Sealed) -> Result:

@@ -135,6 +135,9 @@ class Keys(Protocol):
     def set_decryption_floor(self, key: Key, floor: int, at: datetime) -> Key:
         """Write the floor below which versions decrypt no more; the key as it is afterwards."""
 
+    def longest_lease_ttl(self) -> timedelta:
+        """The longest of all keys; reads the whole table. Zero where there is no key."""
+
     def lock(self, key_id: UUID) -> Key:
         """The key's row, locked until the transaction ends: the lock that orders changes of its versions."""
 

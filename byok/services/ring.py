@@ -1,9 +1,10 @@
 """Whether the master key ring of this process opens what is stored."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from byok.core.resealing import KINDS, RecordKind, SealedRecord, add_counts
+from byok.core.resealing import KINDS, RecordKind, RecordPlace, SealedRecord, add_counts
 from byok.crypto.keyring import MasterKeyRing
 from byok.errors import SealBroken, UnknownMasterKey
 from byok.ports import Store, Transaction
@@ -11,6 +12,7 @@ from byok.services.records import open_sealed
 
 # A row that somebody changed does not open either: one in a few says which of the two it is.
 _SAMPLES = 5
+_PAGE_RECORDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,31 @@ class RingReview:
         with self._store.transaction() as tx:
             counts = add_counts([tx.sealed[kind].count_by_master_key() for kind in KINDS])
         return [self._try(master_key_id, records) for master_key_id, records in counts.items()]
+
+    def try_all(self, seen: Callable[[int], None]) -> Sequence[Sealed]:
+        """As `review`, with every record tried. ``seen`` is told how many there were of each page.
+
+        Raises:
+            StoreUnavailable.
+        """
+        records: Counter[str] = Counter()
+        opened: Counter[str] = Counter()
+        for kind in KINDS:
+            after: RecordPlace | None = None
+            while True:
+                with self._store.transaction() as tx:
+                    page = tx.sealed[kind].page(after, _PAGE_RECORDS)
+                for record in page.records:
+                    records[record.box.master_key_id] += 1
+                    opened[record.box.master_key_id] += self._refusal(kind, record) is None
+                seen(len(page.records))
+                if page.last is None:
+                    break
+                after = page.last
+        return [
+            Sealed(key_id, count, key_id in self._master_keys.ids, count, opened[key_id])
+            for key_id, count in sorted(records.items())
+        ]
 
     def require_familiar(self) -> None:
         """Refuse a ring that opens none of a few records; asked once a process, and well where there is none.

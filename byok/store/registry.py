@@ -228,6 +228,10 @@ class KeyTable:
     def get_by_id(self, key_id: UUID) -> Key:
         return self._one(sa.select(_keys).where(_keys.c.id == key_id), f"there is no key {key_id}")
 
+    def longest_lease_ttl(self) -> timedelta:
+        longest = sa.select(sa.func.coalesce(sa.func.max(_keys.c.lease_ttl_seconds), 0))
+        return timedelta(seconds=self._connection.execute(longest).scalar_one())
+
     def lock(self, key_id: UUID) -> Key:
         query = sa.select(_keys).where(_keys.c.id == key_id).with_for_update(key_share=True)
         return self._one(query, f"there is no key {key_id}")

@@ -49,6 +49,7 @@ from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
 from byok.services.resealing import Resealing
 from byok.services.reseals import ResealRequests
+from byok.services.ring_status import RingStatus
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Scheduling
 from byok.services.setbacks import Setbacks
@@ -99,6 +100,7 @@ class Services:
     reencryption: Reencryption
     reseals: ResealRequests
     resealing: Resealing
+    ring_status: RingStatus
     vault: Vault
     async_vault: AsyncVault
 
@@ -301,6 +303,7 @@ def assemble(
             random=random,
             sweep_period=periods.sweep,
         ),
+        ring_status=RingStatus(store, master_keys, clock),
         vault=vault,
         async_vault=AsyncVault(vault, Offloading()),
     )

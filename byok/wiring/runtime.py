@@ -29,6 +29,7 @@ from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore, create_engine
 from byok.webhooks import WebhookPoster
 from byok.wiring.assembly import Services, assemble
+from byok.wiring.master_keys import load_ring
 from byok.wiring.periods import periods_of
 
 _APPLICATION_POOL_SIZE = 4  # connections to the application's database, per process
@@ -63,17 +64,19 @@ class Runtime:
 
 
 def build(settings: Settings, kind: str = "service") -> Runtime:
-    """Build the adapters and the services over them. Connects to nothing yet.
+    """Build the adapters and the services over them. Connects to nothing yet, but to the vendor's own KMS
+    where that wraps master keys.
 
     ``kind`` is what the fleet knows the process as: service, worker or command.
 
     Raises:
         ConfigurationError: the master keys or the database URL are wrong, or tracing lacks its library.
+        KmsUnavailable: the vendor's own KMS does not unwrap the master keys now.
     """
     if settings.tracing:
         tracing.switch_on(kind)
     random_source, metrics = SystemRandom(), PrometheusMetrics()
-    master_keys = MasterKeyRing.parse(settings.read_master_keys(), random_source.bytes)
+    master_keys = load_ring(settings)
     engine = create_engine(settings.database_url.get_secret_value(), settings.database_pool_size)
     store = PostgresStore(engine)
     rows = _application_rows(settings)

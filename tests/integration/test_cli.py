@@ -292,8 +292,8 @@ def test_master_key_generate_prints_an_entry_of_the_ring(byok: Byok) -> None:
 
 
 def test_db_upgrade_is_idempotent(byok: Byok) -> None:
-    assert "0012" in byok("db", "upgrade").out
-    assert "0012" in byok("db", "upgrade").out
+    assert "0016" in byok("db", "upgrade").out
+    assert "0016" in byok("db", "upgrade").out
 
 
 BAD_INPUT: list[tuple[list[str], str, int]] = [

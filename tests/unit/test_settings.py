@@ -1,5 +1,7 @@
 """A wrong setting is one line that names the variable and never its value."""
 
+from pathlib import Path
+
 import pytest
 
 from byok.errors import ConfigurationError
@@ -78,6 +80,23 @@ def test_master_keys_come_from_the_variable_or_the_file_and_not_both(
     monkeypatch.delenv("BYOK_MASTER_KEYS_FILE")
     with pytest.raises(ConfigurationError, match="BYOK_MASTER_KEYS"):
         load_settings()
+
+
+@pytest.mark.parametrize(("mode", "is_read"), [(0o400, True), (0o640, True), (0o644, False), (0o604, False)])
+def test_a_file_of_master_keys_that_everybody_can_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, is_read: bool
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("mk-1:hidden-needle")
+    file.chmod(mode)
+    monkeypatch.delenv("BYOK_MASTER_KEYS")
+    monkeypatch.setenv("BYOK_MASTER_KEYS_FILE", str(file))
+    if is_read:
+        assert load_settings().read_master_keys() == "mk-1:hidden-needle"
+        return
+    with pytest.raises(ConfigurationError, match="everybody can read") as refused:
+        load_settings().read_master_keys()
+    assert "hidden-needle" not in str(refused.value)
 
 
 def test_a_wrong_master_key_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

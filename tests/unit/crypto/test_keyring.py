@@ -9,7 +9,8 @@ import pytest
 
 from byok.core.model import SealedBox
 from byok.crypto.hazmat import SecretBytes
-from byok.crypto.keyring import MasterKeyRing, format_entry
+from byok.crypto.keyring import MasterKeyRing
+from byok.crypto.ring_entries import format_entry
 from byok.errors import InvalidMasterKey, SealBroken, UnknownMasterKey
 
 OLD, NEW = bytes(32), b"\x07" * 32
