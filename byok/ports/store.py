@@ -21,7 +21,7 @@ from byok.core.model import (
     Tick,
     VersionEvent,
 )
-from byok.ports.audit import AuditLog
+from byok.ports.audit import AuditLog, SignedCheckpoints
 from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
@@ -292,6 +292,10 @@ class Transaction(Protocol):
     @property
     def audit(self) -> AuditLog:
         """The audit log."""
+
+    @property
+    def signed_checkpoints(self) -> SignedCheckpoints:
+        """What was signed of the audit log."""
 
 
 class Store(Protocol):

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from byok.postgres_url import PostgresUrl
 from byok.store.audit import AuditTable
 from byok.store.campaigns import CampaignTable, TargetTable
+from byok.store.checkpoints import SignedCheckpointTable
 from byok.store.clock import DatabaseClock
 from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
@@ -95,6 +96,7 @@ class PostgresTransaction:
         self.audit_checkpoints = AuditCheckpointTable(connection)
         self.outbox = OutboxTable(connection)
         self.audit = AuditTable(connection)
+        self.signed_checkpoints = SignedCheckpointTable(connection)
 
 
 class PostgresStore:
