@@ -9,6 +9,7 @@ import typer
 from byok import __version__
 from byok.cli import (
     audit,
+    audit_evidence,
     demo,
     destruction,
     doctor,
@@ -57,6 +58,12 @@ app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(master_keys.app, name="master-key")
 app.add_typer(audit.audit_app, name="audit")
+audit.audit_app.command(epilog="Example: [bold]byok audit checkpoint acme --output july.json[/]")(
+    audit_evidence.checkpoint
+)
+audit.audit_app.command(epilog="Example: [bold]byok audit export acme --output acme-audit.jsonl[/]")(
+    audit_evidence.export
+)
 app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"
 )(fields.encrypt)

@@ -125,6 +125,16 @@ def print_json(value: Any) -> None:  # noqa: ANN401  # whatever json takes
     print(json.dumps(value, indent=2, default=to_json))  # noqa: T201  # standard output is the point
 
 
+def print_json_list(values: Iterable[Any]) -> None:
+    """As `print_json` prints a list, however long, without having it in memory."""
+    before = "["
+    for value in values:
+        text = json.dumps(value, indent=2, default=to_json).replace("\n", "\n  ")
+        print(f"{before}\n  {text}", end="")  # noqa: T201  # as above
+        before = ","
+    print("[]" if before == "[" else "\n]")  # noqa: T201  # as above
+
+
 def write_json(file: Path, value: Any) -> None:  # noqa: ANN401  # whatever json takes
     """Write JSON to a file.
 

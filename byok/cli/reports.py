@@ -26,7 +26,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a report's signature. With --public-key this needs no settings and no server."""
-    trusted = [_decode(public_key)] if public_key is not None else list(_our_keys().values())
+    trusted = [decode_public_key(public_key)] if public_key is not None else list(_our_keys().values())
     document = read_report(file.read_bytes())
     report = verify_report(document, trusted)
     if as_json:
@@ -93,7 +93,12 @@ def _our_keys() -> dict[str, bytes]:
         return runtime.master_keys.signing_keys(PURPOSE)
 
 
-def _decode(text: str) -> bytes:
+def decode_public_key(text: str) -> bytes:
+    """The public key in base64, as `byok report public-key` prints it.
+
+    Raises:
+        InvalidInput: it is no base64.
+    """
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:

@@ -1,10 +1,12 @@
-"""Telling a customer's own endpoint of findings: addresses, messages, the times between tries. Pure.
+"""Telling a customer's own endpoint: addresses, messages, the times between tries. Pure.
 
 Messages are those of the Standard Webhooks specification 1.0.0 (https://www.standardwebhooks.com).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -83,6 +85,12 @@ def body_of(change: Change, tenant: Tenant, at: datetime) -> str:
             "resolved_at": None if finding.resolved_at is None else _iso(finding.resolved_at),
         },
     }
+    return rfc8785.dumps(message).decode()
+
+
+def body_of_checkpoint(document: Mapping[str, Any], at: datetime) -> str:
+    """The canonical JSON that brings a signed checkpoint of the tenant's audit log."""
+    message: dict[str, Any] = {"type": "audit.checkpoint", "timestamp": _iso(at), "data": dict(document)}
     return rfc8785.dumps(message).decode()
 
 

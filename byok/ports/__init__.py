@@ -3,7 +3,7 @@
 Adapters implement these; the fakes of the test suite pass the same contract tests as the real ones.
 """
 
-from byok.ports.audit import AuditLog
+from byok.ports.audit import AuditLog, SignedCheckpoints
 from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
@@ -81,6 +81,7 @@ __all__ = [
     "RowStore",
     "SealedLease",
     "SealedRecords",
+    "SignedCheckpoints",
     "Stops",
     "Store",
     "Subscription",

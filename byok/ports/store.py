@@ -22,7 +22,7 @@ from byok.core.model import (
     VersionEvent,
 )
 from byok.core.resealing import RecordKind
-from byok.ports.audit import AuditLog
+from byok.ports.audit import AuditLog, SignedCheckpoints
 from byok.ports.campaigns import Campaigns, Targets
 from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
@@ -305,6 +305,10 @@ class Transaction(Protocol):
     @property
     def sealed(self) -> Mapping[RecordKind, SealedRecords]:
         """The sealed records of each kind."""
+
+    @property
+    def signed_checkpoints(self) -> SignedCheckpoints:
+        """What was signed of the audit log."""
 
 
 class Store(Protocol):

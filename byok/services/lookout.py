@@ -16,6 +16,7 @@ from byok.errors import AuditChainBroken, KmsUnavailable
 from byok.logs import get_logger
 from byok.ports import AuditCheckpoint, Clock, Kms, Random, Store, Transaction, WebhookState
 from byok.services.auditing import Auditor
+from byok.services.checkpoints import Checkpoints
 from byok.services.records import require_connection
 from byok.services.suspension import is_leaving
 
@@ -50,11 +51,20 @@ class Lookout:
     """Looks over tenants, and keeps what it found. ``period`` is the longest between two looks."""
 
     def __init__(
-        self, store: Store, kms: Kms, auditor: Auditor, clock: Clock, random: Random, period: timedelta
+        self,
+        *,
+        store: Store,
+        kms: Kms,
+        auditor: Auditor,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        random: Random,
+        period: timedelta,
     ) -> None:
         self._store = store
         self._kms = kms
         self._auditor = auditor
+        self._checkpoints = checkpoints
         self._clock = clock
         self._random = random
         self._period = period
@@ -86,7 +96,11 @@ class Lookout:
         if checkpoint is None or began_at - checkpoint.walked_at >= WALK_ALL_EVERY:
             checkpoint = AuditCheckpoint(BEFORE_THE_FIRST, began_at)
         try:
-            place = self._auditor.walk(self._auditor.chain(tenant.name), checkpoint.place)
+            chain = self._auditor.chain(tenant.name)
+            if checkpoint.place == BEFORE_THE_FIRST:
+                place = self._auditor.verify(chain).last
+            else:
+                place = self._auditor.walk(chain, checkpoint.place)
         except AuditChainBroken as broken:
             log.error("audit_chain_broken", tenant=tenant.name, seen=broken.message)
             return _Chain(broken.message)
@@ -129,6 +143,7 @@ class Lookout:
                 tx.outbox.add(self._messages(comparison, current, now), now)
             if chain.checkpoint is not None:
                 tx.audit_checkpoints.set(tenant.id, chain.checkpoint)
+                self._checkpoints.sign_news(tx, current, chain.checkpoint.place, actor=actor)
             elif chain.broken is not None:
                 tx.audit_checkpoints.remove(tenant.id)
             if tenant.state in _USED and unreached is None:

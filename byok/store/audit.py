@@ -1,19 +1,29 @@
 """The audit tables: each tenant's hash chain, and its head that orders the writers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from byok.core.audit import GENESIS_HASH, AuditChain, AuditEntry, link_event
+from byok.core.audit import BEFORE_THE_FIRST, GENESIS_HASH, AuditChain, AuditEntry, ChainPlace, link_event
 from byok.core.model import AuditEvent, Tenant
+from byok.errors import AuditChainBroken
 from byok.store import schema
 from byok.store.batches import any_of, insert_all, parameters, rows_of
 from byok.store.rows import from_audit_event, to_audit_event
 
 _events, _heads, _tenants = schema.audit_events, schema.audit_heads, schema.tenants
+_checkpoints = schema.signed_checkpoints
+_One = TypeVar("_One")
+# Beside the head, in one statement: both as they were at one moment.
+_LAST_CHECKPOINT = (
+    sa.select(sa.func.coalesce(sa.func.max(_checkpoints.c.number), 0))
+    .where(_checkpoints.c.tenant_id == _heads.c.tenant_id)
+    .scalar_subquery()
+)
 _given = rows_of(_heads, "tenant_id", "sequence", "hash")
 _NEW_HEADS = (
     insert(_heads)
@@ -91,26 +101,71 @@ class AuditTable:
         query = sa.select(_events).where(_events.c.tenant_id == tenant_id).order_by(_events.c.sequence)
         return [to_audit_event(row) for row in self._connection.execute(query)]
 
-    def list_after(self, tenant_id: UUID, sequence: int, limit: int) -> Sequence[AuditEvent]:
+    def list_after(
+        self, tenant_id: UUID, sequence: int, limit: int, *, since: datetime | None = None
+    ) -> Sequence[AuditEvent]:
         query = (
             sa.select(_events)
             .where(_events.c.tenant_id == tenant_id, _events.c.sequence > sequence)
             .order_by(_events.c.sequence)
             .limit(limit)
         )
-        return [to_audit_event(row) for row in self._connection.execute(query)]
+        if since is not None:
+            query = query.where(_events.c.at >= since)
+        return read_whole(self._connection, query, to_audit_event, _events.c.sequence, "event")
+
+    def find_head(self, tenant_id: UUID) -> ChainPlace:
+        query = sa.select(_heads.c.sequence, _heads.c.hash).where(_heads.c.tenant_id == tenant_id)
+        row = self._connection.execute(query).one_or_none()
+        return BEFORE_THE_FIRST if row is None else ChainPlace(*row)
+
+    def lock_head(self, tenant_id: UUID) -> ChainPlace:
+        return ChainPlace(*self._lock_heads({tenant_id})[tenant_id])
 
     def chain(self, tenant: Tenant) -> AuditChain:
-        query = sa.select(_heads.c.sequence).where(_heads.c.tenant_id == tenant.id)
-        return AuditChain(tenant.id, tenant.name, self._connection.execute(query).scalar_one_or_none() or 0)
+        query = sa.select(_heads.c.sequence, _heads.c.hash, _LAST_CHECKPOINT)
+        row = self._connection.execute(query.where(_heads.c.tenant_id == tenant.id)).one_or_none()
+        if row is None:
+            return AuditChain(tenant.id, tenant.name, BEFORE_THE_FIRST, 0)
+        sequence, hash_, checkpoints = row
+        return AuditChain(tenant.id, tenant.name, ChainPlace(sequence, hash_), checkpoints)
 
     def list_chains(self, after: UUID | None, limit: int) -> Sequence[AuditChain]:
         query = (
-            sa.select(_heads.c.tenant_id, _tenants.c.name, _heads.c.sequence)
+            sa.select(_heads.c.tenant_id, _tenants.c.name, _heads.c.sequence, _heads.c.hash, _LAST_CHECKPOINT)
             .join(_tenants)
             .order_by(_heads.c.tenant_id)
             .limit(limit)
         )
         if after is not None:
             query = query.where(_heads.c.tenant_id > after)
-        return [AuditChain(*row) for row in self._connection.execute(query)]
+        return [
+            AuditChain(tenant_id, name, ChainPlace(sequence, hash_), checkpoints)
+            for tenant_id, name, sequence, hash_, checkpoints in self._connection.execute(query)
+        ]
+
+
+def read_whole(
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    read: Callable[[sa.Row[Any]], _One],
+    number: sa.Column[int],
+    what: str,
+) -> Sequence[_One]:
+    """The rows of a query, of which a hand may have made what Python has no value for, such as the time
+    ``infinity``.
+
+    Raises:
+        AuditChainBroken: naming the first such row, a ``what``, by its ``number``.
+    """
+    try:
+        return [read(row) for row in connection.execute(query)]
+    except (sa.exc.DataError, ValueError):
+        pass
+    numbers = connection.execute(query.with_only_columns(number)).scalars().all()
+    for one in numbers:
+        try:
+            connection.execute(query.where(number == one)).all()
+        except (sa.exc.DataError, ValueError):
+            raise AuditChainBroken(f"{what} {one} was changed: nothing writes such values") from None
+    return [read(row) for row in connection.execute(query)]

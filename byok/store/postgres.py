@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from byok.postgres_url import PostgresUrl
 from byok.store.audit import AuditTable
 from byok.store.campaigns import CampaignTable, TargetTable
+from byok.store.checkpoints import SignedCheckpointTable
 from byok.store.clock import DatabaseClock
 from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
@@ -103,6 +104,7 @@ class PostgresTransaction:
         self.audit = AuditTable(connection)
         self.reseals = ResealTable(connection)
         self.sealed = {kind: SealedTable(connection, kind) for kind in TABLES}
+        self.signed_checkpoints = SignedCheckpointTable(connection)
 
 
 class PostgresStore:

@@ -9,7 +9,7 @@ from byok.store import schema
 from byok.store.translate import translated_errors
 
 _TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-# The audit log is added to and never changed.
+# The audit log and what is signed of it are added to and never changed.
 _READ_AND_ADD = ("SELECT", "INSERT")
 _ALL = (*_READ_AND_ADD, "UPDATE")
 # Of these rows are deleted: of members that left, of checkpoints whose chain broke, of what is long over.
@@ -61,6 +61,6 @@ def _missing_rights(connection: sa.Connection) -> Sequence[str]:
 
 
 def _needed_rights(table: sa.Table) -> Sequence[str]:
-    if table is schema.audit_events:
+    if table in (schema.audit_events, schema.signed_checkpoints):
         return _READ_AND_ADD
     return (*_ALL, "DELETE") if table in _EMPTIED else _ALL

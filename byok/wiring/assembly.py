@@ -20,8 +20,10 @@ from byok.ports import (
 from byok.services import pins
 from byok.services.access import Access
 from byok.services.async_vault import AsyncVault
+from byok.services.audit_export import AuditExporter
 from byok.services.auditing import Auditor
 from byok.services.campaigns import CampaignRequests
+from byok.services.checkpoints import Checkpoints
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
 from byok.services.destruction import Destruction
@@ -94,6 +96,8 @@ class Services:
     offboardings: Offboardings
     observer: Observer
     auditor: Auditor
+    audit_exporter: AuditExporter
+    checkpoints: Checkpoints
     lookout: Lookout
     targets: TargetRegistry
     campaigns: CampaignRequests
@@ -205,9 +209,18 @@ def assemble(
         pins=(pins.blind_indexes, pins.registered_tables),
     )
     vault = Vault(desk, requests)
-    auditor = Auditor(store)
+    auditor = Auditor(store, master_keys)
+    checkpoints = Checkpoints(store, auditor, master_keys, clock, random)
     fan_out = FanOut(store, queue, clock, random, periods)
-    lookout = Lookout(store, kms, auditor, clock, random, periods.watch)
+    lookout = Lookout(
+        store=store,
+        kms=kms,
+        auditor=auditor,
+        checkpoints=checkpoints,
+        clock=clock,
+        random=random,
+        period=periods.watch,
+    )
     kill_switch = KillSwitch(
         store=store,
         suspensions=suspensions,
@@ -279,6 +292,8 @@ def assemble(
         offboardings=offboardings,
         observer=Observer(store, clock, periods),
         auditor=auditor,
+        audit_exporter=AuditExporter(auditor, master_keys, clock),
+        checkpoints=checkpoints,
         lookout=lookout,
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,

@@ -104,8 +104,8 @@ def test_the_tour_of_a_tenant(byok: Byok, stack: Stack) -> None:
     shown = byok("tenant", "show", "acme")
     assert "active" in shown.out
     assert key in shown.out
-    assert byok("audit", "verify", "acme", "--json").json() == {"tenant": "acme", "events": 3, "intact": True}
-    assert byok("audit", "verify", "--all", "--json").json() == {"tenants": 1, "events": 3, "intact": True}
+    assert byok("audit", "verify", "acme").out == "3 events, the chain is intact\n"
+    assert byok("audit", "verify", "--all", "--json").json()["intact"] is True
     assert "all chains are intact" in byok("audit", "verify", "--all").out
     assert byok("audit", "verify").exit_code == byok("audit", "verify", "acme", "--all").exit_code == 2
 
@@ -292,8 +292,8 @@ def test_master_key_generate_prints_an_entry_of_the_ring(byok: Byok) -> None:
 
 
 def test_db_upgrade_is_idempotent(byok: Byok) -> None:
-    assert "0016" in byok("db", "upgrade").out
-    assert "0016" in byok("db", "upgrade").out
+    assert "0017" in byok("db", "upgrade").out
+    assert "0017" in byok("db", "upgrade").out
 
 
 BAD_INPUT: list[tuple[list[str], str, int]] = [

@@ -90,9 +90,9 @@ def test_a_webhook_is_set_shown_and_taken_away(byok: Byok, rotating: Customer, r
     byok("tenant", "inspect", "acme")
     runtime.services.scheduling.tick(Job.WEBHOOKS)
     shown = byok("tenant", "show", "acme")
-    assert f"webhook     {url}: last delivered –, 1 waiting, 0 given up; the latest failure: " in shown.out
+    assert f"webhook     {url}: last delivered –, 2 waiting, 0 given up; the latest failure: " in shown.out
     told = byok("tenant", "show", "acme", "--json").json()["webhook"]
-    assert (told["url"], told["waiting"], told["failure"]) == (url, 1, "the host's name does not resolve")
+    assert (told["url"], told["waiting"], told["failure"]) == (url, 2, "the host's name does not resolve")
     assert "no webhook" in byok("tenant", "set", "acme", "--webhook", "none").out
     assert "webhook " not in byok("tenant", "show", "acme").out
     for wrong in (["--webhook", "ftp://x.example/"], []):

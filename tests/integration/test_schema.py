@@ -117,6 +117,11 @@ _OFFBOARDING = (
     "INSERT INTO offboardings (id, tenant_id, state, requested_by, requested_at, reason, shred_after)"
     " SELECT gen_random_uuid(), id, 'waiting', 'a', now(), 'x', now() FROM tenants"
 )
+_SIGNED = (
+    "INSERT INTO signed_checkpoints"
+    " (tenant_id, at, master_key_id, public_key, signature, number, sequence, hash)"
+    " SELECT id, now(), 'mk-1', decode(repeat('00', 32), 'hex'), decode(repeat('00', 64), 'hex'),"
+)
 _USED = "INSERT INTO version_usage (key_id, number, uses, first_used_at, last_used_at)"
 
 _RESEAL = (
@@ -301,6 +306,8 @@ IMPOSSIBLE = {
     ),
     "ck_audit_events_hash": "UPDATE audit_events SET hash = 'short'",
     "ck_audit_events_sequence": "UPDATE audit_events SET sequence = 0 WHERE sequence = 1",
+    "ck_signed_checkpoints_numbers": f"{_SIGNED} 0, 1, decode(repeat('00', 32), 'hex') FROM tenants",
+    "ck_signed_checkpoints_lengths": f"{_SIGNED} 1, 1, 'short' FROM tenants",
     "ck_audit_heads_hash": "UPDATE audit_heads SET hash = 'short'",
 }
 

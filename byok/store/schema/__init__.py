@@ -1,6 +1,6 @@
 """The tables. The database refuses by itself whatever the lifecycle refuses; every constraint is named."""
 
-from byok.store.schema.audit import audit_events, audit_heads
+from byok.store.schema.audit import audit_events, audit_heads, signed_checkpoints
 from byok.store.schema.base import Timestamp, metadata
 from byok.store.schema.campaigns import OPEN_CAMPAIGN, reencryption_campaigns, reencryption_targets
 from byok.store.schema.fleet import acknowledgements, member_name, members, stops, ticks
@@ -49,6 +49,7 @@ __all__ = [
     "reseals",
     "rotation_requests",
     "rotations",
+    "signed_checkpoints",
     "stops",
     "tenants",
     "ticks",
