@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from byok import tracing
 from byok.broker import broker_settings
 from byok.core.model import OpenWork, RotationReason
+from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign
 from byok.errors import QueueUnavailable
 from byok.ports import RedisFacts
@@ -26,6 +27,7 @@ VALIDATE = "byok.keys.validate"
 PROBE = "byok.tenants.probe"
 SYNC_ROTATION = "byok.tenants.sync_rotation"
 WATCH = "byok.tenants.watch"
+MOVE = "byok.tenants.move_kms_key"
 REENCRYPT = "byok.records.reencrypt"
 DISPATCH_DUE = "byok.schedule.dispatch_due"
 SWEEP = "byok.schedule.sweep"
@@ -54,6 +56,7 @@ _ROUTES = {
     PROBE: VALIDATE_QUEUE,
     SYNC_ROTATION: MAINTENANCE_QUEUE,
     WATCH: VALIDATE_QUEUE,
+    MOVE: REENCRYPT_QUEUE,
     REENCRYPT: REENCRYPT_QUEUE,
     DISPATCH_DUE: MAINTENANCE_QUEUE,
     SWEEP: MAINTENANCE_QUEUE,
@@ -145,6 +148,9 @@ class CeleryQueue:
         arguments: dict[str, str | int] = {"campaign_id": str(campaign.id), "batch": campaign.batch}
         countdown_seconds = min(delay.total_seconds(), LONGEST_COUNTDOWN_SECONDS)
         self._send(REENCRYPT, arguments, REENCRYPT_QUEUE, countdown_seconds=countdown_seconds or None)
+
+    def move(self, move: KmsKeyMove) -> None:
+        self._send(MOVE, {"move_id": str(move.id), "batch": move.batch}, REENCRYPT_QUEUE)
 
     def ping(self) -> None:
         with _translated_errors(), self._app.connection_for_write() as connection:

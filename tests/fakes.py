@@ -14,6 +14,7 @@ from byok.core.findings import Cause, Finding, Verdict
 from byok.core.looks import ConnectionLook, KmsKeyFacts
 from byok.core.metric_list import KmsOutcome, SweeperFinding
 from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
+from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign, CampaignState
 from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
@@ -332,6 +333,7 @@ class RecordingQueue:
         self.syncs: list[str] = []
         self.watches: list[str] = []
         self.campaigns: list[tuple[Campaign, timedelta]] = []
+        self.moves: list[KmsKeyMove] = []
         self.is_down = False
         self.fail_after: int | None = None  # so many of a kind
 
@@ -378,6 +380,10 @@ class RecordingQueue:
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         self.ping()
         self.campaigns.append((campaign, delay))
+
+    def move(self, move: KmsKeyMove) -> None:
+        self.ping()
+        self.moves.append(move)
 
     def ping(self) -> None:
         if self.is_down:

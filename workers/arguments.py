@@ -56,5 +56,6 @@ _SHOWN: Final[Mapping[str, Callable[[object], object]]] = {
     "rotation_id": _id,
     "rotation_ids": _ids,
     "campaign_id": _id,
+    "move_id": _id,
     "batch": _number,
 }

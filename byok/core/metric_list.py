@@ -45,6 +45,7 @@ class SweeperFinding(StrEnum):
     ORPHAN_REJECTED = "orphan-rejected"  # a pending version whose rotation had ended
     PURGED = "purged"  # leases that a push did not reach
     CAMPAIGN = "campaign"
+    MOVE = "move"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from byok.ports.kms import (
     WrappedKey,
 )
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
+from byok.ports.moves import Moves
 from byok.ports.queues import Queues
 from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
@@ -62,6 +63,7 @@ __all__ = [
     "Members",
     "Metrics",
     "MetricsCollector",
+    "Moves",
     "Notice",
     "NoticeBoard",
     "Outbox",

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from byok.core.metric_list import SweeperFinding
 from byok.core.model import OpenWork, Rotation, SealedBox
+from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign, CampaignState
 from byok.ports.kms import RequestMetrics
 
@@ -148,6 +149,9 @@ class TaskQueue(Protocol):
 
     def reencrypt(self, campaign: Campaign, delay: timedelta) -> None:
         """Publish a campaign's next batch; no worker begins it before ``delay``, or half a minute."""
+
+    def move(self, move: KmsKeyMove) -> None:
+        """Publish the next batch of a tenant's move to another KMS key."""
 
     def ping(self) -> None:
         """Answer if the broker is there."""

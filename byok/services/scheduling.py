@@ -18,6 +18,7 @@ from byok.ports import Clock, Metrics, Store, TaskQueue
 from byok.services.campaigns import CampaignRequests
 from byok.services.dispatching import Dispatcher
 from byok.services.fanout import FanOut
+from byok.services.moves import MoveRequests
 from byok.services.periods import Periods
 from byok.services.requests import RotationRequests
 from byok.services.suspension import Suspensions
@@ -43,6 +44,7 @@ class Scheduling:
         requests: RotationRequests,
         suspensions: Suspensions,
         campaigns: CampaignRequests,
+        moves: MoveRequests,
         fan_out: FanOut,
         queue: TaskQueue,
         metrics: Metrics,
@@ -55,6 +57,7 @@ class Scheduling:
         self._requests = requests
         self._suspensions = suspensions
         self._campaigns = campaigns
+        self._moves = moves
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
@@ -96,14 +99,24 @@ class Scheduling:
         """Find what got lost and set it going again; return how much there was.
 
         Open rotations that nobody works on: their message was lost, their worker died, or their retry is
-        due. Pending versions that no open rotation will ever finish. And campaigns, likewise.
+        due. Pending versions that no open rotation will ever finish. And campaigns and moves, likewise.
         """
         self._look_after_fleet()
-        return self._republish() + self._reject_orphans() + self._look_after_campaigns()
+        return (
+            self._republish()
+            + self._reject_orphans()
+            + self._look_after_campaigns()
+            + self._look_after_moves()
+        )
 
     def _look_after_campaigns(self) -> int:
         if found := self._campaigns.sweep():
             self._metrics.sweeper_found(SweeperFinding.CAMPAIGN, found)
+        return found
+
+    def _look_after_moves(self) -> int:
+        if found := self._moves.sweep():
+            self._metrics.sweeper_found(SweeperFinding.MOVE, found)
         return found
 
     def _look_after_fleet(self) -> None:

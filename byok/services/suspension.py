@@ -8,7 +8,7 @@ from byok.core.model import Suspension, SuspensionKind, Tenant, TenantEvent, Ten
 from byok.core.stops import Stop, alive_since
 from byok.errors import CacheUnavailable, KmsAccessRevoked, LostRace, StoreUnavailable, TenantNotActive
 from byok.logs import get_logger
-from byok.ports import Clock, LeaseCache, Notice, NoticeBoard, Random, Store
+from byok.ports import Clock, LeaseCache, Notice, NoticeBoard, Random, Store, Transaction
 
 log = get_logger(__name__)
 
@@ -29,6 +29,17 @@ def require_active(tenant: Tenant) -> None:
         evidence = f" ({tenant.suspension.aws_code})" if tenant.suspension.aws_code else ""
         why = f": {tenant.suspension.reason}{evidence}"
     raise TenantNotActive(f"tenant {tenant.name!r} is {tenant.state}{why}", remedy=_remedy(tenant))
+
+
+def require_unmoved(tx: Transaction, tenant: Tenant) -> None:
+    """Let pass what was read of a tenant's versions: call it after that. A move to another KMS key may have
+    been committed in between, and they would not fit the connection.
+
+    Raises:
+        LostRace: it moved, stopped or went on meanwhile.
+    """
+    if tx.tenants.get_by_id(tenant.id).generation != tenant.generation:
+        raise LostRace(f"tenant {tenant.name!r} changed just now", remedy="look again")
 
 
 def _remedy(tenant: Tenant) -> str:

@@ -35,6 +35,8 @@ from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
 from byok.services.lookout import Lookout
+from byok.services.moves import MoveRequests
+from byok.services.moving import Moving
 from byok.services.offloading import Offloading
 from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
@@ -45,6 +47,7 @@ from byok.services.reencryption import Reencryption
 from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
+from byok.services.rewrapping import Rewrapper
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Scheduling
 from byok.services.setbacks import Setbacks
@@ -72,6 +75,8 @@ class Services:
     usage: UsageLedger
     kill_switch: KillSwitch
     onboarding: Onboarding
+    moves: MoveRequests
+    moving: Moving
     registry: Registry
     indexes: Indexes
     follower: KmsKeyFollower
@@ -158,6 +163,17 @@ def assemble(
     requests = RotationRequests(store, queue, clock, random, periods.sweep)
     campaigns = CampaignRequests(store, queue, clock, random, periods.sweep)
     claims = Claims(store, clock, periods.sweep)
+    moves = MoveRequests(
+        store=store,
+        kms=kms,
+        access=access,
+        suspensions=suspensions,
+        queue=queue,
+        clock=clock,
+        random=random,
+        sweep_period=periods.sweep,
+        refuse_excess=refuse_excess,
+    )
     rotations = Rotations(
         store=store,
         kms=kms,
@@ -206,6 +222,17 @@ def assemble(
             longest_probe_period=periods.probe,
         ),
         onboarding=Onboarding(store, kms, clock, random, refuse_excess=refuse_excess),
+        moves=moves,
+        moving=Moving(
+            store=store,
+            rewrapper=Rewrapper(kms, records, clock),
+            moves=moves,
+            requests=requests,
+            suspensions=suspensions,
+            clock=clock,
+            random=random,
+            sweep_period=periods.sweep,
+        ),
         registry=Registry(store, requests, clock, random, longest_rotation),
         indexes=Indexes(store, suspensions, clock, recheck),
         follower=KmsKeyFollower(store, kms, requests, clock, longest_rotation),
@@ -219,6 +246,7 @@ def assemble(
             requests,
             suspensions,
             campaigns,
+            moves,
             fan_out,
             queue,
             metrics,

@@ -28,8 +28,11 @@ _OF_CAMPAIGNS = {
     FailPoint.BATCH_ENDED,
     FailPoint.FINISHING,
 }  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
+_OF_MOVES = {point for point in FailPoint if point.name.startswith("MOVE_")}  # tests/acceptance/test_moves.py
 _IN_A_WORKER = tuple(
-    point for point in FailPoint if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS
+    point
+    for point in FailPoint
+    if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS | _OF_MOVES
 )
 
 
