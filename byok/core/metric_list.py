@@ -150,7 +150,7 @@ STOP_SECONDS = _histogram(
 )
 SWEEPER_FINDINGS = _counter(
     "byok_sweeper_findings",
-    "What the sweeper had to mend, by kind (republished, orphan-rejected, purged, campaign).",
+    "What the sweeper had to mend, by kind (republished, orphan-rejected, purged, campaign, move).",
     "finding",
 )
 DISPATCH_HELD_BACK = _counter(

@@ -116,13 +116,15 @@ class MoveRequests:
         hold: bool = False,
     ) -> KmsKeyMove:
         """Check both connections and begin to move a tenant to another KMS key; asked again for the same
-        one, the move that is open goes on at once.
+        one, the move that is open goes on at once, and one that is committed is returned as it is.
 
         Raises:
             as `plan`, and MoveOpen: to another one; KmsKeyTaken, RoleTaken, LostRace; ValidationFailed: the
             new connection does not pass its checks; KmsAccessRevoked: the old one refuses us; KmsUnavailable,
             KmsIntegrityError.
         """
+        if (committed := self._find_committed(tenant_name, kms_key_arn)) is not None:
+            return committed
         move = self.plan(
             tenant_name, kms_key_arn=kms_key_arn, role_arn=role_arn, mode=mode, shared=shared, hold=hold,
             actor=actor,
@@ -141,6 +143,13 @@ class MoveRequests:
         reached(FailPoint.MOVE_RECORDED)
         self.publish(move)
         return move
+
+    def _find_committed(self, tenant_name: str, kms_key_arn: str) -> KmsKeyMove | None:
+        with self._store.transaction() as tx:
+            tenant = tx.tenants.get(tenant_name)
+            move = tx.moves.find_latest(tenant.id)
+        is_there = move is not None and move.target == tenant.connection
+        return move if is_there and kms_key_arn == str(move.target.kms_key_arn) else None
 
     def _join(self, known: KmsKeyMove, wanted: KmsKeyMove) -> KmsKeyMove:
         if known.target != wanted.target:

@@ -28,7 +28,7 @@ _OF_CAMPAIGNS = {
     FailPoint.BATCH_ENDED,
     FailPoint.FINISHING,
 }  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
-_OF_MOVES = {point for point in FailPoint if point.name.startswith("MOVE_")}  # tests/acceptance/test_moves.py
+_OF_MOVES = {point for point in FailPoint if point.name.startswith("MOVE_")}  # tests/chaos/moves.py
 _IN_A_WORKER = tuple(
     point
     for point in FailPoint

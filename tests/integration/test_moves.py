@@ -1,11 +1,13 @@
 """Moves to another KMS key, over real PostgreSQL and a KMS that can be told to fail."""
 
+import threading
 from collections.abc import Callable, Mapping
+from uuid import UUID
 
 import pytest
 
 from byok.core.lifecycle import check_versions
-from byok.core.model import Connection, RotationReason, TenantState, VersionEvent
+from byok.core.model import Connection, RotationReason, Tenant, TenantState, VersionEvent
 from byok.core.moves import KmsKeyMove, MoveState, WaitCause
 from byok.errors import (
     CannotDecrypt,
@@ -21,6 +23,7 @@ from byok.errors import (
 from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import WrappedKey
 from byok.services.moves import MoveStatus
+from byok.store.registry import TenantTable
 from byok.store.versions import VersionTable
 from tests.integration.acts import Killed, die, pass_time, request
 from tests.world import World, kms_key_arn
@@ -512,6 +515,41 @@ def test_a_version_made_after_the_look_for_unwrapped_ones_is_wrapped_before_the_
     assert status(world).progress.under_new == 4
     world.kms.disable(OLD)
     assert readable(world, tokens)
+
+
+def test_a_version_made_at_the_very_last_moment_is_wrapped_before_the_commit(
+    world: World, tokens: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(world)
+    lock: Callable[..., Tenant] = TenantTable.lock
+    rotated: list[str] = []
+
+    def rotate_first(table: TenantTable, tenant_id: UUID) -> Tenant:
+        if not rotated:
+            rotated.append(request(world))
+            world.run_published()
+        return lock(table, tenant_id)
+
+    monkeypatch.setattr(TenantTable, "lock", rotate_first)
+    run(world)
+    assert rotated
+    assert status(world).progress.under_new == 4
+    assert all(str(version.kms_key_arn) == NEW for version in world.versions())
+
+
+def test_the_commit_waits_for_whoever_inserts_a_version(world: World, tokens: list[bytes]) -> None:
+    begin(world, hold=True)
+    run(world)
+    world.services.moves.release("acme", actor="test")
+    worker = threading.Thread(target=run, args=(world,))
+    with world.store.transaction() as tx:
+        (held,) = tx.tenants.hold_all([world.tenant().id]).values()
+        worker.start()
+        worker.join(0.5)
+        assert worker.is_alive()
+        assert tx.tenants.get_by_id(held.id).connection == held.connection
+    worker.join(10)
+    assert status(world).move.state is MoveState.COMMITTED
 
 
 def test_a_version_destroyed_meanwhile_stays_destroyed(world: World, tokens: list[bytes]) -> None:
