@@ -14,7 +14,7 @@
     ├── Conflict                exit 4   the state of things does not allow it
     │   ├── DuplicateTenant · DuplicateKey · KmsKeyTaken · RoleTaken · ConnectionFixed
     │   ├── IllegalTransition · LostRace · NotReady · NotSearchable · StillInUse
-    │   ├── DuplicateTarget · TargetMismatch · CampaignOpen
+    │   ├── DuplicateTarget · TargetMismatch · CampaignOpen · MoveOpen
     ├── AccessStopped           exit 5   no plaintext for this tenant now
     │   ├── TenantNotActive · KmsAccessRevoked
     ├── Unavailable             exit 6   something cannot be reached; trying again can help
@@ -266,6 +266,12 @@ class CampaignOpen(Conflict):
     """A campaign over this target is under way."""
 
     code = "campaign-open"
+
+
+class MoveOpen(Conflict):
+    """The tenant is on its way to another KMS key already."""
+
+    code = "move-open"
 
 
 class AccessStopped(ByokError):

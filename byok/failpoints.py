@@ -36,6 +36,13 @@ class FailPoint(StrEnum):
     RESEAL_RECORDED = "reseal-recorded"  # a reseal is committed, not published
     RECORDS_RESEALED = "records-resealed"  # a page has its new seals and the cursor moved, not committed
     FINISHING = "finishing"  # every statement of a campaign's or reseal's end made, not committed
+    MOVE_RECORDED = "move-recorded"  # a move to another KMS key is committed, not published
+    MOVE_WRAPPING = "move-wrapping"  # KMS wrapped and proved versions, nothing of it is stored
+    MOVE_WRAPPED = "move-wrapped"  # second wrappings are committed, the batch goes on
+    MOVE_BATCH_ENDED = "move-batch-ended"  # the claim is given back, the next batch not published
+    MOVE_COMMITTING = "move-committing"  # every statement of the change-over made, not committed
+    MOVE_COMMITTED = "move-committed"  # committed; no process was told
+    MOVE_ROTATING = "move-rotating"  # rotations are committed, not published
 
 
 _armed: dict[FailPoint, Callable[[], None]] = {}

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from byok import tracing
 from byok.broker import broker_settings
 from byok.core.model import OpenWork, RotationReason
+from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign
 from byok.core.resealing import Reseal
 from byok.errors import QueueUnavailable
@@ -27,6 +28,7 @@ VALIDATE = "byok.keys.validate"
 PROBE = "byok.tenants.probe"
 SYNC_ROTATION = "byok.tenants.sync_rotation"
 WATCH = "byok.tenants.watch"
+MOVE = "byok.tenants.move_kms_key"
 REENCRYPT = "byok.records.reencrypt"
 RESEAL = "byok.records.reseal"
 DISPATCH_DUE = "byok.schedule.dispatch_due"
@@ -56,6 +58,7 @@ _ROUTES = {
     PROBE: VALIDATE_QUEUE,
     SYNC_ROTATION: MAINTENANCE_QUEUE,
     WATCH: VALIDATE_QUEUE,
+    MOVE: REENCRYPT_QUEUE,
     REENCRYPT: REENCRYPT_QUEUE,
     RESEAL: REENCRYPT_QUEUE,
     DISPATCH_DUE: MAINTENANCE_QUEUE,
@@ -153,6 +156,9 @@ class CeleryQueue:
         arguments: dict[str, str | int] = {"reseal_id": str(reseal.id), "batch": reseal.batch}
         countdown_seconds = min(delay.total_seconds(), LONGEST_COUNTDOWN_SECONDS)
         self._send(RESEAL, arguments, REENCRYPT_QUEUE, countdown_seconds=countdown_seconds or None)
+
+    def move(self, move: KmsKeyMove) -> None:
+        self._send(MOVE, {"move_id": str(move.id), "batch": move.batch}, REENCRYPT_QUEUE)
 
     def ping(self) -> None:
         with _translated_errors(), self._app.connection_for_write() as connection:

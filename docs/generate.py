@@ -25,6 +25,7 @@ from byok.core.lifecycle import (
 )
 from byok.core.lookout import KINDS, SEVERITY_BY_TIME_LEFT, Severity
 from byok.core.metric_list import METRICS, Origin
+from byok.core.moves import MOVE_LIFECYCLE
 from byok.settings import FlowerSettings, Settings, StackSettings
 
 DOCS = Path(__file__).parent
@@ -146,10 +147,19 @@ def capacity_page(page: str) -> str:
 def concepts_page(page: str) -> str:
     """The page with its state diagrams written anew, each after a line ``<!-- NAME -->``."""
     for machine in (TENANT_LIFECYCLE, VERSION_LIFECYCLE, ROTATION_LIFECYCLE):
-        mark = f"<!-- {machine.what}-states -->\n"
-        diagram = "\n".join(_diagram(machine)) + "\n"
-        page = re.sub(f"{mark}(?:```mermaid\n[^`]*```\n)?", mark + diagram, page)
+        page = _with_diagram(page, machine)
     return page
+
+
+def _with_diagram(page: str, machine: StateMachine[Any, Any]) -> str:
+    mark = f"<!-- {machine.what}-states -->\n"
+    diagram = "\n".join(_diagram(machine)) + "\n"
+    return re.sub(f"{mark}(?:```mermaid\n[^`]*```\n)?", mark + diagram, page)
+
+
+def migration_page(page: str) -> str:
+    """The page with its state diagram written anew."""
+    return _with_diagram(page, MOVE_LIFECYCLE)
 
 
 def _diagram(machine: StateMachine[Any, Any]) -> Iterator[str]:
@@ -303,6 +313,7 @@ FILLED: Mapping[str, Callable[[str], str]] = {
     "capacity.md": capacity_page,
     "concepts.md": concepts_page,
     "metrics.md": metrics_page,
+    "migration.md": migration_page,
     "watch.md": watch_page,
 }
 

@@ -14,6 +14,7 @@ from byok.core.findings import Cause, Finding, Verdict
 from byok.core.looks import ConnectionLook, KmsKeyFacts
 from byok.core.metric_list import KmsOutcome, SweeperFinding
 from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
+from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign, CampaignState
 from byok.core.resealing import Reseal
 from byok.core.rotation_period import parse_rotation_tag
@@ -344,6 +345,7 @@ class RecordingQueue:
         self.watches: list[str] = []
         self.campaigns: list[tuple[Campaign, timedelta]] = []
         self.reseals: list[tuple[Reseal, timedelta]] = []
+        self.moves: list[KmsKeyMove] = []
         self.is_down = False
         self.fail_after: int | None = None  # so many of a kind
 
@@ -394,6 +396,10 @@ class RecordingQueue:
     def reseal(self, reseal: Reseal, delay: timedelta) -> None:
         self.ping()
         self.reseals.append((reseal, delay))
+
+    def move(self, move: KmsKeyMove) -> None:
+        self.ping()
+        self.moves.append(move)
 
     def ping(self) -> None:
         if self.is_down:

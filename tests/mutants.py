@@ -32,6 +32,7 @@ _MANY = f"{_IN}/test_rotating_many.py"
 _EXPORT = f"{_IN}/test_key_export.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
 _LEAVING = f"{_IN}/test_offboarding.py"
+_MOVES = f"{_IN}/test_moves.py"
 _REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
@@ -1145,6 +1146,83 @@ MUTANTS = (
         "    if sign.connected and now - sign.looped_at",
         "    if not sign.connected and now - sign.looped_at",
         "tests/unit/test_health.py",
+    ),
+    Mutant(
+        "the hold on a tenant while a rotation inserts what it made",
+        "byok/services/rotation_steps.py",
+        "        works = [work for work in works if is_unmoved(work, tenants)]\n",
+        "",
+        f"{_MOVES}::test_a_rotation_that_the_commit_overtakes_ends_under_the_new_kms_key",
+    ),
+    Mutant(
+        "the last look for versions without a second wrapping",
+        "byok/services/moving.py",
+        "            if self._unwrapped(tx, move, 1):\n                return None\n",
+        "",
+        f"{_MOVES}::test_a_version_made_at_the_very_last_moment_is_wrapped_before_the_commit",
+    ),
+    Mutant(
+        "the comparison of a second wrapping's secret",
+        "byok/services/rewrapping.py",
+        "        if found != (version.fingerprint or self._fingerprint(move, version)):\n",
+        "        if not found:\n",
+        f"{_MOVES}::test_another_secret_under_the_new_kms_key_is_never_moved_to",
+    ),
+    Mutant(
+        "a rotation's look at the tenant after the versions",
+        "byok/services/rotations.py",
+        "            return [work.rotation for work in works if is_unmoved(work, tenants)]\n",
+        "            return [work.rotation for work in works if tenants]\n",
+        f"{_MOVES}::test_a_rotation_between_two_of_its_steps_bears_the_commit",
+    ),
+    Mutant(
+        "a reader's look at the tenant after the version",
+        "byok/services/filling.py",
+        "            tenant = tx.tenants.get_by_id(view.tenant.id)\n        require_active",
+        "            tenant = view.tenant\n        require_active",
+        f"{_MOVES}::test_a_reader_never_gets_a_record_that_does_not_fit_the_connection",
+    ),
+    Mutant(
+        "a reader's doubt in a refusal by a KMS key that was left",
+        "byok/services/filling.py",
+        "            if self._has_moved(tenant):\n",
+        "            if False:\n",
+        f"{_MOVES}::test_a_reader_under_way_is_not_stopped_by_the_old_kms_keys_end",
+    ),
+    Mutant(
+        "the lock between whoever inserts a version and the commit",
+        "byok/store/registry.py",
+        "self._connection.execute(query.with_for_update(read=True))",
+        "self._connection.execute(query)",
+        f"{_MOVES}::test_the_commit_waits_for_whoever_inserts_a_version",
+    ),
+    Mutant(
+        "the fence of second wrappings against a roll-back",
+        "byok/services/moving.py",
+        "                    tx.moves.renew(move, self._clock.now() + self._claim_period)\n                    tx",
+        "                    tx",
+        f"{_MOVES}::test_a_roll_back_overtakes_the_worker_that_wraps",
+    ),
+    Mutant(
+        "the end of a destroyed version's second wrapping",
+        "byok/store/versions.py",
+        "            self._forget_second_wrappings(versions)\n",
+        "            pass\n",
+        f"{_MOVES}::test_a_version_destroyed_meanwhile_stays_destroyed",
+    ),
+    Mutant(
+        "the question whether the old KMS key refuses, or a right of the move is missing",
+        "byok/services/rewrapping.py",
+        "            self._unwrap(move, version).wipe()\n            raise\n",
+        "            raise\n",
+        f"{_MOVES}::test_the_old_kms_key_revoked_midway_stops_the_tenant_and_the_move_goes_on_with_it",
+    ),
+    Mutant(
+        "two bulkheads for the two KMS keys of a move",
+        "byok/kms/bulkhead.py",
+        "self._tenant((connection.tenant_id, connection.kms_key_arn))",
+        "self._tenant((connection.tenant_id, None))",
+        "tests/unit/kms/test_bulkhead.py::test_a_tenants_two_kms_keys_do_not_suffer_from_each_other",
     ),
 )
 

@@ -57,5 +57,6 @@ _SHOWN: Final[Mapping[str, Callable[[object], object]]] = {
     "rotation_ids": _ids,
     "campaign_id": _id,
     "reseal_id": _id,
+    "move_id": _id,
     "batch": _number,
 }

@@ -149,6 +149,16 @@ def reseal(self: ByokTask, reseal_id: str, batch: int | None = None, **unknown: 
     return "nothing to do" if run is None else f"{run.state}: pass {run.pass_number}"
 
 
+@shared_task(bind=True, name=queue.MOVE)
+def move_kms_key(self: ByokTask, move_id: str, batch: int | None = None, **unknown: object) -> str:
+    """Run the next batch of a tenant's move to another KMS key."""
+    _note_unknown(unknown)
+    move = self.services.moving.run(_uuid(move_id), batch)
+    if move is None:
+        return "nothing to do"
+    return move.state.value if move.wait is None else f"{move.state}, waits: {move.wait.cause}"
+
+
 @shared_task(bind=True, name=queue.DISPATCH_DUE)
 def dispatch_due(self: ByokTask) -> str:
     """Request a rotation of every key that is due."""
@@ -208,7 +218,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise InvalidInput(f"{text!r} is not the id of a rotation, a campaign or a reseal") from None
+        raise InvalidInput(f"{text!r} is not the id of a rotation, a campaign, a reseal or a move") from None
 
 
 def _note_unknown(unknown: dict[str, object]) -> None:

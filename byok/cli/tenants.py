@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from byok.cli import connections, stops
+from byok.cli import connections, migration, stops
 from byok.cli.findings import finding_json, inspect, show_findings
 from byok.cli.keys import key_json, keys_table
 from byok.cli.offboarding import certificate, offboard, offboarding_json, show_departure
@@ -53,6 +53,10 @@ app.command(
     epilog="Example: [bold]byok tenant verify acme --kms-key-arn arn:aws:kms:…:key/… "
     "--role-arn arn:aws:iam::…:role/byok-acme[/]"
 )(connections.verify)
+app.command(
+    epilog="Example: [bold]byok tenant migrate acme --kms-key-arn arn:aws:kms:…:key/… --hold[/], then "
+    "[bold]byok tenant migrate acme --commit[/]"
+)(migration.migrate)
 app.command(epilog="Example: [bold]byok tenant inspect acme[/]")(inspect)
 app.command(epilog="Example: [bold]byok tenant suspend acme --reason 'customer called'[/]")(stops.suspend)
 app.command(epilog="Example: [bold]byok tenant resume acme[/]")(stops.resume)

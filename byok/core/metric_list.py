@@ -46,6 +46,7 @@ class SweeperFinding(StrEnum):
     PURGED = "purged"  # leases that a push did not reach
     CAMPAIGN = "campaign"
     RESEAL = "reseal"
+    MOVE = "move"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ STOP_SECONDS = _histogram(
 )
 SWEEPER_FINDINGS = _counter(
     "byok_sweeper_findings",
-    "What the sweeper had to mend, by kind (republished, orphan-rejected, purged, campaign).",
+    "What the sweeper had to mend, by kind (republished, orphan-rejected, purged, campaign, move).",
     "finding",
 )
 DISPATCH_HELD_BACK = _counter(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import UUID
 
+from byok.core.arns import KmsKeyArn
 from byok.core.model import Connection
 from byok.errors import KmsAccessRevoked, KmsBackingOff, KmsUnavailable
 from byok.kms.refusals import Refusals
@@ -75,7 +76,8 @@ class Bulkhead:
     def forget(self) -> None:
         """Begin anew, as in a forked child."""
         self._changed = threading.Condition()
-        self._tenants: OrderedDict[UUID, _Tenant] = OrderedDict()
+        # By the KMS key, too: during a move a tenant has two, and neither is to suffer from the other.
+        self._tenants: OrderedDict[tuple[UUID, KmsKeyArn], _Tenant] = OrderedDict()
         self._regions: dict[str, Region] = {}
         self._assuming = Refusals("sts:AssumeRole")
         self._asking_ourselves = Refusals("kms, in key-policy mode")
@@ -119,7 +121,7 @@ class Bulkhead:
             now = self._monotonic()
             region_name = connection.kms_key_arn.region
             region = self._regions.setdefault(region_name, Region(region_name))
-            tenant = self._tenant(connection.tenant_id)
+            tenant = self._tenant((connection.tenant_id, connection.kms_key_arn))
             _ask_breaker(tenant, now)
             region.ask(now)  # after the tenant's, lest one that is left alone uses up the region's trial
             if tenant.open_seconds:  # one call tries; the others wait for how it fares
@@ -136,15 +138,15 @@ class Bulkhead:
             tenant.in_flight += 1
             return _Call(connection, tenant, region, self._monotonic())
 
-    def _tenant(self, tenant_id: UUID) -> _Tenant:
-        tenant = self._tenants.get(tenant_id)
+    def _tenant(self, called: tuple[UUID, KmsKeyArn]) -> _Tenant:
+        tenant = self._tenants.get(called)
         if tenant is None:
-            tenant = self._tenants[tenant_id] = _Tenant(self._max_calls)
+            tenant = self._tenants[called] = _Tenant(self._max_calls)
             if len(self._tenants) > _MAX_TENANTS:
                 idle = next((key for key, one in self._tenants.items() if one.in_flight == 0), None)
                 if idle is not None:
                     del self._tenants[idle]
-        self._tenants.move_to_end(tenant_id)
+        self._tenants.move_to_end(called)
         return tenant
 
     def _may_be_our_doing(self, call: _Call, code: str) -> bool:

@@ -19,6 +19,7 @@ from byok.ports.kms import (
     WrappedKey,
 )
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
+from byok.ports.moves import Moves
 from byok.ports.offboarding import Offboardings, Remains
 from byok.ports.queues import Queues
 from byok.ports.resealing import Reseals, SealedRecords
@@ -64,6 +65,7 @@ __all__ = [
     "Members",
     "Metrics",
     "MetricsCollector",
+    "Moves",
     "Notice",
     "NoticeBoard",
     "Offboardings",

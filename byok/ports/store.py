@@ -28,6 +28,7 @@ from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
+from byok.ports.moves import Moves
 from byok.ports.offboarding import Offboardings, Remains
 from byok.ports.resealing import Reseals, SealedRecords
 from byok.ports.rotations import Rotations
@@ -66,6 +67,17 @@ class Tenants(Protocol):
 
     def lock(self, tenant_id: UUID) -> Tenant:
         """A tenant's row, locked until the transaction ends. Raises UnknownTenant."""
+
+    def hold_all(self, tenant_ids: Collection[UUID]) -> Mapping[UUID, Tenant]:
+        """Tenants by id, which nobody moves to another connection until the transaction ends."""
+
+    def move(self, tenant: Tenant, connection: Connection, at: datetime, *, shared: bool) -> Tenant:
+        """Give an active tenant another connection, verified ``at``, in its next generation. It is probed,
+        synced and looked over anew at once.
+
+        Raises:
+            KmsKeyTaken, RoleTaken: unless ``shared``; LostRace: it is not what ``tenant`` says any more.
+        """
 
     def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
         """Keep what the customer's KMS says of rotation, and when its own was last seen on."""
@@ -257,6 +269,10 @@ class Transaction(Protocol):
     @property
     def campaigns(self) -> Campaigns:
         """The campaigns."""
+
+    @property
+    def moves(self) -> Moves:
+        """The moves between KMS keys."""
 
     @property
     def counts(self) -> Counts:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from byok.core.metric_list import SweeperFinding
 from byok.core.model import OpenWork, Rotation, SealedBox
+from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign, CampaignState
 from byok.core.resealing import Reseal
 from byok.ports.kms import RequestMetrics
@@ -156,6 +157,9 @@ class TaskQueue(Protocol):
 
     def reseal(self, reseal: Reseal, delay: timedelta) -> None:
         """Publish a reseal's next batch; ``delay`` as of `reencrypt`."""
+
+    def move(self, move: KmsKeyMove) -> None:
+        """Publish the next batch of a tenant's move to another KMS key."""
 
     def ping(self) -> None:
         """Answer if the broker is there."""

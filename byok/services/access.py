@@ -10,6 +10,7 @@ from byok.crypto.hazmat import SecretBytes, fingerprint
 from byok.errors import KmsAccessRevoked, KmsIntegrityError
 from byok.ports import Clock, Kms, Store
 from byok.services.records import Records, require_connection
+from byok.services.suspension import require_unmoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,14 @@ class Access:
         self._clock = clock
 
     def active_versions(self, tenant: Tenant) -> Sequence[tuple[Key, KeyVersion]]:
-        """The versions by which a tenant's access can be proven."""
+        """The versions by which a tenant's access can be proven.
+
+        Raises:
+            LostRace: the tenant changed meanwhile.
+        """
         with self._store.transaction() as tx:
             pairs = [(key, tx.versions.find_active(key.id)) for key in tx.keys.list(tenant.id)]
+            require_unmoved(tx, tenant)
         return [(key, version) for key, version in pairs if version is not None]
 
     def prove(self, tenant: Tenant, version: KeyVersion, *, fresh_session: bool = True) -> Proof:

@@ -5,7 +5,13 @@ from byok.errors import KmsAccessRevoked, LostRace, NotReady
 from byok.ports import Clock, Store
 from byok.services.access import Access
 from byok.services.leases import LeaseDesk
-from byok.services.suspension import Suspensions, is_leaving, is_over, require_active
+from byok.services.suspension import (
+    Suspensions,
+    is_leaving,
+    is_over,
+    require_active,
+    require_unmoved,
+)
 from byok.services.validation import Rejected, Validator
 
 
@@ -81,6 +87,7 @@ class Checkups:
             key = tx.keys.get(tenant, key_name)
             versions = tx.versions.list(key.id)
             version = tx.versions.find_active(key.id)
+            require_unmoved(tx, tenant)
         if version is None:
             raise NotReady(f"key {key_name!r} of tenant {tenant_name!r} has no active version yet")
         try:

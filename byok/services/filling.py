@@ -224,8 +224,9 @@ class LeaseSource:
 
     def _from_kms(self, view: View, number: int, claim: str = "") -> Lease:
         with self._store.transaction() as tx:
-            tenant = tx.tenants.get_by_id(view.tenant.id)
             version = tx.versions.get(view.key.id, number)
+            # After the version: should its tenant move to another KMS key in between, this generation tells.
+            tenant = tx.tenants.get_by_id(view.tenant.id)
         require_active(tenant)
         if tenant.generation != view.tenant.generation:
             raise TenantChanged
@@ -235,12 +236,22 @@ class LeaseSource:
         try:
             secret = self._records.unwrap(tenant, version).secret
         except KmsAccessRevoked as refusal:
+            if self._has_moved(tenant):
+                raise TenantChanged from refusal  # the old KMS key is of no use any more
             self._suspend(tenant, refusal)
             raise
         self._metrics.lease_taken("kms")
         if view.ttl_seconds:
             self.put(view.tenant, view.key, number, secret, decrypted_at, claim)
         return self._lease(view, number, secret, began_ticks, decrypted_at)
+
+    def _has_moved(self, tenant: Tenant) -> bool:
+        """Whether the tenant is connected to another KMS key by now; without the database, not."""
+        try:
+            with self._store.transaction() as tx:
+                return tx.tenants.get_by_id(tenant.id).connection != tenant.connection
+        except StoreUnavailable:
+            return False
 
     def _suspend(self, tenant: Tenant, refusal: KmsAccessRevoked) -> None:
         """The refusal stands, whether or not it can be told to others: this process stops."""

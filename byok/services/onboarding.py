@@ -173,5 +173,5 @@ def _require_same(tenant: Tenant, wanted: _Wanted) -> None:
         return
     raise ConnectionFixed(
         f"tenant {tenant.name!r} is connected to another KMS key or role",
-        remedy="a verified tenant keeps its connection; moving to another KMS key is a migration",
+        remedy=f"to move it to another KMS key: byok tenant migrate {tenant.name} --kms-key-arn ARN",
     )

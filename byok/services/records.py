@@ -26,8 +26,12 @@ class Records:
 
     def seal(self, tenant: Tenant, key: Key, number: int, wrapped_key: bytes) -> SealedBox:
         """Seal a wrapped key for its row."""
-        arn = str(require_connection(tenant).kms_key_arn)
-        return self.master_keys.seal(wrapped_key, RECORD_PURPOSE, str(tenant.id), str(key.id), number, arn)
+        return self.seal_for(require_connection(tenant), key.id, number, wrapped_key)
+
+    def seal_for(self, connection: Connection, key_id: UUID, number: int, wrapped_key: bytes) -> SealedBox:
+        """Seal a wrapped key for a row that names the KMS key of ``connection``."""
+        named = str(connection.tenant_id), str(key_id), number, str(connection.kms_key_arn)
+        return self.master_keys.seal(wrapped_key, RECORD_PURPOSE, *named)
 
     def wrapped_key(self, tenant: Tenant, version: KeyVersion) -> bytes:
         """Open the seal of a row: the wrapped key, which only the customer's KMS can unwrap.

@@ -12,6 +12,7 @@ from byok.core.model import (
     Rotation,
     RotationEvent,
     RotationReason,
+    Tenant,
     VersionEvent,
     VersionState,
 )
@@ -29,8 +30,12 @@ class Steps:
         self._random = random
 
     def generated(self, tx: Transaction, works: Sequence[Work]) -> Sequence[Rotation]:
-        """Insert the pending versions that KMS made data keys for."""
+        """Insert the pending versions that KMS made data keys for, but of tenants that moved to another KMS
+        key meanwhile."""
         now = self._clock.now()
+        # Held: a move is committed either before, and seen here, or after, and finds these versions.
+        tenants = tx.tenants.hold_all({work.tenant.id for work in works})
+        works = [work for work in works if is_unmoved(work, tenants)]
         numbered = [replace(work.rotation, version_number=_pending(work).number) for work in works]
         generated = tx.rotations.transition(numbered, RotationEvent.GENERATE, now)
         ours = _of(works, generated)
@@ -111,6 +116,11 @@ def _pending(work: Work) -> KeyVersion:
 def made_by(rotation: Rotation, versions: Sequence[KeyVersion]) -> KeyVersion:
     """The version that a rotation makes."""
     return next(one for one in versions if one.number == rotation.version_number)
+
+
+def is_unmoved(work: Work, tenants: Mapping[UUID, Tenant]) -> bool:
+    """Whether the tenant of a rotation has the connection still that it had at the beginning."""
+    return tenants[work.tenant.id].connection == work.tenant.connection
 
 
 def _of(works: Sequence[Work], rotations: Sequence[Rotation]) -> Sequence[Work]:

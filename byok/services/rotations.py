@@ -29,7 +29,7 @@ from byok.services.claims import Claims
 from byok.services.leases import LeaseDesk
 from byok.services.records import Records, require_connection
 from byok.services.ring import RingReview
-from byok.services.rotation_steps import Steps, made_by
+from byok.services.rotation_steps import Steps, is_unmoved, made_by
 from byok.services.setbacks import MAX_ATTEMPTS, Setbacks
 from byok.services.suspension import Suspensions, require_active
 from byok.services.validation import Validator
@@ -182,7 +182,9 @@ class Rotations:
             found = tx.versions.list_since_active([work.key.id for work in works])
             for work in works:
                 work.versions = found[work.key.id]
-            return [work.rotation for work in works]
+            # After the versions: those of a tenant that moved to another KMS key in between don't fit it.
+            tenants = tx.tenants.get_all({work.tenant.id for work in works})
+            return [work.rotation for work in works if is_unmoved(work, tenants)]
 
         return self._write(works, read)
 

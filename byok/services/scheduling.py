@@ -15,12 +15,10 @@ from byok.errors import QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Store, TaskQueue
-from byok.services.campaigns import CampaignRequests
 from byok.services.dispatching import Dispatcher
 from byok.services.fanout import FanOut
 from byok.services.periods import Periods
 from byok.services.requests import RotationRequests
-from byok.services.reseals import ResealRequests
 from byok.services.suspension import Suspensions
 from byok.services.webhooks import WebhookDeliveries
 
@@ -35,35 +33,37 @@ _FORGET_MEMBERS_AFTER = 10 * TAKEN_FOR_DEAD  # meanwhile `byok tenant show` can 
 
 
 class Scheduling:
-    """Finds work by what the tables say; a tick that comes twice finds nothing the second time."""
+    """Finds work by what the tables say; a tick that comes twice finds nothing the second time.
+
+    ``lost``: what else the sweeper finds that got lost; ``errands``: what else it does, which is no mending.
+    """
 
     def __init__(
         self,
+        *,
         store: Store,
         dispatcher: Dispatcher,
         requests: RotationRequests,
         suspensions: Suspensions,
-        campaigns: CampaignRequests,
         fan_out: FanOut,
         queue: TaskQueue,
         metrics: Metrics,
         clock: Clock,
         periods: Periods,
         webhooks: WebhookDeliveries,
-        finish_leaving: Callable[[], int],
-        reseals: ResealRequests,
+        lost: Mapping[SweeperFinding, Callable[[], int]],
+        errands: Sequence[Callable[[], int]],
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._requests = requests
         self._suspensions = suspensions
-        self._campaigns = campaigns
-        self._reseals = reseals
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
         self._periods = periods
-        self._finish_leaving = finish_leaving
+        self._lost = lost
+        self._errands = errands
         self._jobs: Mapping[Job, tuple[timedelta, Callable[[], int]]] = {
             Job.DISPATCH_DUE: (periods.dispatch_due, self.dispatch_due),
             Job.SWEEP: (periods.sweep, self.sweep),
@@ -101,19 +101,18 @@ class Scheduling:
         """Find what got lost and set it going again; return how much there was.
 
         Open rotations that nobody works on: their message was lost, their worker died, or their retry is
-        due. Pending versions that no open rotation will ever finish. Campaigns and reseals,
-        likewise. And tenants that leave, once their day has come.
+        due. Pending versions that no open rotation will ever finish. Campaigns, reseals and moves, likewise.
+        And errands whose time has come.
         """
         self._look_after_fleet()
-        found = self._republish() + self._reject_orphans() + self._look_after_campaigns()
-        return found + self._finish_leaving()
+        found = self._republish() + self._reject_orphans()
+        found += sum(self._find(kind, sweep) for kind, sweep in self._lost.items())
+        return found + sum(errand() for errand in self._errands)
 
-    def _look_after_campaigns(self) -> int:
-        if found := self._campaigns.sweep():
-            self._metrics.sweeper_found(SweeperFinding.CAMPAIGN, found)
-        if resealing := self._reseals.sweep():
-            self._metrics.sweeper_found(SweeperFinding.RESEAL, resealing)
-        return found + resealing
+    def _find(self, kind: SweeperFinding, sweep: Callable[[], int]) -> int:
+        if found := sweep():
+            self._metrics.sweeper_found(kind, found)
+        return found
 
     def _look_after_fleet(self) -> None:
         """Purge what a stop could not, and forget dead members."""

@@ -49,6 +49,17 @@ def require_present(tenant: Tenant) -> None:
         require_active(tenant)
 
 
+def require_unmoved(tx: Transaction, tenant: Tenant) -> None:
+    """Let pass what was read of a tenant's versions: call it after that. A move to another KMS key may have
+    been committed in between, and they would not fit the connection.
+
+    Raises:
+        LostRace: it moved, stopped or went on meanwhile.
+    """
+    if tx.tenants.get_by_id(tenant.id).generation != tenant.generation:
+        raise LostRace(f"tenant {tenant.name!r} changed just now", remedy="look again")
+
+
 def _remedy(tenant: Tenant) -> str:
     if tenant.state is TenantState.PENDING:
         return f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN"

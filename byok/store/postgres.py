@@ -15,6 +15,7 @@ from byok.store.counts import CountTable
 from byok.store.due_times import DueTimeTable
 from byok.store.findings import AuditCheckpointTable, FindingTable
 from byok.store.fleet import MemberTable, StopTable
+from byok.store.moves import MoveTable
 from byok.store.offboardings import OffboardingTable
 from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
@@ -92,6 +93,7 @@ class PostgresTransaction:
         self.usage = UsageTable(connection)
         self.targets = TargetTable(connection)
         self.campaigns = CampaignTable(connection)
+        self.moves = MoveTable(connection)
         self.counts = CountTable(connection)
         self.validations = DueTimeTable.of_validations(connection)
         self.syncs = DueTimeTable.of_syncs(connection)

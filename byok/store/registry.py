@@ -64,6 +64,12 @@ class TenantTable:
         query = sa.select(_tenants).where(_tenants.c.id == tenant_id).with_for_update(key_share=True)
         return self._only(query, str(tenant_id))
 
+    def hold_all(self, tenant_ids: Collection[UUID]) -> Mapping[UUID, Tenant]:
+        # Many may hold one tenant at a time; who locks it waits for them. In one order, for all that.
+        query = sa.select(_tenants).where(any_of(_tenants.c.id, tenant_ids)).order_by(_tenants.c.id)
+        rows = self._connection.execute(query.with_for_update(read=True))
+        return {row.id: to_tenant(row) for row in rows.all()}
+
     def _one(self, condition: sa.ColumnElement[bool], shown: str) -> Tenant:
         return self._only(sa.select(_tenants).where(condition), shown)
 
@@ -103,6 +109,22 @@ class TenantTable:
                 f"tenant {tenant.name!r} is not pending any more: it keeps its KMS key and role",
                 remedy=f"byok tenant show {tenant.name} shows them",
             )
+
+    def move(self, tenant: Tenant, connection: Connection, at: datetime, *, shared: bool) -> Tenant:
+        values: dict[str, object] = {
+            **from_connection(connection),
+            "shares_connection": shared,
+            "verified_at": at,
+            # Of the old KMS key: the new one was never seen to rotate by itself, or to be of this material.
+            "kms_key_rotation_on_at": None,
+            "kms_key_material_id": None,
+        }
+        values |= dict.fromkeys(("next_probe_at", "next_sync_at", "next_watch_at"), at)
+        with translated_errors():
+            row = self._swap(tenant, [_tenants.c.state == TenantState.ACTIVE], values)
+        if row is None:
+            raise LostRace(f"tenant {tenant.name!r} is not what it was any more")
+        return to_tenant(row)
 
     def set_kms_key_rotation(self, tenant: Tenant, rotation: KmsKeyRotation, at: datetime) -> None:
         self._connection.execute(

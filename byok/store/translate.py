@@ -12,6 +12,7 @@ from byok.errors import (
     DuplicateTenant,
     KmsKeyTaken,
     LostRace,
+    MoveOpen,
     RoleTaken,
     StoreBusy,
     StoreUnavailable,
@@ -27,15 +28,23 @@ _OF_THE_SCHEMA = {
     "42501": ("PostgreSQL does not let us do that", "byok doctor names the rights that are missing"),
 }
 _REBUILD = "byok key index TENANT KEY shows which versions: those must decrypt"
+_KMS_KEY_TAKEN = KmsKeyTaken(
+    "another tenant registered this KMS key",
+    remedy="each tenant needs a KMS key of its own; if one customer has two tenants, say --shared",
+)
+_ROLE_TAKEN = RoleTaken(
+    "another tenant registered this role",
+    remedy="each tenant needs a role of its own; if one customer has two tenants, say --shared",
+)
 _BY_CONSTRAINT: dict[str, ByokError] = {
     "uq_tenants_name": DuplicateTenant("a tenant of this name exists", remedy="choose another name"),
-    "uq_tenants_kms_key_arn": KmsKeyTaken(
-        "another tenant registered this KMS key",
-        remedy="each tenant needs a KMS key of its own; if one customer has two tenants, say --shared",
-    ),
-    "uq_tenants_role_arn": RoleTaken(
-        "another tenant registered this role",
-        remedy="each tenant needs a role of its own; if one customer has two tenants, say --shared",
+    "uq_tenants_kms_key_arn": _KMS_KEY_TAKEN,
+    "uq_tenants_role_arn": _ROLE_TAKEN,
+    "uq_kms_key_moves_kms_key_arn": _KMS_KEY_TAKEN,
+    "uq_kms_key_moves_role_arn": _ROLE_TAKEN,
+    "uq_kms_key_moves_open": MoveOpen(
+        "the tenant is on its way to another KMS key already",
+        remedy="byok tenant migrate TENANT --status shows it; --rollback gives it up",
     ),
     "uq_keys_tenant_id_name": DuplicateKey("the tenant has a key of this name", remedy="choose another name"),
     "uq_reencryption_targets_table": DuplicateTarget(
@@ -104,5 +113,10 @@ def _unavailable(error: Exception) -> StoreUnavailable:
 def _for_constraint(error: exc.IntegrityError) -> Exception:
     diagnostics = getattr(error.orig, "diag", None)
     name = getattr(diagnostics, "constraint_name", None)
-    known = _BY_CONSTRAINT.get(name or "")
-    return error if known is None else type(known)(known.message, remedy=known.remedy)
+    return error_of(name) if name in _BY_CONSTRAINT else error
+
+
+def error_of(constraint: str) -> ByokError:
+    """What byok raises where a constraint is broken; for a rule that one index alone can't tell."""
+    known = _BY_CONSTRAINT[constraint]
+    return type(known)(known.message, remedy=known.remedy)

@@ -18,6 +18,7 @@ from byok.store.rows import from_checks, from_version, to_version
 from byok.store.translate import translated_errors
 
 _versions, _rotations = schema.key_versions, schema.rotations
+_second_wrappings = schema.kms_key_move_wrappings
 
 _TIME_OF = {
     VersionState.ACTIVE: "activated_at",
@@ -104,6 +105,18 @@ class VersionTable:
         if to is VersionState.DESTROYED:
             values |= dict.fromkeys(("encrypted_key", "iv", "master_key_id"), [None] * len(versions))
         self._update(versions, **values)
+        if to in (VersionState.DESTROYED, VersionState.REJECTED):
+            self._forget_second_wrappings(versions)
+
+    def _forget_second_wrappings(self, versions: Sequence[KeyVersion]) -> None:
+        """Nothing is to bring a version back that is gone, whatever its tenant is moving to."""
+        gone = [(version.key_id, version.number) for version in versions]
+        self._connection.execute(
+            _second_wrappings.delete().where(
+                sa.tuple_(_second_wrappings.c.key_id, _second_wrappings.c.number).in_(gone),
+                _second_wrappings.c.encrypted_key.is_not(None),
+            )
+        )
 
     def _update(self, versions: Sequence[KeyVersion], **values: Sequence[object]) -> None:
         """Write columns of versions that are in the state they are said to be in, or of none."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from byok.core.bounds import MAX_ROTATION_PERIOD
+from byok.core.metric_list import SweeperFinding
 from byok.crypto.keyring import MasterKeyRing
 from byok.ports import (
     Clock,
@@ -38,6 +39,8 @@ from byok.services.kill_switch import KillSwitch
 from byok.services.lease import MAX_LEASE_USES, IvPool
 from byok.services.leases import LeaseDesk
 from byok.services.lookout import Lookout
+from byok.services.moves import MoveRequests
+from byok.services.moving import Moving
 from byok.services.offboarding import Offboardings
 from byok.services.offloading import Offloading
 from byok.services.old_versions import OldVersions
@@ -51,6 +54,7 @@ from byok.services.registry import Registry
 from byok.services.requests import RotationRequests
 from byok.services.resealing import Resealing
 from byok.services.reseals import ResealRequests
+from byok.services.rewrapping import Rewrapper
 from byok.services.ring_status import RingStatus
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Scheduling
@@ -81,6 +85,8 @@ class Services:
     usage: UsageLedger
     kill_switch: KillSwitch
     onboarding: Onboarding
+    moves: MoveRequests
+    moving: Moving
     registry: Registry
     indexes: Indexes
     follower: KmsKeyFollower
@@ -176,6 +182,17 @@ def assemble(
     campaigns = CampaignRequests(store, queue, clock, random, periods.sweep)
     claims = Claims(store, clock, periods.sweep)
     reseals = ResealRequests(store, queue, master_keys, clock, random, periods.sweep)
+    moves = MoveRequests(
+        store=store,
+        kms=kms,
+        access=access,
+        suspensions=suspensions,
+        queue=queue,
+        clock=clock,
+        random=random,
+        sweep_period=periods.sweep,
+        refuse_excess=refuse_excess,
+    )
     rotations = Rotations(
         store=store,
         kms=kms,
@@ -249,6 +266,17 @@ def assemble(
         usage=usage,
         kill_switch=kill_switch,
         onboarding=Onboarding(store, kms, clock, random, refuse_excess=refuse_excess),
+        moves=moves,
+        moving=Moving(
+            store=store,
+            rewrapper=Rewrapper(kms, records, clock),
+            moves=moves,
+            requests=requests,
+            suspensions=suspensions,
+            clock=clock,
+            random=random,
+            sweep_period=periods.sweep,
+        ),
         registry=Registry(store, requests, clock, random, longest_rotation),
         indexes=Indexes(store, suspensions, clock, recheck),
         follower=KmsKeyFollower(store, kms, requests, clock, longest_rotation),
@@ -257,19 +285,22 @@ def assemble(
         rotations=rotations,
         fan_out=fan_out,
         scheduling=Scheduling(
-            store,
-            dispatcher,
-            requests,
-            suspensions,
-            campaigns,
-            fan_out,
-            queue,
-            metrics,
-            clock,
-            periods,
-            WebhookDeliveries(store, webhooks, master_keys, clock),
-            offboardings.finish_due,
-            reseals,
+            store=store,
+            dispatcher=dispatcher,
+            requests=requests,
+            suspensions=suspensions,
+            fan_out=fan_out,
+            queue=queue,
+            metrics=metrics,
+            clock=clock,
+            periods=periods,
+            webhooks=WebhookDeliveries(store, webhooks, master_keys, clock),
+            lost={
+                SweeperFinding.CAMPAIGN: campaigns.sweep,
+                SweeperFinding.RESEAL: reseals.sweep,
+                SweeperFinding.MOVE: moves.sweep,
+            },
+            errands=(offboardings.finish_due,),
         ),
         checkups=Checkups(
             store=store,

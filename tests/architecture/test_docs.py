@@ -44,6 +44,7 @@ def test_the_generated_parts_are_there() -> None:
     tables = re.findall(r"^<!-- [\w-]+ -->\n\| .*\n\| ---", (DOCS / "capacity.md").read_text(), re.MULTILINE)
     assert len(tables) == 6
     assert (DOCS / "concepts.md").read_text().count("stateDiagram") == 3
+    assert (DOCS / "migration.md").read_text().count("stateDiagram") == 1
     shown = re.findall(r"^\| `(byok_\w+)` \| (\w+) \|", (DOCS / "metrics.md").read_text(), re.MULTILINE)
     assert sorted(shown) == sorted((one.exposed_name, one.kind.value) for one in METRICS)
     tables = re.findall(r"^<!-- [\w-]+ -->\n\| .*\n\| ---", (DOCS / "watch.md").read_text(), re.MULTILINE)

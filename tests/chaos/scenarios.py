@@ -28,6 +28,7 @@ _OF_CAMPAIGNS = {
     FailPoint.BATCH_ENDED,
     FailPoint.FINISHING,
 }  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
+_OF_MOVES = {point for point in FailPoint if point.name.startswith("MOVE_")}  # tests/chaos/moves.py
 _OF_LEAVING = {
     FailPoint.SHREDDING_BEGUN,
     FailPoint.KEY_SHREDDING,
@@ -36,7 +37,7 @@ _OF_LEAVING = {
     FailPoint.OFFBOARDED,
     FailPoint.CERTIFYING,
 }  # tests/integration/test_offboarding.py dies there
-_ELSEWHERE = {FailPoint.REQUEST_RECORDED} | _OF_CAMPAIGNS | _OF_LEAVING
+_ELSEWHERE = {FailPoint.REQUEST_RECORDED} | _OF_CAMPAIGNS | _OF_LEAVING | _OF_MOVES
 _IN_A_WORKER = tuple(point for point in FailPoint if point not in _ELSEWHERE)
 
 

@@ -103,6 +103,26 @@ _CAMPAIGN = (
     " 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '[]', '{}', '{}', 0, now() FROM reencryption_targets;"
     " UPDATE reencryption_campaigns SET "
 )
+_MOVE = (
+    "INSERT INTO kms_key_moves (id, tenant_id, state, from_kms_key_arn, to_kms_key_arn, to_role_arn,"
+    " shares_connection, hold, requested_by, requested_at, batch, failures, wake_at) SELECT"
+    " md5('m')::uuid, id, 'wrapping', 'old', 'new', 'role', false, false, 'a', now(), 0, 0, now()"
+    " FROM tenants;"
+)
+_MOVED = f"{_MOVE} UPDATE kms_key_moves SET "
+_WRAPPED = (
+    f"{_MOVE} INSERT INTO kms_key_move_wrappings (move_id, key_id, number, encrypted_key, iv, master_key_id,"
+    " kms_request_id, validated_at) SELECT md5('m')::uuid, key_id, number,"
+)
+_ANOTHER_MOVE = (
+    "INSERT INTO tenants (id, name, state, generation, external_id, created_at)"
+    " VALUES (md5('2')::uuid, '2', 'pending', 0, '2', now());"
+    f"{_MOVE.replace('FROM tenants', 'FROM tenants WHERE generation > 0')}"
+    " INSERT INTO kms_key_moves (id, tenant_id, state, from_kms_key_arn, to_kms_key_arn, to_role_arn,"
+    " shares_connection, hold, requested_by, requested_at, batch, failures, wake_at) SELECT"
+    " md5('n')::uuid, {tenant}, 'wrapping', 'old', '{key}', '{role}', false, false, 'a', now(), 0, 0, now()"
+    " FROM kms_key_moves"
+)
 _STOP = "INSERT INTO stops (id, tenant_id, generation, kind, noticed_at, committed_at)"
 
 _FINDING = (
@@ -131,6 +151,19 @@ _RESEAL = (
     " 0, 0, 0, 0, 0, 0, '[]', 0, now());"
 )
 IMPOSSIBLE = {
+    "ck_kms_key_moves_state": f"{_MOVED} state = 'happy', wake_at = NULL",
+    "ck_kms_key_moves_wait_cause": f"{_MOVED} wait_cause = 'mood', wait_why = 'a', wait_remedy = 'b'",
+    "ck_kms_key_moves_wait": f"{_MOVED} wait_cause = 'stop'",
+    "ck_kms_key_moves_wake_at": f"{_MOVED} wake_at = NULL",
+    "ck_kms_key_moves_claimed_until": f"{_MOVED} state = 'held', wake_at = NULL, claimed_until = now()",
+    "ck_kms_key_moves_committed_at": f"{_MOVED} committed_at = now()",
+    "ck_kms_key_moves_finished_at": f"{_MOVED} finished_at = now()",
+    "ck_kms_key_moves_another_kms_key": f"{_MOVED} to_kms_key_arn = 'old'",
+    "uq_kms_key_moves_open": _ANOTHER_MOVE.format(tenant="tenant_id", key="newer", role="another"),
+    "uq_kms_key_moves_kms_key_arn": _ANOTHER_MOVE.format(tenant="md5('2')::uuid", key="new", role="another"),
+    "uq_kms_key_moves_role_arn": _ANOTHER_MOVE.format(tenant="md5('2')::uuid", key="newer", role="role"),
+    "ck_kms_key_move_wrappings_record": f"{_WRAPPED} 'x', NULL, 'mk', 'r', now() FROM key_versions",
+    "ck_kms_key_move_wrappings_iv": f"{_WRAPPED} 'x', 'short', 'mk', 'r', now() FROM key_versions",
     "ck_tenants_state": "UPDATE tenants SET state = 'happy'",
     "ck_tenants_verified_before_use": "UPDATE tenants SET verified_at = NULL",
     "ck_tenants_suspended_at": "UPDATE tenants SET state = 'suspended'",

@@ -18,6 +18,7 @@ from byok.store.schema.keys import (
     version_usage,
 )
 from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
+from byok.store.schema.moves import OPEN_MOVE, WORKING_MOVE, kms_key_move_wrappings, kms_key_moves
 from byok.store.schema.offboarding import NOT_CANCELLED, UNFINISHED, offboardings
 from byok.store.schema.resealing import RUNNING_RESEAL, reseals
 
@@ -28,10 +29,12 @@ __all__ = [
     "NOT_SHARED",
     "OPEN_CAMPAIGN",
     "OPEN_FINDING",
+    "OPEN_MOVE",
     "OPEN_ROTATION",
     "PROBED",
     "RUNNING_RESEAL",
     "UNFINISHED",
+    "WORKING_MOVE",
     "Timestamp",
     "acknowledgements",
     "audit_checkpoints",
@@ -40,6 +43,8 @@ __all__ = [
     "findings",
     "key_versions",
     "keys",
+    "kms_key_move_wrappings",
+    "kms_key_moves",
     "member_name",
     "members",
     "metadata",

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -284,6 +285,15 @@ def test_failures_of_a_minute_ago_are_forgotten(bulkhead: Bulkhead, time: Monoto
     for number in range(4, 8):
         fail(bulkhead, tenant(number))
     call(bulkhead, tenant(9))
+
+
+def test_a_tenants_two_kms_keys_do_not_suffer_from_each_other(bulkhead: Bulkhead) -> None:
+    old = tenant()
+    new = replace(old, kms_key_arn=replace(old.kms_key_arn, region="eu-west-1"))
+    fail(bulkhead, new, times=5)
+    with pytest.raises(KmsBackingOff):
+        call(bulkhead, new)
+    call(bulkhead, old)
 
 
 def test_a_region_that_fails_for_many_is_left_alone(bulkhead: Bulkhead) -> None:

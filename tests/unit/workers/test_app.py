@@ -35,6 +35,7 @@ TASKS = {
     "byok.tenants.probe",
     "byok.tenants.sync_rotation",
     "byok.tenants.watch",
+    "byok.tenants.move_kms_key",
     "byok.records.reencrypt",
     "byok.records.reseal",
     "byok.schedule.dispatch_due",
