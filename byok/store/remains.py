@@ -14,12 +14,14 @@ _tenants, _keys, _versions, _rotations = (
 )  # fmt: skip
 _targets, _campaigns = schema.reencryption_targets, schema.reencryption_campaigns
 _requests, _messages = schema.rotation_requests, schema.webhook_messages
+_second_wrappings = schema.kms_key_move_wrappings
 
 # Every column that holds a wrapped key, with the column that names its key. No tenant counts as gone while
 # one of them holds something: a further kind of record has its row here, and is emptied by a shredder of its
 # own (`byok.services.shredding`).
 _WRAPPED_KEYS: tuple[tuple[sa.Column[bytes], sa.Column[UUID]], ...] = (
     (_versions.c.encrypted_key, _versions.c.key_id),
+    (_second_wrappings.c.encrypted_key, _second_wrappings.c.key_id),
 )
 
 

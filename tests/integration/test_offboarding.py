@@ -421,7 +421,7 @@ def test_findings_are_closed_and_what_the_customer_was_told_is_forgotten(
             assert connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() == 0
     assert len(world.webhooks.posted) == posted
     (began,) = [e for e in world.services.registry.audit_log("acme") if e.action == "tenant.shredding-began"]
-    assert (began.details["forgot_webhook_urls"], began.details["forgot_webhook_messages"]) == (1, 1)
+    assert (began.details["forgot_webhook_urls"], began.details["forgot_webhook_messages"]) == (1, 2)
 
 
 def test_a_tenant_that_never_was_active_has_left_at_once(world: World) -> None:

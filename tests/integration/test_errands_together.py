@@ -1,0 +1,99 @@
+"""Errands that meet: a tenant leaves while it moves, the master key is rotated under a move that is held."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from byok.core.moves import MoveState
+from byok.crypto.hazmat import SecretBytes
+from byok.crypto.keyring import MasterKeyRing
+from byok.crypto.reports import PURPOSE, verify_report
+from byok.errors import UnknownMasterKey
+from byok.wiring import Services
+from tests.world import TTL, World, kms_key_arn
+
+OLD, NEW = kms_key_arn(1), kms_key_arn(101)
+CONTEXT = b"users.email:1"
+_WRAPPED_KEYS = {
+    "in use": "SELECT count(*) FROM key_versions WHERE encrypted_key IS NOT NULL",
+    "second": "SELECT count(*) FROM kms_key_move_wrappings WHERE encrypted_key IS NOT NULL",
+}
+
+
+@pytest.fixture
+def token(world: World, key: None) -> bytes:
+    """A value under a version that is retired by now."""
+    sealed = world.services.vault.cipher("acme", "pii").encrypt(b"ada", context=CONTEXT)
+    world.services.vault.request_rotation("acme", "pii")
+    world.run_published()
+    return sealed
+
+
+@pytest.fixture
+def held(world: World, token: bytes) -> None:
+    """A move with both wrappings of every version."""
+    world.services.moves.request("acme", actor="test", kms_key_arn=NEW, hold=True)
+    run_moves(world, world.services)
+    assert world.services.moves.status("acme").move.state is MoveState.HELD
+
+
+def run_moves(world: World, services: Services) -> None:
+    while world.queue.moves:
+        move = world.queue.moves.pop(0)
+        services.moving.run(move.id, move.batch)
+
+
+def wrapped_keys(engine: sa.Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {
+            which: connection.execute(sa.text(query)).scalar_one() for which, query in _WRAPPED_KEYS.items()
+        }
+
+
+def test_who_leaves_while_it_moves_leaves_no_second_wrapping(
+    world: World, held: None, engine: sa.Engine
+) -> None:
+    assert wrapped_keys(engine) == {"in use": 2, "second": 2}
+    retention = timedelta(days=1)
+    world.services.offboardings.begin("acme", "contract ended", retention=retention, actor="test")
+    world.clock.advance(seconds=(retention + TTL).total_seconds() + 61)
+    signed = world.services.offboardings.finish("acme", actor="test")
+    assert verify_report(signed, world.master_keys.signing_keys(PURPOSE).values())["passed"]
+    assert wrapped_keys(engine) == {"in use": 0, "second": 0}
+
+
+def test_a_held_move_outlives_the_master_key_that_sealed_it(
+    world: World, held: None, token: bytes, engine: sa.Engine
+) -> None:
+    newer = SecretBytes(world.random.bytes(32))
+    older = world.master_keys._keys["mk-1"]
+    world.services.watch.close()
+    world.master_keys = MasterKeyRing([("mk-2", newer), ("mk-1", older)], world.random.bytes)
+    both = world.another_process()
+    both.watch.join()
+    both.reseals.start(requested_by="test")
+    while world.queue.reseals:
+        reseal, _ = world.queue.reseals.pop(0)
+        both.resealing.run(reseal.id, reseal.batch)
+    both.watch.close()
+
+    world.master_keys = MasterKeyRing([("mk-2", newer)], world.random.bytes)
+    alone = world.another_process()
+    world.cache.entries.clear()
+    alone.moves.release("acme", actor="test")
+    run_moves(world, alone)
+    assert alone.moves.status("acme").move.state is MoveState.COMMITTED
+    world.kms.disable(OLD)
+    assert alone.vault.cipher("acme", "pii").decrypt(token, context=CONTEXT) == b"ada"
+    with engine.connect() as connection:
+        sealed_by = connection.execute(sa.text("SELECT DISTINCT master_key_id FROM key_versions")).scalars()
+        assert list(sealed_by) == ["mk-2"]
+    with pytest.raises(UnknownMasterKey):
+        open_with_the_older(world, older)
+
+
+def open_with_the_older(world: World, older: SecretBytes) -> None:
+    world.master_keys = MasterKeyRing([("mk-1", older)], world.random.bytes)
+    world.cache.entries.clear()
+    world.another_process().vault.cipher("acme", "pii").encrypt(b"x", context=CONTEXT)
