@@ -20,6 +20,7 @@ from byok.cli import (
     keys,
     operations,
     plan,
+    reconcile,
     reencrypt,
     reports,
     rotations,
@@ -51,6 +52,9 @@ reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destr
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(operations.master_key_app, name="master-key")
+audit.audit_app.command(
+    "reconcile", epilog="Example: [bold]byok audit reconcile acme --cloudtrail ./AWSLogs[/]"
+)(reconcile.reconcile)
 app.add_typer(audit.audit_app, name="audit")
 app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"

@@ -20,6 +20,7 @@ from byok.ports.kms import (
 )
 from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.queues import Queues
+from byok.ports.request_log import RequestLog, RequestLogTable, RequestSpool
 from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
 from byok.ports.store import Keys, Store, Tenants, Ticks, Transaction, Versions
@@ -69,7 +70,10 @@ __all__ = [
     "Random",
     "RedisFacts",
     "Replacement",
+    "RequestLog",
+    "RequestLogTable",
     "RequestMetrics",
+    "RequestSpool",
     "RotationReading",
     "Rotations",
     "Row",

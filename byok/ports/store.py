@@ -27,6 +27,7 @@ from byok.ports.counts import Counts
 from byok.ports.due_times import DueTimes
 from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
+from byok.ports.request_log import RequestLogTable
 from byok.ports.rotations import Rotations
 from byok.ports.usage import Usage
 from byok.ports.webhooks import Outbox
@@ -288,6 +289,10 @@ class Transaction(Protocol):
     @property
     def outbox(self) -> Outbox:
         """The messages to customers' endpoints."""
+
+    @property
+    def request_log(self) -> RequestLogTable:
+        """The log of requests to KMS and STS."""
 
     @property
     def audit(self) -> AuditLog:

@@ -19,6 +19,7 @@ from byok.services.campaigns import CampaignRequests
 from byok.services.dispatching import Dispatcher
 from byok.services.fanout import FanOut
 from byok.services.periods import Periods
+from byok.services.request_log import RequestMover
 from byok.services.requests import RotationRequests
 from byok.services.suspension import Suspensions
 from byok.services.webhooks import WebhookDeliveries
@@ -49,12 +50,14 @@ class Scheduling:
         clock: Clock,
         periods: Periods,
         webhooks: WebhookDeliveries,
+        request_mover: RequestMover,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._requests = requests
         self._suspensions = suspensions
         self._campaigns = campaigns
+        self._request_mover = request_mover
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
@@ -107,11 +110,12 @@ class Scheduling:
         return found
 
     def _look_after_fleet(self) -> None:
-        """Purge what a stop could not, and forget dead members."""
+        """Purge what a stop could not, and forget dead members and old requests."""
         if made_up := self._suspensions.make_up_purges():
             self._metrics.sweeper_found(SweeperFinding.PURGED, made_up)
         with self._store.transaction() as tx:
             tx.members.remove_unseen(self._clock.now() - _FORGET_MEMBERS_AFTER)
+        self._request_mover.remove_old()
 
     def _republish(self) -> int:
         total = 0

@@ -16,6 +16,7 @@ from byok.store.findings import AuditCheckpointTable, FindingTable
 from byok.store.fleet import MemberTable, StopTable
 from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
+from byok.store.request_log import RequestLogTable
 from byok.store.rotations import RotationTable
 from byok.store.ticks import TickTable
 from byok.store.translate import takes_no_writes, translated_errors
@@ -94,6 +95,7 @@ class PostgresTransaction:
         self.findings = FindingTable(connection)
         self.audit_checkpoints = AuditCheckpointTable(connection)
         self.outbox = OutboxTable(connection)
+        self.request_log = RequestLogTable(connection)
         self.audit = AuditTable(connection)
 
 

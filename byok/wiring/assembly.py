@@ -12,6 +12,7 @@ from byok.ports import (
     Metrics,
     NoticeBoard,
     Random,
+    RequestSpool,
     RowStore,
     Store,
     TaskQueue,
@@ -40,10 +41,12 @@ from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.periods import Periods
+from byok.services.reconciliation import Reconciler
 from byok.services.records import Records
 from byok.services.reencryption import Reencryption
 from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
+from byok.services.request_log import RequestMover
 from byok.services.requests import RotationRequests
 from byok.services.rotations import Rotations
 from byok.services.scheduling import Scheduling
@@ -85,6 +88,8 @@ class Services:
     old_versions: OldVersions
     observer: Observer
     auditor: Auditor
+    request_mover: RequestMover
+    reconciler: Reconciler
     lookout: Lookout
     targets: TargetRegistry
     campaigns: CampaignRequests
@@ -106,6 +111,8 @@ def assemble(
     random: Random,
     recheck: timedelta,
     periods: Periods,
+    spool: RequestSpool,
+    requests_kept: timedelta = timedelta(days=90),
     rows: RowStore = _NO_APPLICATION,
     longest_rotation: timedelta = MAX_ROTATION_PERIOD,
     refuse_excess: bool = False,
@@ -120,8 +127,10 @@ def assemble(
     suspensions = Suspensions(store, cache, board, clock, random)
     held = Held(clock)
     usage = UsageLedger(store, held, metrics, clock)
+    request_mover = RequestMover(store, spool, clock, requests_kept)
     watch = Watch(
         usage=usage,
+        request_mover=request_mover,
         store=store,
         board=board,
         held=held,
@@ -225,6 +234,7 @@ def assemble(
             clock,
             periods,
             WebhookDeliveries(store, webhooks, master_keys, clock),
+            request_mover,
         ),
         checkups=Checkups(
             store=store,
@@ -245,6 +255,8 @@ def assemble(
         ),
         observer=Observer(store, clock, periods),
         auditor=auditor,
+        request_mover=request_mover,
+        reconciler=Reconciler(store, request_mover, clock),
         lookout=Lookout(store, kms, auditor, clock, random, periods.watch),
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,

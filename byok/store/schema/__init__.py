@@ -18,6 +18,7 @@ from byok.store.schema.keys import (
     version_usage,
 )
 from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
+from byok.store.schema.request_log import kms_requests
 
 __all__ = [
     "FAILED_ROTATION",
@@ -35,6 +36,7 @@ __all__ = [
     "findings",
     "key_versions",
     "keys",
+    "kms_requests",
     "member_name",
     "members",
     "metadata",
