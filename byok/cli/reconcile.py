@@ -145,8 +145,8 @@ def _print(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outco
         title = _title("we logged, and AWS did not see", found.missing_count)
         console.print(table(title, ("when", "call", "on", "request id"), requests))
     if files.broken:
-        unread = [(str(one.path), one.why) for one in files.broken[:_SHOWN]]
-        console.print(table(_title("not compared", len(files.broken)), ("file", "why"), unread))
+        unread = [(one.why, str(one.path)) for one in files.broken[:_SHOWN]]
+        console.print(table(_title("not compared", len(files.broken)), ("why", "file"), unread))
     console.print(_VERDICTS[outcome])
 
 

@@ -44,12 +44,19 @@ class Coverage:
     """What files of CloudTrail's cover, by account and region.
 
     Records come late and in no order: the first and last ``delay`` of what was seen may lack some. Where
-    ``since`` and ``until`` are told, the files are complete from then to then.
+    ``since`` and ``until`` are told, the files are complete from then to then; of the place that is ``home``
+    even if they hold nothing.
     """
 
     def __init__(
-        self, delay: timedelta, now: datetime, since: datetime | None = None, until: datetime | None = None
+        self,
+        home: tuple[str, str],
+        delay: timedelta,
+        now: datetime,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> None:
+        self._home = home
         self._delay = delay
         self._now = now
         self._told = (since, until)
@@ -68,12 +75,12 @@ class Coverage:
         """Within what every call of an account and region should have been recorded."""
         since, until = self._told
         seen = self.seen.get((account, region))
-        if seen is None and (since is None or until is None):
-            return None
-        newest = self._now - self._delay
-        begin = since or (seen.since + self._delay if seen else newest)
-        end = min(until or (seen.until - self._delay if seen else newest), newest)
-        return Span(begin, end)
+        if seen is None:
+            if since is None or until is None or (account, region) != self._home:
+                return None
+            seen = Span(since, until)
+        begin = since or seen.since + self._delay
+        return Span(begin, min(until or seen.until - self._delay, self._now - self._delay))
 
 
 @dataclass(slots=True)
@@ -130,7 +137,8 @@ def _trails(request: LoggedRequest, subject: Subject) -> Sequence[str]:
     """The accounts whose trails must have a request: the caller's, and that of what it is about.
 
     What was refused stands in the caller's alone (AWS KMS Developer Guide, "Logging AWS KMS API calls with
-    AWS CloudTrail"). What is about none of the tenant's own, such as our question who we are, is not looked for.
+    AWS CloudTrail"). What is about none of the tenant's own, such as our question who we are, is not
+    looked for.
     """
     caller = _account(request.role_arn) if request.role_arn else subject.vendor_account
     ours = (str(subject.kms_key_arn), str(subject.role_arn))

@@ -56,7 +56,8 @@ class Reconciler:
             raise NotReady(f"tenant {tenant_name!r} has no KMS key yet: nothing was asked of any")
         connection = tenant.connection
         subject = Subject(tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account)
-        coverage = Coverage(delay, now, since, until)
+        home = (connection.kms_key_arn.account, connection.kms_key_arn.region)
+        coverage = Coverage(home, delay, now, since, until)
         result = Reconciliation(coverage.seen)
         with open_shelf() as shelf:
             _fill(shelf, result, coverage, records, subject, log_begins_at)

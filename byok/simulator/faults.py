@@ -20,8 +20,8 @@ class Rule:
     ``code`` and ``message``: an AWS error. ``html_status``: a gateway's page. ``reset``: the connection
     breaks before AWS sees the call. ``lose_reply``: it breaks once AWS did what was asked. ``reply_key_id``
     and ``reply_account``: the answer is right but for these. ``reply``: so with any fields of a KMS reply;
-    where moto would have answered, or the call is refused, they are all of it. A rule with a delay alone slows
-    calls down. ``struck``: how often it did.
+    where moto would have answered, or the call is refused, they are all of it. A rule with a delay alone
+    slows calls down. ``struck``: how often it did.
     """
 
     id: int
