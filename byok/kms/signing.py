@@ -83,7 +83,9 @@ def let_mark(client: Any) -> Any:  # noqa: ANN401  # botocore's clients have no 
 def _put_mark(request: AWSRequest, **_: object) -> None:
     # User-Agent is not among what is signed (botocore.auth, SIGNED_HEADERS_BLACKLIST).
     if (mark := _mark.get(None)) is not None:
-        request.headers["User-Agent"] = user_agent(mark, _text(request.headers.get("User-Agent", "")))
+        of_botocore = _text(request.headers.get("User-Agent", ""))
+        del request.headers["User-Agent"]  # setting it would add another
+        request.headers["User-Agent"] = user_agent(mark, of_botocore)
 
 
 def _text(header: str | bytes) -> str:
