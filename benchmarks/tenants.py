@@ -33,6 +33,7 @@ from byok.metrics import PrometheusMetrics
 from byok.settings import use_environment
 from byok.simulator import ADMIN_ACCESS_KEY_PREFIX
 from byok.simulator.customer import CustomerAccount
+from byok.spool import FileSpool
 from tests.customers import VENDOR
 from tests.fakes import FakeClock
 
@@ -96,7 +97,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home", durable=False) as stack:
         use_environment(stack.environment)
         endpoint_url = stack.simulator.url
-        kms = AwsKms(WallClock(), Bulkhead(), PrometheusMetrics(), endpoint_url=endpoint_url)
+        spool = FileSpool(stack.home.path / "requests", WallClock(), SystemRandom())
+        kms = AwsKms(WallClock(), Bulkhead(), PrometheusMetrics(), spool, endpoint_url=endpoint_url)
         tenants = connections(arguments.tenants, provision(endpoint_url))
         blobs = {
             str(one.kms_key_arn): kms.generate_data_key(one, CONTEXT).ciphertext for one in tenants[:ACCOUNTS]

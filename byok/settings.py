@@ -125,6 +125,16 @@ class Settings(BaseSettings):
         description="how often to look over each customer's side for what was changed there, evenly spread "
         "over all tenants; see [watch](watch.md)",
     )
+    request_log_folder: Path | None = Field(
+        None,
+        description="folder of this host's, on a disk that outlives containers, in which each process writes "
+        "down every request to KMS before it is sent; within 30 s it is moved to PostgreSQL, see "
+        "[reconcile](reconcile.md#how-our-log-is-written). One for each fleet. Unset: one in the folder for "
+        "temporary files",
+    )
+    request_log_days: int = Field(
+        90, ge=1, le=3650, description="how long the log of requests is kept, to compare with CloudTrail"
+    )
     max_rotation_days: int = Field(
         3650, ge=1, le=3650, description="no key's rotation period is longer, whoever decides it"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.looks import ConnectionLook, KmsKeyFacts
@@ -16,6 +16,7 @@ from byok.core.metric_list import KmsOutcome, SweeperFinding
 from byok.core.model import Connection, KmsKeyRotation, OpenWork, Rotation
 from byok.core.moves import KmsKeyMove
 from byok.core.reencryption import Campaign, CampaignState
+from byok.core.request_log import LoggedRequest, merged
 from byok.core.resealing import Reseal
 from byok.core.rotation_period import parse_rotation_tag
 from byok.core.wire import associated_data
@@ -451,6 +452,32 @@ class CountingMetrics:
 
     def stop_reached(self, latency: timedelta) -> None:
         self.counts["stop"] += 1
+
+
+class MemorySpool:
+    """Keeps requests in memory: both sides of the log of requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[LoggedRequest] = []
+
+    def begin(self, connection: Connection, operation: str, subject: str) -> LoggedRequest:
+        region, at = connection.kms_key_arn.region, datetime.now(UTC)
+        request = LoggedRequest(uuid4(), connection.tenant_id, operation, subject, None, region, at)
+        self.requests.append(request)
+        return request
+
+    def end(self, request: LoggedRequest, request_id: str, code: str) -> None:
+        self.requests.append(request.ended(datetime.now(UTC), request_id, code))
+
+    def seal(self) -> None:
+        """Nothing: all of it can be read."""
+
+    def sealed(self) -> Iterator[Sequence[LoggedRequest]]:
+        taken, self.requests = merged(self.requests), []
+        yield taken
+
+    def backlog_bytes(self) -> int:
+        return len(self.requests)
 
 
 class RecordingSender:

@@ -21,6 +21,7 @@ from tests.fakes import (
     FakeKms,
     MemoryLeaseCache,
     MemoryNoticeBoard,
+    MemorySpool,
     RecordingQueue,
     RecordingSender,
 )
@@ -74,6 +75,7 @@ class World:
     random: CountingRandom = field(default_factory=CountingRandom)
     metrics: CountingMetrics = field(default_factory=CountingMetrics)
     board: MemoryNoticeBoard = field(default_factory=MemoryNoticeBoard)
+    spool: MemorySpool = field(default_factory=MemorySpool)
     webhooks: RecordingSender = field(default_factory=RecordingSender)
     rows: RowStore = field(default_factory=lambda: PostgresRows(None))
 
@@ -103,6 +105,7 @@ class World:
             master_keys=self.master_keys,
             metrics=self.metrics,
             clock=self.clock,
+            spool=self.spool,
             **(defaults | settings),
         )
         self.board.ears.append(services.watch.hear)

@@ -23,6 +23,7 @@ from byok.cli import (
     master_keys,
     operations,
     plan,
+    reconcile,
     reencrypt,
     reports,
     rotations,
@@ -57,6 +58,9 @@ reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destr
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(master_keys.app, name="master-key")
+audit.audit_app.command(
+    "reconcile", epilog="Example: [bold]byok audit reconcile acme --cloudtrail ./AWSLogs[/]"
+)(reconcile.reconcile)
 app.add_typer(audit.audit_app, name="audit")
 audit.audit_app.command(epilog="Example: [bold]byok audit checkpoint acme --output july.json[/]")(
     audit_evidence.checkpoint

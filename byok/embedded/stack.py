@@ -108,6 +108,7 @@ class Stack:
             "BYOK_KMS_ENDPOINT_URL": self.simulator.url,
             "BYOK_VENDOR_ROLE_ARN": VENDOR_ROLE_ARN,
             "BYOK_LOG_FORMAT": "console",
+            "BYOK_REQUEST_LOG_FOLDER": str(self.home.path / "requests"),
             "AWS_ACCESS_KEY_ID": VENDOR_ACCESS_KEY_ID,
             "AWS_SECRET_ACCESS_KEY": VENDOR_SECRET_ACCESS_KEY,
             "AWS_DEFAULT_REGION": "eu-central-1",

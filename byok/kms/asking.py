@@ -106,7 +106,9 @@ class Asker:
         """Dry runs of what byok never does, by action, in a session without our session policy."""
         everything = self._retrying(lambda: self._sessions.unrestricted(self._connection))
         requests = self._unneeded_requests()
-        return {action: self._ask(action, requests[action], everything) for action in UNNEEDED_ACTIONS}
+        return {
+            action: self._ask(_operation(action), requests[action], everything) for action in UNNEEDED_ACTIONS
+        }
 
     def _unneeded_requests(self) -> Mapping[str, "Callable[[KMSClient], Any]"]:
         arn, own = self._arn, probe_context(self._connection.tenant_id)
@@ -171,3 +173,8 @@ class Asker:
         if self._credentials is None:
             self._credentials = self._sessions.own_credentials()
         return self._credentials
+
+
+def _operation(action: str) -> str:
+    """The operation of an IAM action, as CloudTrail names it."""
+    return action.removeprefix("kms:").removesuffix("*")

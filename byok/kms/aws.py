@@ -46,6 +46,7 @@ from byok.kms.sessions import Sessions
 from byok.ports import (
     Clock,
     KmsKeyDescription,
+    RequestLog,
     RequestMetrics,
     RotationReading,
     UnwrappedKey,
@@ -75,6 +76,7 @@ class AwsKms:
         clock: Clock,
         bulkhead: Bulkhead,
         metrics: RequestMetrics,
+        request_log: RequestLog,
         *,
         endpoint_url: str | None = None,
         vendor_role: RoleArn | None = None,
@@ -84,7 +86,7 @@ class AwsKms:
         self._clock = clock
         self._bulkhead = bulkhead
         self._endpoint_url = endpoint_url
-        self._requests = Requests(metrics)
+        self._requests = Requests(metrics, request_log)
         self._vendor = Vendor(vendor_role, tuple(regions))
         self._canary_role = canary_role
         self.forget()

@@ -1,5 +1,6 @@
-"""One request to a customer's KMS, or to STS: timed, judged, and told to log, trace and metrics.
+"""One request to a customer's KMS, or to STS: logged for good, timed, judged, told to traces and metrics.
 
+Each attempt is in the log of requests before it is sent, and carries its id there (`byok.ports.RequestLog`).
 Told is what was sent: one that the bulkhead held back is none, and what is repeated counts each time. What
 makes no sense only when it is read counts as answered; `kms-integrity` and its alarm tell of that.
 """
@@ -23,8 +24,9 @@ from byok.kms.classify import (
     reading_reply,
     request_id,
 )
+from byok.kms.signing import marked_with
 from byok.logs import get_logger, note_kms_request
-from byok.ports import KmsRequest, RequestMetrics
+from byok.ports import KmsRequest, RequestLog, RequestMetrics
 
 log = get_logger(__name__)
 
@@ -46,8 +48,9 @@ _OUTCOMES = {
 class Requests:
     """Sends requests and tells how each went. Thread-safe."""
 
-    def __init__(self, metrics: RequestMetrics) -> None:
+    def __init__(self, metrics: RequestMetrics, request_log: RequestLog) -> None:
         self._metrics = metrics
+        self._request_log = request_log
 
     def send(
         self,
@@ -66,16 +69,19 @@ class Requests:
 
         Raises:
             KmsIntegrityError: what answered is not AWS.
+            KmsBackingOff: it was not sent, since it could not be logged.
             AWS_ERRORS: as botocore raised it.
         """
+        logged = self._request_log.begin(connection, operation, subject)
         began_seconds = time.perf_counter()
 
         def tell(outcome: KmsOutcome, code: str, request_id: str) -> None:
             took_seconds = time.perf_counter() - began_seconds
+            self._request_log.end(logged, request_id, code)
             self._tell(KmsRequest(operation, connection, outcome, code, request_id, took_seconds, is_aside))
 
         try:
-            with reading_reply(operation, subject):
+            with marked_with(logged.id), reading_reply(operation, subject):
                 reply = request()
         except Exception as error:
             outcome, code = _judge(operation, error)

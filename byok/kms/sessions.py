@@ -28,7 +28,7 @@ from byok.kms.classify import (
     to_byok_error,
 )
 from byok.kms.requests import Requests
-from byok.kms.signing import CLIENT_CONFIG, signing_with, tenant_session
+from byok.kms.signing import CLIENT_CONFIG, let_mark, signing_with, tenant_session
 from byok.ports import Clock
 
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ class Sessions:
         """The region's KMS client; call it within `acting_as` only."""
         with self._lock:
             if region not in self._kms_clients:
-                self._kms_clients[region] = tenant_session().client(
-                    "kms", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
+                self._kms_clients[region] = let_mark(
+                    tenant_session().client(
+                        "kms", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
+                    )
                 )
             return self._kms_clients[region]
 
@@ -91,8 +93,10 @@ class Sessions:
         """The region's STS client, under the vendor's own identity."""
         with self._lock:
             if region not in self._sts_clients:
-                self._sts_clients[region] = boto3.session.Session().client(
-                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
+                self._sts_clients[region] = let_mark(
+                    boto3.session.Session().client(
+                        "sts", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
+                    )
                 )
             return self._sts_clients[region]
 
@@ -238,8 +242,10 @@ class Sessions:
     def _caller_client(self, region: str) -> "STSClient":
         with self._lock:
             if region not in self._caller_clients:
-                self._caller_clients[region] = tenant_session().client(
-                    "sts", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
+                self._caller_clients[region] = let_mark(
+                    tenant_session().client(
+                        "sts", region_name=region, endpoint_url=self._endpoint_url, config=CLIENT_CONFIG
+                    )
                 )
             return self._caller_clients[region]
 

@@ -8,11 +8,16 @@ variable. With nothing set, signing fails: no call can go out under the wrong na
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
 
 import boto3
 import botocore.session
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
+
+from byok.core.request_log import user_agent
 
 CLIENT_CONFIG = Config(
     connect_timeout=2,
@@ -26,6 +31,7 @@ CLIENT_CONFIG = Config(
 )
 
 _acting: ContextVar[ReadOnlyCredentials] = ContextVar("byok_tenant_credentials")
+_mark: ContextVar[UUID] = ContextVar("byok_request_id")
 
 
 class _TenantCredentials:
@@ -55,3 +61,32 @@ def signing_with(credentials: ReadOnlyCredentials) -> Iterator[None]:
         yield
     finally:
         _acting.reset(reset)
+
+
+@contextmanager
+def marked_with(mark: UUID) -> Iterator[None]:
+    """Let the request inside the block carry our id of it, in its User-Agent: CloudTrail keeps that even of
+    a request whose answer never comes."""
+    reset = _mark.set(mark)
+    try:
+        yield
+    finally:
+        _mark.reset(reset)
+
+
+def let_mark(client: Any) -> Any:  # noqa: ANN401  # botocore's clients have no common type
+    """Have a client's requests carry what `marked_with` sets; return it."""
+    client.meta.events.register("before-sign", _put_mark)
+    return client
+
+
+def _put_mark(request: AWSRequest, **_: object) -> None:
+    # User-Agent is not among what is signed (botocore.auth, SIGNED_HEADERS_BLACKLIST).
+    if (mark := _mark.get(None)) is not None:
+        of_botocore = _text(request.headers.get("User-Agent", ""))
+        del request.headers["User-Agent"]  # setting it would add another
+        request.headers["User-Agent"] = user_agent(mark, of_botocore)
+
+
+def _text(header: str | bytes) -> str:
+    return header.decode() if isinstance(header, bytes) else header

@@ -22,6 +22,7 @@ from byok.ports.lookout import AuditCheckpoint, AuditCheckpoints, Findings
 from byok.ports.moves import Moves
 from byok.ports.offboarding import Offboardings, Remains
 from byok.ports.queues import Queues
+from byok.ports.request_log import RequestLog, RequestLogTable, RequestSpool
 from byok.ports.resealing import Reseals, SealedRecords
 from byok.ports.rotations import Rotations
 from byok.ports.rows import CountedPage, Replacement, Row, RowStore
@@ -75,7 +76,10 @@ __all__ = [
     "RedisFacts",
     "Remains",
     "Replacement",
+    "RequestLog",
+    "RequestLogTable",
     "RequestMetrics",
+    "RequestSpool",
     "Reseals",
     "RotationReading",
     "Rotations",

@@ -30,6 +30,7 @@ from byok.ports.fleet import Members, Stops
 from byok.ports.lookout import AuditCheckpoints, Findings
 from byok.ports.moves import Moves
 from byok.ports.offboarding import Offboardings, Remains
+from byok.ports.request_log import RequestLogTable
 from byok.ports.resealing import Reseals, SealedRecords
 from byok.ports.rotations import Rotations
 from byok.ports.usage import Usage
@@ -309,6 +310,10 @@ class Transaction(Protocol):
     @property
     def remains(self) -> Remains:
         """What is left of tenants that leave."""
+
+    @property
+    def request_log(self) -> RequestLogTable:
+        """The log of requests to KMS and STS."""
 
     @property
     def audit(self) -> AuditLog:

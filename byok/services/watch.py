@@ -20,6 +20,7 @@ from byok.errors import CacheUnavailable, StoreUnavailable, Unavailable
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Notice, NoticeBoard, Random, Store, Transaction
 from byok.services.held import Held
+from byok.services.request_log import RequestMover
 from byok.services.threads import Spawn, spawn
 from byok.services.usage import UsageLedger
 
@@ -46,6 +47,7 @@ class Watch:
         kind: str,
         usage: UsageLedger,
         master_key_ids: tuple[str, ...],
+        request_mover: RequestMover,
         spawn: Spawn = spawn,
     ) -> None:
         self._store = store
@@ -58,6 +60,7 @@ class Watch:
         self._kind = kind
         self._usage = usage
         self._master_key_ids = master_key_ids
+        self._request_mover = request_mover
         self._spawn = spawn
         self.forget()
 
@@ -185,6 +188,7 @@ class Watch:
                 self.look()
                 if self.member is not None:
                     self._usage.flush_if_due(self.member.id)
+                self._request_mover.move_if_due()
             except StoreUnavailable as error:
                 log.warning("stops_not_looked_for", error=error.message)
             except Exception:

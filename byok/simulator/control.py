@@ -45,6 +45,10 @@ class SimulatorControl:
         """Break the connection."""
         return self.inject(reset=True, **matching)
 
+    def lose_reply(self, **matching: str | float) -> int:
+        """Do what is asked, and break the connection before the answer is out."""
+        return self.inject(lose_reply=True, **matching)
+
     def struck(self) -> int:
         """How often the rules in force have struck."""
         return sum(int(rule["struck"]) for rule in self._ask("GET", "faults"))

@@ -18,9 +18,10 @@ class Rule:
 
     ``after``: how many such calls it lets pass first. ``times``: how often it strikes, None for always.
     ``code`` and ``message``: an AWS error. ``html_status``: a gateway's page. ``reset``: the connection
-    breaks. ``reply_key_id`` and ``reply_account``: the answer is right but for these. ``reply``: so with any
-    fields of a KMS reply; where moto would have answered, or the call is refused, they are all of it. A rule
-    with a delay alone slows calls down. ``struck``: how often it did.
+    breaks before AWS sees the call. ``lose_reply``: it breaks once AWS did what was asked. ``reply_key_id``
+    and ``reply_account``: the answer is right but for these. ``reply``: so with any fields of a KMS reply;
+    where moto would have answered, or the call is refused, they are all of it. A rule with a delay alone
+    slows calls down. ``struck``: how often it did.
     """
 
     id: int
@@ -39,6 +40,7 @@ class Rule:
     http_status: int = 400
     html_status: int | None = None
     reset: bool = False
+    lose_reply: bool = False
     struck: int = 0
 
 
@@ -59,6 +61,8 @@ class Call:
     session_arn: str = ""
     session_name: str = ""
     external_id: str = ""
+    user_agent: str = ""
+    message: str = ""
 
 
 class Faults:

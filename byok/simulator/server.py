@@ -107,6 +107,7 @@ class Simulator:
             "context": parameters.get("EncryptionContext", {}),
             "dry_run": bool(parameters.get("DryRun")),
             "region": region,
+            "user_agent": environ.get("HTTP_USER_AGENT", ""),
         }
         try:
             principal = self._identities.resolve(access_key_id)
@@ -116,18 +117,22 @@ class Simulator:
                 "session_arn": principal.session_arn,
             }
             rule = self._faults.pick(operation, _key_account(told), told["key_arn"])
-            if rule is not None and (broken := _strike(rule, environ, start_response)) is not None:
-                self._log.add(outcome=rule.code or "fault", **told)
+            broken = _strike(rule, environ, start_response, request_id)
+            if broken is not None:
+                self._log.add(outcome=(rule and rule.code) or cloudtrail.NOT_SEEN, **told)
                 return broken
             reply, key = _altered(rule, lambda: self._kms.handle(operation, parameters, principal, region))
         except AwsError as error:
-            self._log.add(outcome=error.code, **told)
+            self._log.add(outcome=error.code, message=error.message, **told)
             return _json_error(start_response, error, request_id)
         told["key_arn"] = told["key_arn"] if key is None else key.arn
         self._log.add(outcome="ok", **told)
+        if rule is not None and rule.lose_reply:
+            return _broken_off(environ)
         if reply is None:
             account = principal.account if key is None else key.account_id
-            return self._forward(environ, json.dumps(parameters).encode(), start_response, account, operation)
+            body = json.dumps(parameters).encode()
+            return self._forward(environ, body, _with_id(start_response, request_id), account, operation)
         if operation in MUTATING:
             self._state.save()
         return _respond(
@@ -156,6 +161,7 @@ class Simulator:
             "region": region,
             "session_name": form.get("RoleSessionName", ""),
             "external_id": form.get("ExternalId", ""),
+            "user_agent": environ.get("HTTP_USER_AGENT", ""),
         }
         try:
             principal = _as_sts(lambda: self._identities.resolve(access_key_id))
@@ -165,17 +171,20 @@ class Simulator:
                 "session_arn": principal.session_arn,
             }
             rule = self._faults.pick(action, _key_account(told), told["key_arn"])
-            if rule is not None and (broken := _strike(rule, environ, start_response, xml=True)) is not None:
-                self._log.add(outcome=rule.code or "fault", **told)
+            broken = _strike(rule, environ, start_response, request_id, xml=True)
+            if broken is not None:
+                self._log.add(outcome=(rule and rule.code) or cloudtrail.NOT_SEEN, **told)
                 return broken
             if rule is not None and rule.reply_account is not None:
                 principal = replace(principal, account=rule.reply_account)
             xml = sts.call(self._identities, self._propagation, principal, form, request_id)
         except AwsError as error:
-            self._log.add(outcome=error.code, **told)
+            self._log.add(outcome=error.code, message=error.message, **told)
             reply = sts.error_xml(error, request_id)
             return _respond(start_response, error.status, reply, "text/xml", request_id)
         self._log.add(outcome="ok", **told)
+        if rule is not None and rule.lose_reply:
+            return _broken_off(environ)
         return _respond(start_response, 200, xml, "text/xml", request_id)
 
     def _answer_others(
@@ -284,14 +293,19 @@ def _as_sts(resolve: Callable[[], Principal]) -> Principal:
 
 
 def _strike(
-    rule: Rule, environ: Environ, start_response: StartResponse, *, xml: bool = False
+    rule: Rule | None,
+    environ: Environ,
+    start_response: StartResponse,
+    request_id: str,
+    *,
+    xml: bool = False,
 ) -> Iterable[bytes] | None:
+    if rule is None:
+        return None
     if rule.delay_seconds:
         time.sleep(rule.delay_seconds)
-    request_id = str(uuid4())
     if rule.reset:
-        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        return []
+        return _broken_off(environ)
     if rule.html_status is not None:
         page = b"<html><body>Bad Gateway</body></html>"
         return _respond(start_response, rule.html_status, page, "text/html", request_id)
@@ -302,6 +316,21 @@ def _strike(
             return _respond(start_response, rule.http_status, reply, "text/xml", request_id)
         return _json_error(start_response, error, request_id)
     return None
+
+
+def _with_id(start_response: StartResponse, request_id: str) -> StartResponse:
+    """Have moto's answer carry the id that the trail has."""
+
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:  # noqa: ANN401  # of WSGI
+        others = [one for one in headers if one[0].lower() != "x-amzn-requestid"]
+        return start_response(status, [*others, ("x-amzn-RequestId", request_id)], *rest)
+
+    return start
+
+
+def _broken_off(environ: Environ) -> Iterable[bytes]:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    return []
 
 
 def _altered(

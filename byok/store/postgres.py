@@ -20,6 +20,7 @@ from byok.store.offboardings import OffboardingTable
 from byok.store.outbox import OutboxTable
 from byok.store.registry import KeyTable, TenantTable
 from byok.store.remains import RemainsTable
+from byok.store.request_log import RequestLogTable
 from byok.store.reseals import ResealTable
 from byok.store.rotations import RotationTable
 from byok.store.sealed import TABLES, SealedTable
@@ -103,6 +104,7 @@ class PostgresTransaction:
         self.outbox = OutboxTable(connection)
         self.offboardings = OffboardingTable(connection)
         self.remains = RemainsTable(connection)
+        self.request_log = RequestLogTable(connection)
         self.audit = AuditTable(connection)
         self.reseals = ResealTable(connection)
         self.sealed = {kind: SealedTable(connection, kind) for kind in TABLES}

@@ -13,6 +13,7 @@ from byok.ports import (
     Metrics,
     NoticeBoard,
     Random,
+    RequestSpool,
     RowStore,
     Store,
     TaskQueue,
@@ -47,10 +48,12 @@ from byok.services.old_versions import OldVersions
 from byok.services.onboarding import Onboarding
 from byok.services.overview import Observer
 from byok.services.periods import Periods
+from byok.services.reconciliation import Reconciler
 from byok.services.records import Records
 from byok.services.reencryption import Reencryption
 from byok.services.refreshing import Refresher
 from byok.services.registry import Registry
+from byok.services.request_log import RequestMover
 from byok.services.requests import RotationRequests
 from byok.services.resealing import Resealing
 from byok.services.reseals import ResealRequests
@@ -104,6 +107,8 @@ class Services:
     auditor: Auditor
     audit_exporter: AuditExporter
     checkpoints: Checkpoints
+    request_mover: RequestMover
+    reconciler: Reconciler
     lookout: Lookout
     targets: TargetRegistry
     campaigns: CampaignRequests
@@ -128,6 +133,8 @@ def assemble(
     random: Random,
     recheck: timedelta,
     periods: Periods,
+    spool: RequestSpool,
+    requests_kept: timedelta = timedelta(days=90),
     rows: RowStore = _NO_APPLICATION,
     longest_rotation: timedelta = MAX_ROTATION_PERIOD,
     refuse_excess: bool = False,
@@ -142,9 +149,11 @@ def assemble(
     suspensions = Suspensions(store, cache, board, clock, random)
     held = Held(clock)
     usage = UsageLedger(store, held, metrics, clock)
+    request_mover = RequestMover(store, spool, clock, requests_kept)
     watch = Watch(
         usage=usage,
         master_key_ids=master_keys.ids,
+        request_mover=request_mover,
         store=store,
         board=board,
         held=held,
@@ -300,7 +309,7 @@ def assemble(
                 SweeperFinding.RESEAL: reseals.sweep,
                 SweeperFinding.MOVE: moves.sweep,
             },
-            errands=(offboardings.finish_due,),
+            errands=(offboardings.finish_due, request_mover.remove_old),
         ),
         checkups=Checkups(
             store=store,
@@ -326,6 +335,8 @@ def assemble(
         audit_exporter=AuditExporter(auditor, master_keys, clock),
         checkpoints=checkpoints,
         lookout=lookout,
+        request_mover=request_mover,
+        reconciler=Reconciler(store, request_mover, clock),
         targets=TargetRegistry(store, rows, desk, clock, random),
         campaigns=campaigns,
         reencryption=Reencryption(

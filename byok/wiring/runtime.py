@@ -1,11 +1,14 @@
 """Builds the adapters from settings, and the services over them; one set a process."""
 
+import hashlib
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -20,11 +23,12 @@ from byok.forks import forget_after_fork
 from byok.kms.aws import AwsKms
 from byok.kms.bulkhead import Bulkhead
 from byok.metrics import PrometheusMetrics
-from byok.ports import Clock
+from byok.ports import Clock, Random
 from byok.queue import CeleryQueue
 from byok.services.async_vault import AsyncVault
 from byok.services.vault import Vault
 from byok.settings import Settings, load_settings
+from byok.spool import FileSpool
 from byok.store.application import PostgresRows
 from byok.store.postgres import PostgresStore, create_engine
 from byok.webhooks import WebhookPoster
@@ -47,6 +51,7 @@ class Runtime:
     board: RedisNoticeBoard
     kms: AwsKms
     queue: CeleryQueue
+    spool: FileSpool
     master_keys: MasterKeyRing
     metrics: PrometheusMetrics
     services: Services
@@ -56,6 +61,7 @@ class Runtime:
         self.services.watch.close()
         self.services.desk.forget()
         self.services.claims.close()
+        self.services.request_mover.try_to_move()
         self.queue.close()
         self.board.close()
         self.cache.close()
@@ -82,7 +88,8 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     rows = _application_rows(settings)
     cache = RedisLeaseCache(settings.cache_url.get_secret_value())
     board = RedisNoticeBoard(settings.cache_url.get_secret_value())
-    kms = _aws_kms(store, metrics, settings)
+    spool = _spool(store, random_source, settings)
+    kms = _aws_kms(store, metrics, spool, settings)
     queue = CeleryQueue.connect(settings.broker_url.get_secret_value())
     services = assemble(
         store=store,
@@ -96,6 +103,8 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
         random=random_source,
         recheck=timedelta(seconds=settings.recheck_seconds),
         periods=periods_of(settings),
+        spool=spool,
+        requests_kept=timedelta(days=settings.request_log_days),
         rows=rows,
         longest_rotation=timedelta(days=settings.max_rotation_days),
         refuse_excess=settings.refuse_excess_rights,
@@ -106,7 +115,9 @@ def build(settings: Settings, kind: str = "service") -> Runtime:
     )
     if settings.fail_point is not None:  # refused by the settings outside of tests
         arm(settings.fail_point, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    runtime = Runtime(settings, engine, store, rows, cache, board, kms, queue, master_keys, metrics, services)
+    runtime = Runtime(
+        settings, engine, store, rows, cache, board, kms, queue, spool, master_keys, metrics, services
+    )
     services.vault.close_with(runtime.close)
     services.vault.measure_with(metrics)
     _forget_after_fork(runtime)
@@ -128,11 +139,20 @@ def _application_rows(settings: Settings) -> PostgresRows:
     return PostgresRows(create_engine(url.get_secret_value(), _APPLICATION_POOL_SIZE))
 
 
-def _aws_kms(clock: Clock, metrics: PrometheusMetrics, settings: Settings) -> AwsKms:
+def _spool(clock: Clock, random_source: Random, settings: Settings) -> FileSpool:
+    if (folder := settings.request_log_folder) is not None:
+        return FileSpool(folder, clock, random_source)
+    database = hashlib.sha256(settings.database_url.get_secret_value().rpartition("@")[2].encode())
+    own = f"byok-requests-{os.getuid()}-{database.hexdigest()[:12]}"
+    return FileSpool(Path(tempfile.gettempdir()) / own, clock, random_source, must_own=True)
+
+
+def _aws_kms(clock: Clock, metrics: PrometheusMetrics, spool: FileSpool, settings: Settings) -> AwsKms:
     return AwsKms(
         clock,
         Bulkhead(settings.tenant_kms_calls),
         metrics,
+        spool,
         endpoint_url=settings.kms_endpoint_url,
         vendor_role=_role(settings.vendor_role_arn),
         canary_role=_role(settings.canary_role_arn),
@@ -157,6 +177,7 @@ def _forget_after_fork(runtime: Runtime) -> None:
             services.usage.forget,
             services.claims.forget,
             runtime.metrics.forget,
+            runtime.spool.forget,
             runtime.kms.forget,
             runtime.store.dispose,
             runtime.rows.dispose,

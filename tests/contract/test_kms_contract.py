@@ -25,7 +25,7 @@ from byok.ports import Kms
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import join
-from tests.fakes import CountingMetrics, FakeClock, FakeKms
+from tests.fakes import CountingMetrics, FakeClock, FakeKms, MemorySpool
 from tests.world import kms_key_arn
 
 KEY = uuid4()
@@ -80,7 +80,7 @@ def make_case(kind: str, request: pytest.FixtureRequest) -> Iterator[Case]:
         request.getfixturevalue("environment")  # the vendor's credentials
         role = RoleArn.parse(f"arn:aws:iam::{connection.kms_key_arn.account}:role/byok")
         with KmsProcess(stack) as stub:
-            kms = AwsKms(FakeClock(), Bulkhead(), CountingMetrics(), endpoint_url=stub.url)
+            kms = AwsKms(FakeClock(), Bulkhead(), CountingMetrics(), MemorySpool(), endpoint_url=stub.url)
             yield Case(kms, replace(connection, role_arn=role), None, connection.tenant_id)
         return
     runtime: Runtime = request.getfixturevalue("runtime")

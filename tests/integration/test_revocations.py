@@ -22,7 +22,7 @@ from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import VENDOR, Customer, add_key, join
-from tests.fakes import CountingMetrics, FakeClock
+from tests.fakes import CountingMetrics, FakeClock, MemorySpool
 from tests.revocations import REVOCATIONS
 
 
@@ -146,7 +146,7 @@ def test_bare_moto_notices_no_revocation(bare_moto: str, environment: object, ho
     role = account.create_role(
         "byok", policies.trust_policy(VENDOR, "external-id"), policies.role_permissions(key, tenant_id)
     )
-    kms = AwsKms(FakeClock(), Bulkhead(), CountingMetrics(), endpoint_url=bare_moto)
+    kms = AwsKms(FakeClock(), Bulkhead(), CountingMetrics(), MemorySpool(), endpoint_url=bare_moto)
     connection = Connection(
         tenant_id, KmsKeyArn.parse(key), "external-id", RoleArn.parse(role), tenant_name="acme"
     )

@@ -20,6 +20,7 @@ from byok.store.schema.keys import (
 from byok.store.schema.lookout import OPEN_FINDING, audit_checkpoints, findings, webhook_messages
 from byok.store.schema.moves import OPEN_MOVE, WORKING_MOVE, kms_key_move_wrappings, kms_key_moves
 from byok.store.schema.offboarding import NOT_CANCELLED, UNFINISHED, offboardings
+from byok.store.schema.request_log import kms_requests
 from byok.store.schema.resealing import RUNNING_RESEAL, reseals
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "keys",
     "kms_key_move_wrappings",
     "kms_key_moves",
+    "kms_requests",
     "member_name",
     "members",
     "metadata",

@@ -1,0 +1,245 @@
+"""``byok audit reconcile``: the customer's CloudTrail beside our log of requests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from byok.cli.output import (
+    AsJson,
+    TenantName,
+    console,
+    error_console,
+    parse_duration,
+    print_json,
+    show_time,
+    table,
+)
+from byok.cli.services import open_runtime
+from byok.cli.trail_files import TrailFiles
+from byok.core.arns import RoleArn
+from byok.core.cloudtrail import TrailCall
+from byok.core.reconciliation import Reconciliation
+from byok.core.request_log import LoggedRequest
+from byok.errors import InvalidInput
+
+_SHOWN = 20  # rows of a table; --json has a thousand
+
+
+class Outcome(IntEnum):
+    """The exit code."""
+
+    AGREE = 0
+    STRANGERS = 20  # AWS saw calls that we did not log
+    MISSING = 21  # we logged calls that AWS did not see
+    BOTH = 22
+    INCOMPLETE = 23  # no difference, but not all could be compared
+
+
+def reconcile(
+    tenant: TenantName,
+    cloudtrail: Annotated[
+        list[Path],
+        typer.Option(
+            "--cloudtrail", metavar="FILE", help="A file of CloudTrail's, or a folder of them; repeatable."
+        ),
+    ],
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="More files, as a shell makes of *.gz."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="The files are complete from 2026-11-01T00:00Z on."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The files are complete up to then.")
+    ] = None,
+    delivery_delay: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="How late CloudTrail may deliver: without --since and --until, what was logged within so "
+            "long of the files' first and last record is not expected in them.",
+        ),
+    ] = "15m",
+    as_json: AsJson = False,
+) -> None:
+    """Compare the customer's CloudTrail with our own log of every request to KMS and STS.
+
+    Exit code: 0 both agree; 20 AWS saw calls that we did not log; 21 we logged calls that AWS did not see; 22
+    both; 23 no difference, but files are broken, or older than our log.
+    """
+    files = TrailFiles.find([*cloudtrail, *(more or ())])
+    span = {"since": _time(since, "--since"), "until": _time(until, "--until")}
+    delay = parse_duration(delivery_delay)
+    with open_runtime() as runtime, _bar(len(files.paths)) as on_file:
+        role = runtime.settings.vendor_role_arn
+        found = runtime.services.reconciler.compare(
+            tenant,
+            files.records(on_file),
+            vendor_account=None if role is None else RoleArn.parse(role).account,
+            delay=delay,
+            **span,
+        )
+    outcome = _outcome(found, files)
+    if as_json:
+        print_json(_json(tenant, found, files, outcome))
+    else:
+        _print(tenant, found, files, outcome)
+    if outcome is not Outcome.AGREE:
+        raise typer.Exit(outcome)
+
+
+def _time(text: str | None, option: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"{option} {text!r} is no time", remedy="write 2026-11-01T00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _outcome(found: Reconciliation, files: TrailFiles) -> Outcome:
+    match found.stranger_count > 0, found.missing_count > 0:
+        case True, True:
+            return Outcome.BOTH
+        case True, False:
+            return Outcome.STRANGERS
+        case False, True:
+            return Outcome.MISSING
+        case _:
+            return Outcome.INCOMPLETE if files.broken or found.too_old else Outcome.AGREE
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console, transient=True) as progress:
+        task = progress.add_task("files", total=total)
+        yield lambda: progress.advance(task)
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+def _print(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outcome) -> None:
+    rows = [
+        (f"{account} {region}", f"{show_time(span.since)} to {show_time(span.until)}")
+        for (account, region), span in sorted(found.coverage.items())
+    ]
+    console.print(table(f"CloudTrail of {tenant}, {found.records:,} records", ("account", "covered"), rows))
+    console.print(table("compared", ("requests", "number"), _counts(found)))
+    if found.stranger_count:
+        columns = ("when", "call", "by", "from", "why ours", "request id")
+        shown = [_stranger_row(call) for call in found.strangers[:_SHOWN]]
+        console.print(table(_title("AWS saw, and we did not log", found.stranger_count), columns, shown))
+    if found.missing_count:
+        requests = [_missing_row(request) for request in found.missing[:_SHOWN]]
+        title = _title("we logged, and AWS did not see", found.missing_count)
+        console.print(table(title, ("when", "call", "on", "request id"), requests))
+    if files.broken:
+        unread = [(one.why, str(one.path)) for one in files.broken[:_SHOWN]]
+        console.print(table(_title("not compared", len(files.broken)), ("why", "file"), unread))
+    console.print(_VERDICTS[outcome])
+
+
+_VERDICTS = {
+    Outcome.AGREE: "[green]both sides agree[/]",
+    Outcome.STRANGERS: "[bold red]AWS saw calls that byok did not log[/]: see docs/reconcile.md",
+    Outcome.MISSING: "[bold red]the files lack calls that AWS answered[/]: see docs/reconcile.md",
+    Outcome.BOTH: "[bold red]both sides have calls that the other lacks[/]: see docs/reconcile.md",
+    Outcome.INCOMPLETE: "[yellow]no difference, but not everything could be compared[/]",
+}
+
+
+def _title(text: str, number: int) -> str:
+    return f"{text}: {number:,}" + (f", the first {_SHOWN}" if number > _SHOWN else "")
+
+
+def _counts(found: Reconciliation) -> list[tuple[str, str]]:
+    told = [
+        ("logged by us", found.logged),
+        ("agree by AWS's request id", found.agreed),
+        ("agree by our id, the answer never came", found.agreed_by_mark),
+        ("without an answer, unknown to AWS too", found.unanswered),
+        ("need not be in these files", found.not_expected),
+        ("AWS saw, and we did not log", found.stranger_count),
+        ("we logged, and AWS did not see", found.missing_count),
+        ("records that came twice", found.repeated),
+        ("other use of the KMS key", found.administration),
+        ("from before our log begins", found.too_old),
+    ]
+    return [(name, f"{number:,}") for name, number in told]
+
+
+def _stranger_row(call: TrailCall) -> tuple[str, ...]:
+    said = f"{call.service} {call.operation}" + (f" ({call.code})" if call.code else "")
+    source = f"{call.source_ip} {call.user_agent[:60]}"
+    return (show_time(call.at), said, call.principal, source, call.concern.value, call.call_id)
+
+
+def _missing_row(request: LoggedRequest) -> tuple[str, ...]:
+    said = request.operation + (f" ({request.code})" if request.code else "")
+    return (show_time(request.began_at), said, request.subject, request.request_id)
+
+
+# --- for machines ---------------------------------------------------------------------------------
+
+
+def _json(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "outcome": outcome.name.lower(),
+        "covered": [
+            {"account": account, "region": region, "since": span.since, "until": span.until}
+            for (account, region), span in sorted(found.coverage.items())
+        ],
+        "records": found.records,
+        "repeated": found.repeated,
+        "administration": found.administration,
+        "too_old": found.too_old,
+        "logged": found.logged,
+        "agreed": found.agreed,
+        "agreed_by_mark": found.agreed_by_mark,
+        "unanswered": found.unanswered,
+        "not_expected": found.not_expected,
+        "strangers": found.stranger_count,
+        "missing": found.missing_count,
+        "first_strangers": [_call_json(call) for call in found.strangers],
+        "first_missing": [_request_json(request) for request in found.missing],
+        "broken_files": [{"file": str(one.path), "why": one.why} for one in files.broken],
+    }
+
+
+def _call_json(call: TrailCall) -> dict[str, Any]:
+    return {
+        "at": call.at,
+        "service": call.service,
+        "operation": call.operation,
+        "region": call.region,
+        "principal": call.principal,
+        "source_ip": call.source_ip,
+        "user_agent": call.user_agent,
+        "error": call.code or None,
+        "concern": call.concern,
+        "request_id": call.call_id,
+    }
+
+
+def _request_json(request: LoggedRequest) -> dict[str, Any]:
+    return {
+        "at": request.began_at,
+        "operation": request.operation,
+        "subject": request.subject,
+        "region": request.region,
+        "error": request.code or None,
+        "request_id": request.request_id,
+        "id": request.id,
+    }

@@ -1,0 +1,446 @@
+"""The customer's CloudTrail beside our log: what is planted is found, and nothing else."""
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner, Result
+
+from byok.cli.main import app
+from byok.cli.reconcile import Outcome
+from byok.core.encryption_context import version_context
+from byok.core.model import Connection
+from byok.core.request_log import LoggedRequest, user_agent
+from byok.embedded.stack import Stack
+from byok.errors import ByokError, InvalidInput, KmsBackingOff, KmsUnavailable
+from byok.kms import signing
+from byok.services.request_log import RequestMover
+from byok.simulator import VENDOR_ACCESS_KEY_ID, VENDOR_ACCOUNT_ID, VENDOR_SECRET_ACCESS_KEY
+from byok.simulator.cloudtrail import deliver
+from byok.simulator.control import SimulatorControl
+from byok.wiring import Runtime
+from tests.customers import Customer, join
+
+REGION = "eu-central-1"
+
+
+def hour() -> tuple[str, ...]:
+    """That the files are complete for the hour around now."""
+    now, half = datetime.now(UTC), timedelta(minutes=30)
+    return ("--since", (now - half).isoformat(), "--until", (now + half).isoformat())
+
+
+CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 1})
+
+
+@dataclass
+class Case:
+    """A customer whose calls are all logged, and ways to plant what is not."""
+
+    stack: Stack
+    runtime: Runtime
+    simulator: SimulatorControl
+    customer: Customer
+    folder: Path
+
+    @property
+    def connection(self) -> Connection:
+        assert self.customer.tenant.connection is not None
+        return self.customer.tenant.connection
+
+    @property
+    def context(self) -> dict[str, str]:
+        return version_context(self.customer.tenant.id, self.customer.tenant.id, 1)
+
+    def ask(self) -> bytes:
+        """Some calls of ours; a wrapped key."""
+        blob = self.runtime.kms.generate_data_key(self.connection, self.context).ciphertext
+        self.runtime.kms.decrypt(self.connection, blob, self.context).secret.wipe()
+        self.runtime.kms.describe_key(self.connection)
+        self.runtime.kms.read_rotation(self.connection)
+        return blob
+
+    def trail(self, account: str | None = None) -> list[dict[str, Any]]:
+        return self.simulator.cloudtrail(account or self.customer.account.account_id)
+
+    def reconcile(self, *trails: list[dict[str, Any]], options: tuple[str, ...] = ()) -> Result:
+        """Deliver trails, and compare."""
+        self.runtime.services.request_mover.move()
+        for trail in trails or (self.trail(),):
+            deliver(trail, self.folder, records_a_file=7)
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "empty.json").write_text('{"Records": []}')
+        command = ["audit", "reconcile", "acme", "--cloudtrail", str(self.folder), "--delivery-delay", "0s"]
+        return CliRunner().invoke(app, [*command, *options], env={"COLUMNS": "300"})
+
+    def found(self, *trails: list[dict[str, Any]], options: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What the comparison says to machines."""
+        result = self.reconcile(*trails, options=("--json", *options))
+        told: dict[str, Any] = json.loads(result.stdout)
+        assert result.exit_code == Outcome[told["outcome"].upper()]
+        return told
+
+    def session(self) -> dict[str, str]:
+        """The credentials of a live session of ours, as a thief has them."""
+        credentials = next(iter(self.runtime.kms._sessions._sessions.values())).credentials
+        return {
+            "aws_access_key_id": credentials.access_key,
+            "aws_secret_access_key": credentials.secret_key,
+            "aws_session_token": credentials.token,
+        }
+
+    def client(self, service: str, **credentials: str) -> Any:
+        """A client that is none of ours; without credentials it is the vendor's own principal."""
+        found = {
+            "aws_access_key_id": VENDOR_ACCESS_KEY_ID,
+            "aws_secret_access_key": VENDOR_SECRET_ACCESS_KEY,
+        } | credentials
+        url = self.stack.simulator.url
+        return boto3.client(service, region_name=REGION, endpoint_url=url, config=CONFIG, **found)  # type: ignore[call-overload]
+
+    def logged(self) -> list[LoggedRequest]:
+        """Our whole log of the tenant."""
+        self.runtime.services.request_mover.move()
+        begin, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+        with self.runtime.store.transaction() as tx:
+            return list(tx.request_log.page(self.customer.tenant.id, begin, end, None, 10_000))
+
+
+@pytest.fixture
+def case(stack: Stack, runtime: Runtime, simulator: SimulatorControl, tmp_path: Path) -> Case:
+    return Case(stack, runtime, simulator, join(stack, runtime, "acme"), tmp_path / "trail")
+
+
+def test_both_sides_agree_on_a_preflight_and_on_each_call_after_it(case: Case) -> None:
+    case.ask()
+    case.customer.account.kms.describe_key(KeyId=case.customer.kms_key)  # its own administration
+    found = case.found()
+    assert found["outcome"] == "agree"
+    assert found["agreed"] >= 20, "the preflight's, too"
+    assert found["unanswered"] == found["agreed_by_mark"] == 0
+    assert found["administration"] >= 1
+    assert case.reconcile().exit_code == 0
+    assert "both sides agree" in case.reconcile().stdout
+
+
+def test_both_trails_together_are_one(case: Case) -> None:
+    """What stands in both accounts is one call; what was refused to us stands in our own."""
+    case.ask()
+    found = case.found(case.trail(), case.trail(VENDOR_ACCOUNT_ID))
+    assert found["outcome"] == "agree"
+    assert found["repeated"] >= 1
+    assert {one["account"] for one in found["covered"]} == {
+        case.customer.account.account_id,
+        VENDOR_ACCOUNT_ID,
+    }
+
+
+def steal_session(case: Case, blob: bytes) -> None:
+    thief = case.client("kms", **case.session())
+    thief.decrypt(KeyId=case.customer.kms_key, CiphertextBlob=blob, EncryptionContext=case.context)
+
+
+def assume_role(case: Case, blob: bytes) -> None:
+    case.client("sts").assume_role(
+        RoleArn=case.customer.role, RoleSessionName="mallory", ExternalId=case.customer.tenant.external_id
+    )
+
+
+def use_session_elsewhere(case: Case, blob: bytes) -> None:
+    case.client("sts", **case.session()).get_caller_identity()
+
+
+def be_refused(case: Case, blob: bytes) -> None:
+    with pytest.raises(ClientError):
+        case.client("kms", **case.session()).encrypt(KeyId=case.customer.kms_key, Plaintext=b"x")
+
+
+def copy_an_answered_mark(case: Case, blob: bytes) -> None:
+    answered = next(one for one in case.logged() if one.operation == "Decrypt" and one.request_id)
+    thief = signing.let_mark(case.client("kms", **case.session()))
+    with signing.marked_with(answered.id):
+        thief.decrypt(KeyId=case.customer.kms_key, CiphertextBlob=blob, EncryptionContext=case.context)
+
+
+def decrypt_as_the_customers_admin(case: Case, blob: bytes) -> None:
+    case.customer.account.kms.decrypt(
+        KeyId=case.customer.kms_key, CiphertextBlob=blob, EncryptionContext=case.context
+    )
+
+
+@pytest.mark.parametrize(
+    ("steal", "concern", "operation"),
+    [
+        (steal_session, "session", "Decrypt"),
+        (assume_role, "assumption", "AssumeRole"),
+        (use_session_elsewhere, "session", "GetCallerIdentity"),
+        (be_refused, "session", "Encrypt"),
+        (copy_an_answered_mark, "session", "Decrypt"),
+        (decrypt_as_the_customers_admin, "context", "Decrypt"),
+    ],
+)
+def test_a_call_that_is_not_ours_is_found(
+    case: Case, steal: Callable[[Case, bytes], None], concern: str, operation: str
+) -> None:
+    blob = case.ask()
+    steal(case, blob)
+    case.ask()
+    found = case.found()
+    assert found["outcome"] == "strangers"
+    assert (found["strangers"], found["missing"]) == (1, 0)
+    [stranger] = found["first_strangers"]
+    assert (stranger["concern"], stranger["operation"]) == (concern, operation)
+    shown = case.reconcile()
+    assert shown.exit_code == 20
+    assert "AWS saw, and we did not log" in shown.stdout
+
+
+def test_a_decrypt_replayed_by_the_vendors_principal_is_found(case: Case) -> None:
+    """In key-policy mode there is no session: whoever is the vendor may call."""
+    blob = case.ask()
+    allow = {
+        "Sid": "vendor",
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{VENDOR_ACCOUNT_ID}:root"},
+        "Action": ["kms:Decrypt", "kms:DescribeKey"],
+        "Resource": "*",
+    }
+    case.customer.account.put_key_policy(
+        case.customer.kms_key, {"Version": "2012-10-17", "Statement": [allow]}
+    )
+    vendor = case.client("kms")
+    vendor.decrypt(KeyId=case.customer.kms_key, CiphertextBlob=blob, EncryptionContext=case.context)
+    vendor.describe_key(KeyId=case.customer.kms_key)
+    found = case.found()
+    assert sorted(one["concern"] for one in found["first_strangers"]) == ["context", "vendor"]
+
+
+def test_a_call_that_the_trail_lacks_is_found(case: Case) -> None:
+    case.ask()
+    trail = case.trail()
+    [gone] = [one for one in trail if one["eventName"] == "Decrypt" and "errorCode" not in one][-1:]
+    trail.remove(gone)
+    found = case.found(trail, options=hour())
+    assert found["outcome"] == "missing"
+    assert [one["request_id"] for one in found["first_missing"]] == [gone["requestID"]]
+    assert case.reconcile(trail, options=hour()).exit_code == 21
+
+
+def test_a_stranger_and_a_gap_are_both_told(case: Case) -> None:
+    assume_role(case, case.ask())
+    case.ask()
+    trail = [one for one in case.trail() if one["eventName"] != "GetKeyRotationStatus"]
+    found = case.found(trail, options=hour())
+    assert found["outcome"] == "both"
+    assert found["missing"] >= 2
+
+
+def test_a_lost_reply_is_no_stranger_and_an_unsent_request_not_missing(case: Case) -> None:
+    case.ask()
+    case.simulator.lose_reply(operation="DescribeKey", times=1)
+    case.runtime.kms.describe_key(case.connection)  # the second attempt is answered
+    case.simulator.clear_faults()
+    case.simulator.reset(operation="DescribeKey", times=1)
+    case.runtime.kms.describe_key(case.connection)
+    case.simulator.clear_faults()
+    case.runtime.kms.forget()
+    case.simulator.lose_reply(operation="AssumeRole", times=1)
+    case.runtime.kms.describe_key(case.connection)
+    found = case.found()
+    assert found["outcome"] == "agree"
+    assert (found["agreed_by_mark"], found["unanswered"]) == (2, 1)
+
+
+def test_the_mark_of_a_lost_reply_excuses_one_call_only(case: Case) -> None:
+    blob = case.ask()
+    case.simulator.lose_reply(operation="Decrypt", times=3)
+    with pytest.raises(KmsUnavailable):
+        case.runtime.kms.decrypt(case.connection, blob, case.context)
+    lost = [one for one in case.logged() if not one.request_id]
+    assert len(lost) == 3
+    thief = signing.let_mark(case.client("kms", **case.session()))
+    with signing.marked_with(lost[0].id):
+        thief.decrypt(KeyId=case.customer.kms_key, CiphertextBlob=blob, EncryptionContext=case.context)
+    found = case.found()
+    assert (found["agreed_by_mark"], found["strangers"]) == (3, 1)
+
+
+def test_the_mark_of_an_unsent_request_excuses_no_other_operation_and_no_other_time(case: Case) -> None:
+    case.ask()
+    case.simulator.reset(operation="DescribeKey", times=1)
+    case.runtime.kms.describe_key(case.connection)
+    [unsent] = [one for one in case.logged() if not one.request_id]
+    thief = signing.let_mark(case.client("kms", **case.session()))
+    with signing.marked_with(unsent.id):
+        thief.get_key_rotation_status(KeyId=case.customer.kms_key)
+        case.simulator.advance_clock(600)
+        thief.describe_key(KeyId=case.customer.kms_key)
+    case.simulator.advance_clock(-600)
+    assert case.found()["strangers"] == 2
+
+
+def test_throttles_and_failures_need_not_be_in_the_trail(case: Case) -> None:
+    case.simulator.throttle(operation="DescribeKey", times=1)
+    case.runtime.kms.describe_key(case.connection)
+    case.simulator.internal_error(operation="DescribeKey", times=1)
+    case.runtime.kms.describe_key(case.connection)
+    trail = [
+        one
+        for one in case.trail()
+        if one.get("errorCode") not in ("ThrottlingException", "KMSInternalException")
+    ]
+    assert len(trail) == len(case.trail()) - 2
+    found = case.found(trail)
+    refused_to_the_vendor = 2  # by the preflight's AssumeRole without and with a wrong external id
+    assert (found["outcome"], found["not_expected"]) == ("agree", 2 + refused_to_the_vendor)
+
+
+def test_what_was_logged_outside_of_what_the_files_cover_is_not_missing(case: Case) -> None:
+    case.ask()
+    trail = case.trail()
+    assert case.found(trail, options=("--delivery-delay", "15m"))["outcome"] == "agree"
+    late = trail[:-3]
+    assert case.found(late, options=("--delivery-delay", "15m"))["outcome"] == "agree"
+
+
+def test_a_span_that_is_told_is_taken_at_its_word(case: Case) -> None:
+    case.ask()
+    found = case.found(case.trail()[:-3], options=hour())
+    assert (found["outcome"], found["missing"]) == ("missing", 3)
+
+
+def test_an_empty_trail_of_a_span_that_is_told_lacks_all(case: Case) -> None:
+    case.ask()
+    assert case.found([], options=hour())["missing"] >= 20
+    assert isinstance(case.reconcile([]).exception, InvalidInput)
+
+
+def test_another_region_is_not_looked_for(case: Case) -> None:
+    """Of the key's region there must be something to compare with."""
+    case.ask()
+    elsewhere = [one | {"awsRegion": "us-east-1"} for one in case.trail()]
+    result = case.reconcile(elsewhere)
+    assert isinstance(result.exception, InvalidInput)
+    assert "eu-central-1" in str(result.exception)
+
+
+def test_records_that_come_twice_and_those_of_other_services_change_nothing(case: Case) -> None:
+    case.ask()
+    trail = case.trail()
+    other = trail[0] | {"eventSource": "s3.amazonaws.com", "eventName": "GetObject", "userIdentity": {}}
+    other |= {"requestID": "ABCDEFGH12345678", "requestParameters": None, "eventID": str(uuid4())}
+    found = case.found([*trail, *trail[:5], other])
+    assert found["outcome"] == "agree"
+    assert found["repeated"] >= 3
+
+
+def test_a_refusal_without_parameters_is_known_by_its_message(case: Case) -> None:
+    """AWS leaves requestParameters out of many refused calls."""
+    case.ask()
+    trail = case.trail()
+    refused = {
+        "eventTime": trail[-1]["eventTime"],
+        "eventSource": "sts.amazonaws.com",
+        "eventName": "AssumeRole",
+        "awsRegion": REGION,
+        "recipientAccountId": VENDOR_ACCOUNT_ID,
+        "userIdentity": {"type": "IAMUser", "arn": f"arn:aws:iam::{VENDOR_ACCOUNT_ID}:user/mallory"},
+        "errorCode": "AccessDenied",
+        "errorMessage": f"not authorized to perform: sts:AssumeRole on resource: {case.customer.role}",
+        "requestParameters": None,
+        "requestID": str(uuid4()),
+        "eventID": str(uuid4()),
+    }
+    found = case.found([*trail, refused])
+    assert [one["concern"] for one in found["first_strangers"]] == ["assumption"]
+
+
+def test_broken_files_are_named_and_make_the_comparison_incomplete(case: Case) -> None:
+    case.ask()
+    case.folder.mkdir()
+    (case.folder / "cut.json.gz").write_bytes(gzip.compress(b'{"Records": []}' * 100)[:40])
+    (case.folder / "other.json").write_text("[1, 2]")
+    (case.folder / "record.json").write_text('{"Records": [{"eventTime": "today"}]}')
+    digest = case.folder / "AWSLogs/1/CloudTrail-Digest/x.json.gz"
+    digest.parent.mkdir(parents=True)
+    digest.write_bytes(b"no trail")
+    found = case.found()
+    assert found["outcome"] == "incomplete"
+    assert sorted(Path(one["file"]).name for one in found["broken_files"]) == [
+        "cut.json.gz",
+        "other.json",
+        "record.json",
+    ]
+    shown = case.reconcile()
+    assert shown.exit_code == 23
+    assert "cut.json.gz" in shown.stdout
+
+
+def test_files_may_be_named_one_by_one_and_unpacked(case: Case) -> None:
+    case.ask()
+    case.runtime.services.request_mover.move()
+    files = deliver(case.trail(), case.folder, records_a_file=7)
+    plain = case.folder / "plain.json"
+    plain.write_bytes(gzip.decompress(files[0].read_bytes()))
+    named = [str(plain), *map(str, files[1:])]
+    command = ["audit", "reconcile", "acme", "--delivery-delay", "0s", "--cloudtrail", *named]
+    assert CliRunner().invoke(app, command).exit_code == 0
+
+
+def test_calls_from_before_our_log_are_not_compared(case: Case) -> None:
+    case.ask()
+    trail = case.trail()
+    old = trail[-1] | {
+        "eventTime": "2020-01-01T00:00:00Z",
+        "requestID": str(uuid4()),
+        "eventID": str(uuid4()),
+    }
+    found = case.found([old, *trail])
+    assert (found["outcome"], found["too_old"], found["strangers"]) == ("incomplete", 1, 0)
+    assert UUID(old["requestID"])
+
+
+def test_a_request_that_cant_be_logged_is_not_sent(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case.ask()
+    before = len(case.trail())
+    case.runtime.spool.seal()
+    monkeypatch.setattr(case.runtime.spool, "_folder", Path("/proc/nowhere"))
+    with pytest.raises(KmsBackingOff, match="could not be logged"):
+        case.runtime.kms.describe_key(case.connection)
+    assert len(case.trail()) == before
+
+
+def test_the_log_waits_for_postgresql_and_forgets_what_is_old(case: Case) -> None:
+    case.ask()
+    assert case.runtime.spool.backlog_bytes() > 0
+    logged = case.logged()
+    assert case.runtime.spool.backlog_bytes() == 0
+    soon = RequestMover(case.runtime.store, case.runtime.spool, case.runtime.store, timedelta(0))
+    assert soon.remove_old() == len(logged)
+    assert case.logged() == []
+
+
+def test_what_is_asked_leaves_nothing_but_ids_in_the_log(case: Case) -> None:
+    with pytest.raises(ByokError):
+        case.runtime.kms.decrypt(case.connection, b"x" * 100, case.context)
+    files = sorted(Path(case.stack.environment["BYOK_REQUEST_LOG_FOLDER"]).glob("*.requests"))
+    text = files[-1].read_text()
+    assert case.customer.kms_key in text
+    assert case.customer.tenant.external_id not in text
+    assert files[-1].stat().st_mode & 0o077 == 0
+
+
+def test_a_user_agent_carries_the_id_and_keeps_botocores(case: Case) -> None:
+    case.ask()
+    asked = case.trail()[-1]
+    [logged] = [one for one in case.logged() if one.request_id == asked["requestID"]]
+    assert asked["userAgent"].startswith(user_agent(logged.id, "Boto3/"))
