@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -93,9 +93,9 @@ class Case:
         """The credentials of a live session of ours, as a thief has them."""
         credentials = next(iter(self.runtime.kms._sessions._sessions.values())).credentials
         return {
-            "aws_access_key_id": credentials.access_key,
-            "aws_secret_access_key": credentials.secret_key,
-            "aws_session_token": credentials.token,
+            "aws_access_key_id": str(credentials.access_key),
+            "aws_secret_access_key": str(credentials.secret_key),
+            "aws_session_token": str(credentials.token),
         }
 
     def client(self, service: str, **credentials: str) -> Any:
@@ -406,7 +406,6 @@ def test_calls_from_before_our_log_are_not_compared(case: Case) -> None:
     }
     found = case.found([old, *trail])
     assert (found["outcome"], found["too_old"], found["strangers"]) == ("incomplete", 1, 0)
-    assert UUID(old["requestID"])
 
 
 def test_a_request_that_cant_be_logged_is_not_sent(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
