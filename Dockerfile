@@ -12,7 +12,7 @@ RUN /opt/byok/bin/pip install --no-deps .
 
 FROM python:3.13.9-slim-trixie AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin byok \
-    && install -d -o byok -g byok -m 700 /flower
+    && install -d -o byok -g byok -m 700 /flower /var/lib/byok
 COPY --from=build /opt/byok /opt/byok
 # For the health checks: each container has a /tmp of its own.
 ENV PATH=/opt/byok/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 BYOK_HEALTH_FOLDER=/tmp

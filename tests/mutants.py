@@ -38,6 +38,55 @@ _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_
 
 MUTANTS = (
     Mutant(
+        "the lock by which a living process keeps its spool",
+        "byok/spool.py",
+        "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        "tests/unit/test_spool.py::test_a_request_and_its_end_are_read_as_one",
+    ),
+    Mutant(
+        "that a line which the disk cut short counts as not written",
+        "byok/spool.py",
+        "                if written < len(line):",
+        "                if False:",
+        "tests/unit/test_spool.py::test_a_full_disk_sends_nothing_and_spoils_nothing",
+    ),
+    Mutant(
+        "the time for which an unanswered request's id excuses a call",
+        "byok/core/reconciliation.py",
+        "        and request.began_at - CLOCK_SKEW <= call.at <= latest + CLOCK_SKEW\n",
+        "",
+        f"{_IN}/test_reconcile.py::test_the_mark_of_an_unsent_request_excuses_no_other_operation_and_no_other_time",
+    ),
+    Mutant(
+        "that an unanswered request's id excuses its own operation alone",
+        "byok/core/reconciliation.py",
+        "        and call.operation == request.operation\n",
+        "",
+        f"{_IN}/test_reconcile.py::test_the_mark_of_an_unsent_request_excuses_no_other_operation_and_no_other_time",
+    ),
+    Mutant(
+        "our id in the User-Agent",
+        "byok/kms/signing.py",
+        '    client.meta.events.register("before-send", _put_mark)\n',
+        "",
+        f"{_IN}/test_reconcile.py::test_a_lost_reply_is_no_stranger_and_an_unsent_request_not_missing",
+    ),
+    Mutant(
+        "that a refused call is looked for in the caller's trail alone",
+        "byok/core/reconciliation.py",
+        ' if request.code not in _REFUSED else ""',
+        "",
+        f"{_IN}/test_reconcile.py::test_both_sides_agree_on_a_preflight_and_on_each_call_after_it",
+    ),
+    Mutant(
+        "that files which can't be read make a comparison incomplete",
+        "byok/cli/reconcile.py",
+        "Outcome.INCOMPLETE if files.broken or found.too_old else Outcome.AGREE",
+        "Outcome.AGREE",
+        f"{_IN}/test_reconcile.py::test_broken_files_are_named_and_make_the_comparison_incomplete",
+    ),
+    Mutant(
         "the last row of Flower's table, which closes the rest",
         "byok/flower/application.py",
         '        url(".*", Refusal),\n',
@@ -807,7 +856,7 @@ MUTANTS = (
         "many: each alone where a transaction for all fails",
         "byok/services/rotations.py",
         "            if len(works) > 1:",
-        "            if False:",
+        "                if False:",
         f"{_MANY}::test_a_secret_that_an_older_version_had_is_refused_by_the_database_alone",
     ),
     Mutant(

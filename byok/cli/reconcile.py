@@ -51,7 +51,7 @@ def reconcile(
     ],
     more: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="More files, as a shell makes of *.gz."),
+        typer.Argument(metavar="FILE", help="More files, as a shell makes of *.gz."),
     ] = None,
     since: Annotated[
         str | None,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import boto3
 import botocore.session
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 
@@ -76,17 +76,14 @@ def marked_with(mark: UUID) -> Iterator[None]:
 
 def let_mark(client: Any) -> Any:  # noqa: ANN401  # botocore's clients have no common type
     """Have a client's requests carry what `marked_with` sets; return it."""
-    client.meta.events.register("before-sign", _put_mark)
+    # Last of all: botocore writes the header anew once the request is made. It is not among what is signed
+    # (botocore.auth, SIGNED_HEADERS_BLACKLIST).
+    client.meta.events.register("before-send", _put_mark)
     return client
 
 
-def _put_mark(request: AWSRequest, **_: object) -> None:
-    # User-Agent is not among what is signed (botocore.auth, SIGNED_HEADERS_BLACKLIST).
+def _put_mark(request: AWSPreparedRequest, **_: object) -> None:
     if (mark := _mark.get(None)) is not None:
-        of_botocore = _text(request.headers.get("User-Agent", ""))
-        del request.headers["User-Agent"]  # setting it would add another
-        request.headers["User-Agent"] = user_agent(mark, of_botocore)
-
-
-def _text(header: str | bytes) -> str:
-    return header.decode() if isinstance(header, bytes) else header
+        of_botocore = request.headers.get("User-Agent", b"")
+        text = of_botocore.decode() if isinstance(of_botocore, bytes) else of_botocore
+        request.headers["User-Agent"] = user_agent(mark, text)

@@ -8,7 +8,7 @@ from byok.core import cloudtrail
 from byok.core.cloudtrail import Subject
 from byok.core.reconciliation import DELIVERY_DELAY, Coverage, Reconciliation, is_missing
 from byok.core.request_log import LoggedRequest
-from byok.errors import InvalidInput, NotReady
+from byok.errors import ConfigurationError, InvalidInput, NotReady
 from byok.ports import Clock, Store
 from byok.services.request_log import RequestMover
 from byok.services.trail_shelf import TrailShelf, open_shelf
@@ -45,9 +45,10 @@ class Reconciler:
         Raises:
             UnknownTenant, StoreUnavailable.
             NotReady: the tenant has no connection yet.
+            ConfigurationError: it takes our own account to tell our calls, and that is not known.
             InvalidInput: the records say nothing of the tenant's account and region.
         """
-        self._mover.move()  # what dead processes of this host left belongs to the log
+        self._mover.move_all()  # what dead processes of this host left belongs to the log
         now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
@@ -55,6 +56,11 @@ class Reconciler:
         if tenant.connection is None:
             raise NotReady(f"tenant {tenant_name!r} has no KMS key yet: nothing was asked of any")
         connection = tenant.connection
+        if connection.role_arn is None and vendor_account is None:
+            raise ConfigurationError(
+                "BYOK_VENDOR_ROLE_ARN is not set: in key-policy mode it tells which calls are ours",
+                remedy="set it to the IAM role that the workers run under",
+            )
         subject = Subject(tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account)
         home = (connection.kms_key_arn.account, connection.kms_key_arn.region)
         coverage = Coverage(home, delay, now, since, until)

@@ -54,6 +54,15 @@ class RequestMover:
         self._spool.seal()
         return moved + self._move_sealed(until_ticks)
 
+    def move_all(self) -> None:
+        """Move what waits, however long it takes.
+
+        Raises:
+            StoreUnavailable: the rest stays where it is.
+        """
+        while self.move():
+            pass
+
     def _move_sealed(self, until_ticks: float) -> int:
         moved = 0
         for batch in self._spool.sealed():

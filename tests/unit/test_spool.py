@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -111,7 +111,8 @@ def test_a_full_disk_sends_nothing_and_spoils_nothing(
 
 def test_threads_write_while_others_seal_and_read(tmp_path: Path) -> None:
     writer = spool(tmp_path)
-    ids, found = [], []
+    ids: list[UUID] = []
+    found: list[LoggedRequest] = []
     done = threading.Event()
 
     def write() -> None:
