@@ -28,8 +28,12 @@ _OF_CAMPAIGNS = {
     FailPoint.BATCH_ENDED,
     FailPoint.FINISHING,
 }  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
+# tests/acceptance/test_master_key_rotation.py kills workers there
+_OF_RESEALS = {FailPoint.RESEAL_RECORDED, FailPoint.RECORDS_RESEALED}
 _IN_A_WORKER = tuple(
-    point for point in FailPoint if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS
+    point
+    for point in FailPoint
+    if point is not FailPoint.REQUEST_RECORDED and point not in _OF_CAMPAIGNS | _OF_RESEALS
 )
 
 

@@ -429,3 +429,12 @@ def test_everything_opens_throughout(world: World, fleet: Services) -> None:
     assert counts(world) == {"mk-2": 9}
     assert len(opened) > 4
     assert set(opened) == {b"ada"}
+
+
+def test_a_process_that_starts_with_a_first_key_which_others_lack_says_so(
+    world: World, fleet: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    process(world, "mk-3", "mk-2", "mk-1").watch.join()
+    (record,) = [one for one in caplog.records if one.getMessage().startswith("others_lack_master_key")]
+    assert (record.levelname, record.__dict__["master_key"]) == ("ERROR", "mk-3")
+    assert record.__dict__["processes"] == [str(fleet.watch.member)]
