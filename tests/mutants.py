@@ -33,6 +33,7 @@ _EXPORT = f"{_IN}/test_key_export.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
 _LEAVING = f"{_IN}/test_offboarding.py"
 _MOVES = f"{_IN}/test_moves.py"
+_RESEALING = f"{_IN}/test_resealing.py"
 _REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
 
@@ -106,6 +107,41 @@ MUTANTS = (
         'fields |= {"exception": self._reason, "traceback": None}',
         "pass",
         "tests/unit/workers/test_request.py::test_a_failure_is_told_without_its_causes_and_traceback",
+    ),
+    Mutant(
+        "the comparison of the seal that a reseal replaces",
+        "byok/store/sealed.py",
+        "            table.c.iv == seals.c.old_iv,\n",
+        "",
+        f"{_RESEALING}::test_a_seal_that_somebody_wrote_meanwhile_is_kept_and_resealed_in_the_next_pass",
+    ),
+    Mutant(
+        "the fence around a reseal's batch",
+        "byok/store/reseals.py",
+        "                _reseals.c.batch == reseal.batch,\n",
+        "",
+        f"{_RESEALING}::test_two_that_reseal_at_once_do_it_once",
+    ),
+    Mutant(
+        "the refusal while a process lacks the new master key",
+        "byok/services/reseals.py",
+        "            self._require_known(tx, master_key_id)\n",
+        "",
+        f"{_RESEALING}::test_it_is_refused_while_a_living_process_lacks_the_key",
+    ),
+    Mutant(
+        "the wait for processes that seal under the old master key",
+        "byok/core/resealing.py",
+        "    if elsewhere:\n        return Verdict.WAIT\n",
+        "",
+        f"{_RESEALING}::test_it_goes_on_while_a_process_seals_under_the_old_key",
+    ),
+    Mutant(
+        "the master key's id in the context under which KMS wraps it",
+        "byok/core/encryption_context.py",
+        '        "byok-master-key": master_key_id,\n',
+        "",
+        f"{_IN}/test_master_key_sources.py::test_under_another_id_an_entry_does_not_open",
     ),
     Mutant(
         "the unique index on open rotations",

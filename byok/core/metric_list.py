@@ -151,14 +151,15 @@ STOP_SECONDS = _histogram(
 )
 SWEEPER_FINDINGS = _counter(
     "byok_sweeper_findings",
-    "What the sweeper had to mend, by kind (republished, orphan-rejected, purged, campaign, move).",
+    "What the sweeper had to mend, by kind (republished, orphan-rejected, purged, campaign, reseal, move).",
     "finding",
 )
 DISPATCH_HELD_BACK = _counter(
     "byok_dispatch_held_back", "Runs of the dispatcher that left due keys for later, by reason.", "reason"
 )
 INTEGRITY_ALARMS = _counter(
-    "byok_integrity_alarms", "Versions whose record and KMS key don't belong together: page somebody."
+    "byok_integrity_alarms",
+    "Versions whose record and KMS key don't belong together, or whose record does not open: page somebody.",
 )
 CAMPAIGNS = _counter("byok_campaigns", "Campaigns of re-encryption that ended, by state.", "state")
 ROWS_REWRITTEN = _counter("byok_rows_rewritten", "Rows of the application that were re-encrypted.")

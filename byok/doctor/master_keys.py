@@ -14,14 +14,14 @@ def check_master_keys(runtime: Runtime) -> Iterator[Result]:
     ring = runtime.master_keys
     others = f", opening with {', '.join(ring.ids[1:])}" if ring.ids[1:] else ""
     yield passed("master-keys", f"sealing with {ring.primary_id}{others}")
-    with runtime.store.transaction() as tx:
-        members = tx.members.list_seen(alive_since(runtime.store.now()))
-    yield judge_rings(ring.ids, members)
     reviewed = RingReview(runtime.store, ring).review()
     if not reviewed:
         yield note("records", "there are none: the ring was not tried on any")
     for sealed in reviewed:
         yield judge(sealed)
+    with runtime.store.transaction() as tx:
+        members = tx.members.list_seen(alive_since(runtime.store.now()))
+    yield judge_rings(ring.ids, members)
 
 
 def judge_rings(ids: Sequence[str], members: Sequence[Member]) -> Result:

@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from byok.core.stops import HEARTBEAT, Member, Stop
+from byok.core.rings import list_lacking
+from byok.core.stops import HEARTBEAT, Member, Stop, alive_since
 from byok.errors import CacheUnavailable, StoreUnavailable, Unavailable
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Notice, NoticeBoard, Random, Store, Transaction
@@ -29,6 +30,7 @@ log = get_logger(__name__)
 _LISTEN_SECONDS = 1.0  # how soon the thread notices that the process ends
 _MAX_UNWRITTEN = 1000
 _GOODBYE_SECONDS = 2.0
+_NAMED = 5  # of the processes that lack a master key
 
 
 class Watch:
@@ -96,6 +98,7 @@ class Watch:
             )
             try:
                 self.look()
+                self._compare_rings()
             except StoreUnavailable as error:
                 log.warning("fleet_not_joined", error=error.message)
             atexit.register(_close, weakref.ref(self))
@@ -221,6 +224,14 @@ class Watch:
                 log.info("stopped", tenant_id=str(stop.tenant_id), leases=leases, kind=stop.kind.value)
             self._forget_unowed()
             return len(owed)
+
+    def _compare_rings(self) -> None:
+        """What this process seals from now on, some other may not be able to open."""
+        with self._store.transaction() as tx:
+            members = tx.members.list_seen(alive_since(self._clock.now()))
+        first = self._master_key_ids[0]
+        if lacking := list_lacking(members, first):
+            log.error("others_lack_master_key", master_key=first, processes=lacking[:_NAMED])
 
     def _show_life(self, tx: Transaction, member: Member) -> None:
         ticks = self._clock.ticks()

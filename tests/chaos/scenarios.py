@@ -29,6 +29,8 @@ _OF_CAMPAIGNS = {
     FailPoint.FINISHING,
 }  # tests/acceptance/test_campaign.py and tests/chaos/reencryption.py kill workers there
 _OF_MOVES = {point for point in FailPoint if point.name.startswith("MOVE_")}  # tests/chaos/moves.py
+# tests/acceptance/test_master_key_rotation.py kills workers there
+_OF_RESEALS = {FailPoint.RESEAL_RECORDED, FailPoint.RECORDS_RESEALED}
 _OF_LEAVING = {
     FailPoint.SHREDDING_BEGUN,
     FailPoint.KEY_SHREDDING,
@@ -37,7 +39,7 @@ _OF_LEAVING = {
     FailPoint.OFFBOARDED,
     FailPoint.CERTIFYING,
 }  # tests/integration/test_offboarding.py dies there
-_ELSEWHERE = {FailPoint.REQUEST_RECORDED} | _OF_CAMPAIGNS | _OF_LEAVING | _OF_MOVES
+_ELSEWHERE = {FailPoint.REQUEST_RECORDED} | _OF_CAMPAIGNS | _OF_LEAVING | _OF_MOVES | _OF_RESEALS
 _IN_A_WORKER = tuple(point for point in FailPoint if point not in _ELSEWHERE)
 
 

@@ -1,6 +1,5 @@
 """Resealing over a real PostgreSQL: deaths at each step, races on one row, two at once, the fleet's rings."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
@@ -291,24 +290,30 @@ def test_a_row_that_somebody_holds_is_not_waited_for(
     assert (done.state, done.tally.resealed) == (ResealState.DONE, 9)
 
 
-def test_two_that_reseal_at_once_do_it_once(world: World, fleet: Services, engine: sa.Engine) -> None:
+@pytest.mark.parametrize("is_done_meanwhile", [True, False])
+def test_two_that_reseal_at_once_do_it_once(
+    world: World, fleet: Services, *, is_done_meanwhile: bool
+) -> None:
     """The claim of the first lapsed while it stalled: both go on, and the batch fences it off."""
     reseal = fleet.reseals.start(requested_by="operator").reseal
     second = process(world, "mk-2", "mk-1")
-    overtaken = threading.Event()
+    straggler = process(world, "mk-1", "mk-2")
 
     def stall() -> None:
         disarm()
         world.clock.advance(seconds=31)
         keep_alive(fleet)
+        if not is_done_meanwhile:
+            straggler.watch.join()  # for it the second waits
         second.resealing.run(reseal.id)
-        overtaken.set()
 
     arm(FailPoint.CLAIMED, stall)
     fleet.resealing.run(reseal.id, 0)
-    assert overtaken.is_set()
-    done = fleet.reseals.get(reseal.id)
-    assert (done.state, done.tally.resealed, done.tally.conflicts) == (ResealState.DONE, 9, 0)
+    now = fleet.reseals.get(reseal.id)
+    assert now.is_running is not is_done_meanwhile
+    assert (now.batch, now.tally.resealed, now.tally.conflicts) == (2, 9, 0)
+    assert counts(world) == {"mk-2": 9}
+    straggler.watch.close()
 
 
 def test_records_that_dont_open_are_left_named_counted_and_alarmed(
@@ -424,3 +429,12 @@ def test_everything_opens_throughout(world: World, fleet: Services) -> None:
     assert counts(world) == {"mk-2": 9}
     assert len(opened) > 4
     assert set(opened) == {b"ada"}
+
+
+def test_a_process_that_starts_with_a_first_key_which_others_lack_says_so(
+    world: World, fleet: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    process(world, "mk-3", "mk-2", "mk-1").watch.join()
+    (record,) = [one for one in caplog.records if one.getMessage().startswith("others_lack_master_key")]
+    assert (record.levelname, record.__dict__["master_key"]) == ("ERROR", "mk-3")
+    assert record.__dict__["processes"] == [str(fleet.watch.member)]
