@@ -52,7 +52,6 @@ TENANT_LIFECYCLE = StateMachine(
         (TenantState.ACTIVE, TenantEvent.SUSPEND): TenantState.SUSPENDED,
         (TenantState.SUSPENDED, TenantEvent.RESUME): TenantState.ACTIVE,
         (TenantState.PENDING, TenantEvent.OFFBOARD): TenantState.OFFBOARDED,
-        (TenantState.ACTIVE, TenantEvent.OFFBOARD): TenantState.OFFBOARDED,
         (TenantState.SUSPENDED, TenantEvent.OFFBOARD): TenantState.OFFBOARDED,
     },
 )

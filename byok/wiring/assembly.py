@@ -25,6 +25,7 @@ from byok.services.async_vault import AsyncVault
 from byok.services.audit_export import AuditExporter
 from byok.services.auditing import Auditor
 from byok.services.campaigns import CampaignRequests
+from byok.services.certification import Certification
 from byok.services.checkpoints import Checkpoints
 from byok.services.checkups import Checkups
 from byok.services.claims import Claims
@@ -257,15 +258,19 @@ def assemble(
     )
     offboardings = Offboardings(
         store=store,
-        kms=kms,
         suspensions=suspensions,
         kill_switch=kill_switch,
-        lookout=lookout,
         shredding=Shredding(store, clock),
-        proofs=ShredProofs(
-            store=store, cache=cache, desk=desk, records=records, auditor=auditor, clock=clock
+        certification=Certification(
+            store=store,
+            kms=kms,
+            lookout=lookout,
+            proofs=ShredProofs(
+                store=store, cache=cache, desk=desk, records=records, auditor=auditor, clock=clock
+            ),
+            master_keys=master_keys,
+            clock=clock,
         ),
-        master_keys=master_keys,
         clock=clock,
         random=random,
     )

@@ -213,3 +213,19 @@ def test_an_entry_that_is_not_ours_is_a_miss(stack: Stack) -> None:
         time.sleep(0.01)
     raw.close()
     cache.close()
+
+
+def test_all_entries_of_a_tenant_are_counted_whatever_their_generation_and_kind(
+    cache_and_wait: tuple[LeaseCache, Wait],
+) -> None:
+    cache, _ = cache_and_wait
+    one = lease_id()
+    another_generation = replace(one, generation=2)
+    cache.put(one, LEASE, timedelta(minutes=1), "a")
+    assert cache.count(one.tenant_id) > 0
+    cache.purge(one.tenant_id)
+    assert cache.count(one.tenant_id) == 0
+    take(cache, another_generation)  # a claim, which is in no set
+    assert cache.count(one.tenant_id) == 1
+    cache.put(lease_id(), LEASE, timedelta(minutes=1), "b")
+    assert cache.count(one.tenant_id) == 1, "somebody else's are not"

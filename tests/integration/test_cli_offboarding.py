@@ -17,27 +17,18 @@ from byok.errors import TenantNotActive
 from byok.wiring import Runtime
 from tests.customers import Customer, add_key
 from tests.integration.test_cli import Byok, acme, byok
+from tests.leaving import let_the_day_come
 
 __all__ = ["acme", "byok"]  # fixtures
 
 REASON = ("--reason", "contract ended")
-# The retention has passed, and the longest lease is over.
-LATER = """
-UPDATE stops SET noticed_at = noticed_at - interval '40 d', committed_at = committed_at - interval '40 d';
-UPDATE offboardings SET requested_at = requested_at - interval '40 d', shred_after = now() - interval '9 d'
-"""
-
-
-def pass_time(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(sa.text(LATER))
 
 
 @pytest.fixture
 def left(byok: Byok, acme: Customer, engine: sa.Engine) -> Customer:
     """A customer that has left."""
     assert byok("tenant", "offboard", "acme", *REASON).exit_code == 0
-    pass_time(engine)
+    let_the_day_come(engine)
     assert byok("tenant", "offboard", "acme", "--finish").exit_code == 0
     return acme
 
@@ -62,7 +53,7 @@ def test_from_the_stop_to_the_certificate(
     early = byok("tenant", "offboard", "acme", "--finish")
     assert (early.exit_code, "no wrapped key is destroyed before" in early.err) == (4, True)
     assert byok("tenant", "certificate", "acme").exit_code == 4
-    pass_time(engine)
+    let_the_day_come(engine)
     finished = byok("tenant", "offboard", "acme", "--finish")
     assert finished.exit_code == 0, finished.err
     assert "has left: no wrapped key is left of its versions (1)" in finished.out
@@ -186,7 +177,7 @@ def test_a_restored_redis_gives_nothing_back(
     dump = dump_of(client, acme.tenant.id)
     assert len(dump) == 3, "two leases, and the set of their names"
     byok("tenant", "offboard", "acme", *REASON)
-    pass_time(engine)
+    let_the_day_come(engine)
     assert byok("tenant", "offboard", "acme", "--finish").exit_code == 0
     assert runtime.cache.count(acme.tenant.id) == 0
     for name, dumped in dump.items():

@@ -153,6 +153,7 @@ def test_a_customer_that_never_comes_is_found(world: World) -> None:
 def test_who_leaves_has_its_findings_closed_and_is_left_alone(world: World, acme: FakeKmsKey) -> None:
     acme.rotation_days = None
     look(world)
+    world.services.kill_switch.suspend("acme", "x", actor="test")
     with world.store.transaction() as tx:
         tx.tenants.transition(world.tenant(), TenantEvent.OFFBOARD, world.clock.now())
     world.services.fan_out.publish_watches()  # draws in a time that the column's default set

@@ -39,6 +39,7 @@ from byok.store.application import PostgresRows
 from tests.applications import Application, application
 from tests.fakes import FakeKmsKey
 from tests.integration.acts import Killed, die, request
+from tests.leaving import wrapped_keys
 from tests.world import TTL, World, kms_key_arn
 
 CONTEXT = b"users.email:1"
@@ -58,14 +59,6 @@ def finish(world: World, tenant: str = "acme") -> Mapping[str, Any]:
     """Finish, and return the report of the certificate, verified."""
     signed = world.services.offboardings.finish(tenant, actor="cli:eve")
     return verify_report(signed, world.master_keys.signing_keys(PURPOSE).values())
-
-
-def wrapped_keys(engine: sa.Engine) -> int:
-    held = sa.text(
-        "SELECT count(*) FROM key_versions WHERE num_nonnulls(encrypted_key, iv, master_key_id) > 0"
-    )
-    with engine.connect() as connection:
-        return int(connection.execute(held).scalar_one())
 
 
 def proofs(report: Mapping[str, Any]) -> dict[str, bool]:

@@ -52,6 +52,7 @@ def test_a_rotation_that_another_advanced_is_not_advanced_again(world: World, ke
 
 
 def test_a_tenant_that_another_stopped_is_not_stopped_again(world: World, key: None) -> None:
+    world.services.kill_switch.suspend("acme", "x", actor="test")
     tenant = world.tenant()
 
     def offboard() -> None:

@@ -40,7 +40,6 @@ STEPS: dict[str, tuple[StateMachine[Any, Any], type[StrEnum], type[StrEnum], dic
             ("pending", "verify"): "active",
             ("pending", "offboard"): "offboarded",
             ("active", "suspend"): "suspended",
-            ("active", "offboard"): "offboarded",
             ("suspended", "resume"): "active",
             ("suspended", "offboard"): "offboarded",
         },
