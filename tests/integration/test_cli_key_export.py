@@ -49,11 +49,7 @@ def admin(stack: Stack, acme: Customer, tmp_path_factory: pytest.TempPathFactory
 def allowed(byok: Byok, acme: Customer) -> None:
     """The customer allowed the export of its key ``pii``."""
     added = policy(byok, "--for", "export", "--key", "pii").json()
-    acme.account.iam.put_role_policy(
-        RoleName=added["role_name"],
-        PolicyName=added["inline_policy_name"],
-        PolicyDocument=json.dumps(added["inline_policy"]),
-    )
+    acme.account.put_role_policy(added["role_name"], added["inline_policy"], added["inline_policy_name"])
 
 
 def policy(byok: Byok, *options: str) -> Result:
