@@ -72,7 +72,7 @@ def export(
                 )
         except ExportNotAllowed:
             if not as_json:
-                error_console.print(_missing(runtime, tenant, key), markup=False, soft_wrap=True)
+                error_console.print(_missing(runtime, tenant, key), end="", markup=False, soft_wrap=True)
             raise
     written = _write(output, _stem(tenant, key), exported)
     if as_json:

@@ -66,6 +66,11 @@ class _Live:
     active: int
     versions: dict[int, KeyVersion]
 
+    @property
+    def substance(self) -> tuple[object, ...]:
+        """What an export rests on."""
+        return (self.active, list(self.versions), self.tenant.connection)
+
 
 class KeyExporter:
     """Exports keys."""
@@ -146,7 +151,7 @@ class KeyExporter:
                 f"{connection.kms_key_arn} does not let us encrypt an export of {name}/{key}",
                 aws_code=refusal.aws_code,
                 remedy=f"the customer adds what byok tenant policy {name} --for export --key {key} prints;"
-                " then do this again",
+                " then do this again, some minutes later if need be: IAM takes its time",
             ) from refusal
 
     def _record(self, live: _Live, keysets: Sequence[ExportedKeyset], actor: str) -> None:
@@ -155,9 +160,11 @@ class KeyExporter:
             key = tx.keys.lock(live.key.id)
             tenant = tx.tenants.lock(live.tenant.id)
             now = _read_live(tx, tenant, key)
-            if (now.active, now.versions.keys()) != (live.active, live.versions.keys()):
+            if now.substance != live.substance:
                 raise LostRace(
-                    f"the versions of key {live.key.name!r} changed during the export", remedy="do this again"
+                    f"key {key.name!r} of tenant {tenant.name!r} got other versions, or another KMS key,"
+                    " during the export",
+                    remedy="do this again",
                 )
             tx.audit.append(
                 tenant.id, self._clock.now(), actor, "key.exported",

@@ -54,11 +54,9 @@ class CustomerAccount:
         self.put_role_policy(name, permissions)
         return arn
 
-    def put_role_policy(self, role_name: str, permissions: dict[str, Any]) -> None:
-        """Replace the role's inline policy."""
-        self.iam.put_role_policy(
-            RoleName=role_name, PolicyName="byok", PolicyDocument=json.dumps(permissions)
-        )
+    def put_role_policy(self, role_name: str, permissions: dict[str, Any], name: str = "byok") -> None:
+        """Put or replace an inline policy of the role."""
+        self.iam.put_role_policy(RoleName=role_name, PolicyName=name, PolicyDocument=json.dumps(permissions))
 
     def delete_role_policy(self, role_name: str) -> None:
         """Take the role's rights away."""

@@ -9,12 +9,14 @@ from byok.simulator.customer import CustomerAccount
 
 
 def main() -> None:
-    """Do one thing in a customer's simulated account; print the ARN that it is about."""
+    """Do one thing in a customer's simulated account; print the ARN or the name of what it is about."""
     parser = argparse.ArgumentParser(prog="python -m byok.simulator.provision", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("create-key", help="make a KMS key").add_argument("account", help="12 digits")
     role = actions.add_parser("create-role", help="make the role that `byok tenant policy --json` prints")
     role.add_argument("account", help="12 digits")
+    errand = actions.add_parser("add-policy", help="allow a role what `byok tenant policy --for` prints")
+    errand.add_argument("account", help="12 digits")
     for name in ("disable-key", "enable-key"):
         actions.add_parser(name, help=f"{name.replace('-', ' the ')}").add_argument("arn")
     arguments = parser.parse_args()
@@ -35,6 +37,11 @@ def _act(arguments: argparse.Namespace) -> str:
             return account.create_role(
                 printed["role_name"], printed["role_trust_policy"], printed["role_permissions_policy"]
             )
+        case "add-policy":
+            printed = json.load(sys.stdin)
+            name: str = printed["inline_policy_name"]
+            account.put_role_policy(printed["role_name"], printed["inline_policy"], name)
+            return name
         case "disable-key":
             account.disable_key(arn)
         case "enable-key":

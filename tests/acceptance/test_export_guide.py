@@ -25,6 +25,7 @@ from byok.integrations.sqlalchemy import EncryptedString
 from byok.services.fields import Cipher
 from byok.simulator import ADMIN_ACCESS_KEY_PREFIX
 from byok.wiring import Runtime
+from tests.acceptance.tour import save_scripts
 from tests.customers import Customer, add_key, join
 from tests.scripts import run_script as run_with_byok
 
@@ -126,8 +127,7 @@ def machine(stack: Stack, tmp_path: Path, customer: Customer) -> Machine:
 
 
 def machine_of(stack: Stack, folder: Path, customer: Customer) -> Machine:
-    for script in re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL):
-        (folder / script.split()[1].rstrip(":")).write_text(script)
+    save_scripts(GUIDE.read_text(), folder)
     environment = {
         "PATH": os.environ["PATH"],
         "AWS_ENDPOINT_URL": stack.simulator.url,

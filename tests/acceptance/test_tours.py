@@ -13,6 +13,7 @@ from tests.acceptance.tour import (
     normalise,
     parse,
     run,
+    save_scripts,
     tour_environment,
 )
 from tests.conftest import empty
@@ -24,7 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def test_every_command_prints_what_the_page_shows(
     page: Path, stack: Stack, engine: sa.Engine, tmp_path: Path
 ) -> None:
-    steps = [step for block in blocks(page.read_text()) for step in parse(block)]
+    text = page.read_text()
+    steps = [step for block in blocks(text) for step in parse(block)]
+    save_scripts(text, tmp_path)
     assert len(steps) >= 10
     empty(engine)
     with fleet(stack, engine):

@@ -21,7 +21,7 @@ from byok.store import migrate
 from byok.store.postgres import create_engine
 
 _ROOT = Path(__file__).parents[2]
-PAGES = (_ROOT / "README.md", _ROOT / "docs" / "operations.md")
+PAGES = (_ROOT / "README.md", _ROOT / "docs" / "operations.md", _ROOT / "docs" / "export.md")
 _PACE = {
     # Every job is to have ticked before the first command: so a page begins sooner.
     "BYOK_DISPATCH_INTERVAL_SECONDS": "5",
@@ -29,6 +29,8 @@ _PACE = {
     "BYOK_PROBE_INTERVAL_SECONDS": "3600",
 }
 _BLOCK = re.compile(r"(?<=```console\n)(.*?)(?=```)", re.DOTALL)
+# What a page has its reader save: its first line says the file's name.
+_SCRIPT = re.compile(r"^```python\n(# (\w+\.py): .*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
@@ -61,7 +63,7 @@ def run(step: Step, folder: Path, environment: dict[str, str], engine: sa.Engine
         wait_for_probes(engine)
     memory = folder / "memory.sh"
     memory.touch()
-    remember = f"status=$?; set | grep -E '^(KEY|ROLE)=' > {memory}; exit $status"
+    remember = f"status=$?; set | grep -E '^(KEY|ROLE|BOUND_TO)=' > {memory}; exit $status"
     script = f". {memory}; {step.command}\n{remember}"
     ended = subprocess.run(
         ["bash", "-c", script],
@@ -125,14 +127,20 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
+def save_scripts(text: str, folder: Path) -> None:
+    """Save the scripts that a page has its reader save."""
+    for script, name in _SCRIPT.findall(text):
+        (folder / name).write_text(script)
+
+
 def blocks(text: str) -> list[str]:
     """The console blocks of a page."""
     return _BLOCK.findall(text)
 
 
 def main() -> None:
-    """Run each page on a stack of its own and write what it prints into it."""
-    for page in PAGES:
+    """Run each page, or those whose name is said, on a stack of its own and write what it prints into it."""
+    for page in [one for one in PAGES if not sys.argv[1:] or one.name in sys.argv[1:]]:
         with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "home", durable=False) as stack:
             engine = create_engine(stack.environment["BYOK_DATABASE_URL"], 1)
             migrate.upgrade(engine)
@@ -150,7 +158,9 @@ def _renew(page: Path, folder: Path, environment: dict[str, str], engine: sa.Eng
         text = "\n".join(lines) + "\n"
         return re.sub(r"cli:\S+", "cli:you ", text).replace("cli:you  ", "cli:you ")
 
-    page.write_text(_BLOCK.sub(renew, page.read_text()))
+    text = page.read_text()
+    save_scripts(text, folder)
+    page.write_text(_BLOCK.sub(renew, text))
 
 
 if __name__ == "__main__":

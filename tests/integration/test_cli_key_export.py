@@ -49,11 +49,7 @@ def admin(stack: Stack, acme: Customer, tmp_path_factory: pytest.TempPathFactory
 def allowed(byok: Byok, acme: Customer) -> None:
     """The customer allowed the export of its key ``pii``."""
     added = policy(byok, "--for", "export", "--key", "pii").json()
-    acme.account.iam.put_role_policy(
-        RoleName=added["role_name"],
-        PolicyName=added["inline_policy_name"],
-        PolicyDocument=json.dumps(added["inline_policy"]),
-    )
+    acme.account.put_role_policy(added["role_name"], added["inline_policy"], added["inline_policy_name"])
 
 
 def policy(byok: Byok, *options: str) -> Result:
@@ -242,6 +238,24 @@ def test_a_customer_that_revoked_cannot_be_exported(
     assert (refused.exit_code, names(folder)) == (5, [])
     assert runtime.services.registry.show_tenant("acme")[0].state is TenantState.SUSPENDED
     assert "[tenant-not-active]" in byok("key", "export", "acme", "pii").err
+
+
+def test_a_key_policy_that_names_no_iam_needs_the_statement_for_it(
+    byok: Byok, runtime: Runtime, acme: Customer, folder: Path, allowed: None
+) -> None:
+    errand = policy(byok, "--for", "export", "--key", "pii").json()
+    (added,) = errand["key_policy_statements_without_iam"]
+    assert added["kms_key_arn"] == acme.kms_key
+    as_ever = policies.role_key_policy_statements(acme.role, acme.tenant.id)
+    acme.account.put_key_policy(acme.kms_key, {"Version": "2012-10-17", "Statement": as_ever})
+    assert byok("key", "export", "acme", "pii").exit_code == 9
+    open_for_it = {"Version": "2012-10-17", "Statement": [*as_ever, *added["statements"]]}
+    acme.account.put_key_policy(acme.kms_key, open_for_it)
+    assert byok("key", "export", "acme", "pii").exit_code == 0
+    connection = acme.tenant.connection
+    assert connection is not None
+    with pytest.raises(KmsAccessRevoked):  # and for nothing else, though the policy names the role
+        runtime.kms.encrypt(connection, SecretBytes(bytes(32)), {"associatedData": b"other".hex()})
 
 
 def test_in_key_policy_mode_the_script_adds_a_statement_and_takes_it_back(

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from byok.core.key_export import export_associated_data, tink_kms_context
 from byok.core.model import RotationReason, TenantState
@@ -24,7 +25,7 @@ from byok.errors import (
 from byok.services import key_export
 from byok.services.key_export import Exported, ExportNotAllowed
 from tests.needles import spellings
-from tests.world import World
+from tests.world import World, kms_key_arn
 
 pytest.importorskip("tink")
 
@@ -183,6 +184,19 @@ def test_a_rotation_meanwhile_makes_it_begin_again(world: World, secrets: list[b
     assert lost.value.remedy == "do this again"
     assert events(world) == []
     assert sorted(exported_secrets(world, export(world))) == [1, 2]
+
+
+def test_another_kms_key_meanwhile_makes_it_begin_again(
+    world: World, engine: sa.Engine, secrets: list[bytes]
+) -> None:
+    def moved() -> None:
+        with engine.begin() as connection:
+            connection.execute(sa.text("UPDATE tenants SET kms_key_arn = :arn"), {"arn": kms_key_arn(7)})
+
+    world.kms.hooks["Encrypt"] = moved
+    with pytest.raises(LostRace, match="another KMS key"):
+        export(world)
+    assert events(world) == []
 
 
 def test_a_customer_that_does_not_allow_it_is_told_what_to_add_and_not_suspended(

@@ -590,3 +590,10 @@ def test_changes_are_seen_once_they_have_propagated(setup: Setup, simulator: Sim
             setup.kms.describe_key(KeyId=setup.key)
     finally:
         simulator.delay_propagation(0)
+
+
+def test_encrypt_takes_4096_bytes_and_no_more(stack: Stack) -> None:
+    account = new_account(stack)
+    key = account.create_key()
+    assert code_of(lambda: account.kms.encrypt(KeyId=key, Plaintext=bytes(4096))) == "ok"
+    assert code_of(lambda: account.kms.encrypt(KeyId=key, Plaintext=bytes(4097))) == "ValidationException"
