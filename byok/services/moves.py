@@ -148,14 +148,18 @@ class MoveRequests:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             move = tx.moves.find_latest(tenant.id)
-        is_there = move is not None and move.target == tenant.connection
-        return move if is_there and kms_key_arn == str(move.target.kms_key_arn) else None
+        if move is None or move.target != tenant.connection:
+            return None
+        return move if str(move.target.kms_key_arn) == kms_key_arn else None
 
     def _join(self, known: KmsKeyMove, wanted: KmsKeyMove) -> KmsKeyMove:
-        if known.target != wanted.target:
+        if known.target != wanted.target or (
+            wanted.hold and not known.hold and known.state is not MoveState.HELD
+        ):
             name = known.source.tenant_name
+            held = "" if known.hold else ", not to be held"
             raise MoveOpen(
-                f"tenant {name!r} is on its way to {known.target.kms_key_arn} already",
+                f"tenant {name!r} is on its way to {known.target.kms_key_arn} already{held}",
                 remedy=f"byok tenant migrate {name} --status shows it; --rollback gives it up",
             )
         self.publish(known)

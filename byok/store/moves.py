@@ -180,6 +180,8 @@ class MoveTable:
         )
 
     def swap(self, move: KmsKeyMove) -> int:
+        # Of many thousands it takes longer than statements of every day may.
+        self._connection.execute(sa.text("SET LOCAL statement_timeout = '60s'"))
         taken_over = (*_RECORD, "kms_request_id", "kms_key_material_id")
         swapped = self._connection.execute(
             _versions.update()
