@@ -131,7 +131,7 @@ def show_old_key(move: KmsKeyMove, seen: MoveProgress) -> str:
         )
     if seen.others:
         return f"keep the old KMS key: {', '.join(seen.others)} use {key}, too"
-    return f"keep the old KMS key: {seen.under_old + seen.under_both} versions rest on {key}"
+    return f"keep the old KMS key: the tenant, and {seen.under_old + seen.under_both} versions, rest on {key}"
 
 
 def _show(connection: Connection) -> str:

@@ -17,6 +17,7 @@ from byok.core.provisioning import AccessMode
 from byok.errors import (
     InvalidInput,
     KmsAccessRevoked,
+    LostRace,
     MoveOpen,
     NotReady,
     QueueUnavailable,
@@ -162,8 +163,19 @@ class MoveRequests:
                 f"tenant {name!r} is on its way to {known.target.kms_key_arn} already{held}",
                 remedy=f"byok tenant migrate {name} --status shows it; --rollback gives it up",
             )
+        known = self._forget_wait(known)
         self.publish(known)
         return known
+
+    def _forget_wait(self, move: KmsKeyMove) -> KmsKeyMove:
+        """Whoever asks again has done something about it."""
+        if move.wait is None:
+            return move
+        try:
+            with self._store.transaction() as tx:
+                return tx.moves.release(move, self._clock.now() + self._sweep_period, None)
+        except LostRace:
+            return move  # a worker tries again just now
 
     def _check(self, move: KmsKeyMove) -> None:
         findings = self._kms.check_connection(move.target)

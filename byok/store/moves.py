@@ -89,6 +89,7 @@ class MoveTable:
         )
         to_rotate = sa.select(sa.func.count()).select_from(_to_rotate(move).subquery())
         return MoveProgress(
+            move.committed_at is not None,
             *row,
             keys_to_rotate=(
                 self._connection.execute(to_rotate).scalar_one() if move.state is MoveState.COMMITTED else 0

@@ -302,8 +302,21 @@ def test_a_missing_right_waits_with_a_remedy_and_stops_nobody(world: World, toke
     assert "ByokMigrationSource" in wait.remedy
     assert "ByokMigrationTarget" in wait.remedy
     assert world.tenant().state is TenantState.ACTIVE
-    go_on(world)
-    assert (status(world).move.state, wait_of(world)) == (MoveState.COMMITTED, None)
+    begin(world)  # whoever asks again is not told what was
+    assert wait_of(world) is None
+    run(world)
+    assert status(world).move.state is MoveState.COMMITTED
+
+
+def test_a_tenant_without_any_version_moves_too(world: World) -> None:
+    world.add_tenant()
+    begin(world, hold=True)
+    run(world)
+    assert not status(world).progress.old_key_may_go
+    world.services.moves.release("acme", actor="test")
+    run(world)
+    run(world)
+    assert (status(world).move.state, status(world).progress.old_key_may_go) == (MoveState.DONE, True)
 
 
 @pytest.mark.parametrize("target", [NEW, REGION])

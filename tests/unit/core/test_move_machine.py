@@ -143,7 +143,8 @@ def test_only_the_right_that_the_move_needs_is_no_excess() -> None:
 
 
 def test_the_old_kms_key_may_go_when_nothing_rests_on_it() -> None:
-    assert MoveProgress(0, 0, 7, 3).old_key_may_go
-    assert not MoveProgress(1, 0, 6, 0).old_key_may_go
-    assert not MoveProgress(0, 7, 0, 0).old_key_may_go
-    assert not MoveProgress(0, 0, 7, 0, others=("globex",)).old_key_may_go
+    assert MoveProgress(True, 0, 0, 7, 3).old_key_may_go
+    assert not MoveProgress(False, 0, 0, 0, 0).old_key_may_go  # of a tenant without any version
+    assert not MoveProgress(True, 1, 0, 6, 0).old_key_may_go
+    assert not MoveProgress(True, 0, 7, 0, 0).old_key_may_go
+    assert not MoveProgress(True, 0, 0, 7, 0, others=("globex",)).old_key_may_go
