@@ -1284,8 +1284,8 @@ MUTANTS = (
     Mutant(
         "the fence of second wrappings against a roll-back",
         "byok/services/moving.py",
-        "                    tx.moves.renew(move, self._clock.now() + self._claim_period)\n                    tx",
-        "                    tx",
+        "                    tx.moves.renew(move, self._clock.now() + self._claim_period)\n",
+        "",
         f"{_MOVES}::test_a_roll_back_overtakes_the_worker_that_wraps",
     ),
     Mutant(

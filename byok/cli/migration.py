@@ -6,8 +6,8 @@ import typer
 
 from byok.cli.connections import KmsKeyOption, RoleOption
 from byok.cli.migration_view import (
-    print_additions,
     print_end,
+    print_provisions,
     print_status,
     status_json,
     wait_for,
@@ -63,14 +63,16 @@ def migrate(
     with open_runtime() as runtime:
         moves = runtime.services.moves
         if kms_key_arn is not None:
-            wanted = {"kms_key_arn": kms_key_arn, "role_arn": role_arn}
             if policy:
                 vendor = runtime.settings.vendor_role_arn
-                planned = moves.plan(tenant, **wanted, mode=mode)
-                print_additions(planned, None if vendor is None else RoleArn.parse(vendor), as_json=as_json)
+                planned = moves.plan(tenant, kms_key_arn=kms_key_arn, role_arn=role_arn, mode=mode)
+                print_provisions(planned, None if vendor is None else RoleArn.parse(vendor), as_json=as_json)
                 return
             with console.status("asking AWS …"):
-                moves.request(tenant, **wanted, mode=mode, shared=shared, hold=hold, actor=actor())
+                moves.request(
+                    tenant, kms_key_arn=kms_key_arn, role_arn=role_arn, mode=mode, shared=shared, hold=hold,
+                    actor=actor(),
+                )  # fmt: skip
         elif commit:
             moves.release(tenant, actor=actor())
         elif rollback:

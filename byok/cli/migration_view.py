@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 from byok.cli.output import console, error_console, print_json, show_state, show_time, table
 from byok.core.arns import RoleArn
 from byok.core.model import Connection
-from byok.core.move_rights import additions, removals
+from byok.core.move_rights import provisions, removals
 from byok.core.moves import KmsKeyMove, MoveProgress, MoveState, Wait, WaitCause
 from byok.errors import ByokError, TenantNotActive, ValidationFailed
 
 if TYPE_CHECKING:
     from byok.services.moves import MoveStatus
 
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.5
 _PROGRESS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -54,21 +54,19 @@ def _waits(wait: Wait) -> ByokError:
     return kind(f"the move waits, and can be rolled back: {wait.why}", remedy=f"{wait.remedy}; {then}")
 
 
-def print_additions(move: KmsKeyMove, vendor_role: RoleArn | None, *, as_json: bool) -> None:
-    """The statements that a move needs beside those of ``byok tenant policy``."""
-    found = additions(move, vendor_role)
+def print_provisions(move: KmsKeyMove, vendor_role: RoleArn | None, *, as_json: bool) -> None:
+    """What the customer's policies must say until the commit."""
+    found = provisions(move, vendor_role)
     if as_json:
-        print_json([{"place": one.place, "statement": one.statement} for one in found])
+        print_json(
+            [{"place": one.place, "whole": one.is_whole, "statements": one.statements} for one in found]
+        )
         return
-    name, key = move.source.tenant_name, move.target.kms_key_arn
-    mode = " --mode key-policy" if move.target.role_arn is None else ""
-    console.print(
-        f"beside what byok tenant policy {name} --kms-key-arn {key}{mode} prints, until the commit:",
-        soft_wrap=True,
-    )
     for one in found:
-        console.print(f"to {one.place}:", style="bold", soft_wrap=True)
-        console.print(json.dumps(one.statement, indent=2), markup=False, soft_wrap=True)
+        how = "is, until the commit" if one.is_whole else "needs beside what is there, until the commit"
+        console.print(f"{one.place} {how}:", style="bold", soft_wrap=True)
+        shown = {"Version": "2012-10-17", "Statement": one.statements} if one.is_whole else one.statements
+        console.print(json.dumps(shown, indent=2), markup=False, soft_wrap=True)
 
 
 def print_end(found: "MoveStatus") -> None:
@@ -133,7 +131,7 @@ def show_old_key(move: KmsKeyMove, seen: MoveProgress) -> str:
         )
     if seen.others:
         return f"keep the old KMS key: {', '.join(seen.others)} use {key}, too"
-    return f"keep the old KMS key: {seen.under_old + seen.under_both} versions rest on {key}"
+    return f"keep the old KMS key: the tenant, and {seen.under_old + seen.under_both} versions, rest on {key}"
 
 
 def _show(connection: Connection) -> str:

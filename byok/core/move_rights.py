@@ -1,4 +1,4 @@
-"""What a customer adds to its policies for a move, and what it takes away after the commit. Pure."""
+"""What a customer's policies must say during a move, and what it takes away after the commit. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,46 +11,58 @@ from byok.core.moves import KmsKeyMove
 from byok.core.policies import (
     CROSSING_ACTION,
     UNNEEDED_ACTIONS,
+    key_policy_statements,
     migration_source_statement,
     migration_target_statement,
+    role_permissions,
 )
+
+_SOME_ROLE = RoleArn("aws", "VENDOR-ACCOUNT", "VENDOR-ROLE")  # to be filled in
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
-    """A statement, and the policy that it belongs to."""
+class Provision:
+    """Statements, and the policy that they belong to. ``is_whole``: they are all that is to stand there."""
 
     place: str
-    statement: dict[str, Any]
+    statements: list[dict[str, Any]]
+    is_whole: bool
+
+    @property
+    def of_the_errand(self) -> list[str]:
+        """The names of those that the move alone needs."""
+        return [one["Sid"] for one in self.statements if one["Sid"].startswith("ByokMigration")]
 
 
-def additions(move: KmsKeyMove, vendor_role: RoleArn | None) -> Sequence[Addition]:
-    """What a move needs beside what byok always needs of both connections.
+def provisions(move: KmsKeyMove, vendor_role: RoleArn | None) -> Sequence[Provision]:
+    """What the customer's policies must say until the commit, for both KMS keys: what byok always needs, and
+    what the move needs beside.
 
     ``vendor_role`` is whom statements in a key policy let in; None leaves a word in its place.
     """
-    source, target = move.source, move.target
-    old = migration_source_statement(str(source.kms_key_arn), move.tenant_id)
-    new = migration_target_statement(
-        str(target.kms_key_arn), move.tenant_id, is_crossing=move.is_crossing
-    )  # fmt: skip
-    needed = [(target, new)] if move.is_crossing else [(source, old), (target, new)]
-    return [_placed(connection, statement, vendor_role) for connection, statement in needed]
+    source, target, tenant_id = move.source, move.target, move.tenant_id
+    old_key, new_key = str(source.kms_key_arn), str(target.kms_key_arn)
+    old = migration_source_statement(old_key, tenant_id)
+    new = migration_target_statement(new_key, tenant_id, is_crossing=move.is_crossing)
+    errand = [new] if move.is_crossing else [old, new]
+    if target.role_arn is not None:
+        # A role that is kept must not lose the old KMS key before the commit.
+        keys = [old_key, new_key] if target.role_arn == source.role_arn else new_key
+        always = role_permissions(keys, tenant_id)["Statement"]
+        return [Provision(_place(target), [*always, *errand], is_whole=True)]
+    vendor = vendor_role or _SOME_ROLE
+    in_new = [*key_policy_statements(vendor, tenant_id), _in_key_policy(new, vendor)]
+    found = [Provision(_place(target), in_new, is_whole=False)]
+    if not move.is_crossing:
+        found.append(Provision(_place(source), [_in_key_policy(old, vendor)], is_whole=False))
+    return found
 
 
-def _placed(connection: Connection, statement: dict[str, Any], vendor_role: RoleArn | None) -> Addition:
-    if connection.role_arn is not None:
-        return Addition(f"the role {connection.role_arn}", statement)
-    account = "VENDOR-ACCOUNT" if vendor_role is None else vendor_role.account
-    partition = connection.kms_key_arn.partition
-    only_worker = {"ArnEquals": {"aws:PrincipalArn": str(vendor_role or "VENDOR-ROLE-ARN")}}
-    in_key_policy = {
-        **statement,
-        "Principal": {"AWS": f"arn:{partition}:iam::{account}:root"},
-        "Resource": "*",
-        "Condition": only_worker | statement["Condition"],
-    }
-    return Addition(f"the policy of the KMS key {connection.kms_key_arn}", in_key_policy)
+def _in_key_policy(statement: dict[str, Any], vendor_role: RoleArn) -> dict[str, Any]:
+    principal = {"AWS": f"arn:{vendor_role.partition}:iam::{vendor_role.account}:root"}
+    only_worker = {"ArnEquals": {"aws:PrincipalArn": str(vendor_role)}}
+    condition = only_worker | statement["Condition"]
+    return {**statement, "Principal": principal, "Resource": "*", "Condition": condition}
 
 
 def removals(move: KmsKeyMove) -> Sequence[str]:

@@ -134,6 +134,7 @@ class MoveProgress:
     ``keys_to_rotate``: after the commit, keys that still encrypt under a secret that the old one wrapped.
     """
 
+    is_committed: bool
     under_old: int
     under_both: int
     under_new: int
@@ -148,4 +149,4 @@ class MoveProgress:
     @property
     def old_key_may_go(self) -> bool:
         """Whether nothing rests on the old KMS key any more."""
-        return not (self.under_old or self.under_both or self.others)
+        return self.is_committed and not (self.under_old or self.under_both or self.others)

@@ -17,6 +17,7 @@ from byok.core.provisioning import AccessMode
 from byok.errors import (
     InvalidInput,
     KmsAccessRevoked,
+    LostRace,
     MoveOpen,
     NotReady,
     QueueUnavailable,
@@ -148,18 +149,33 @@ class MoveRequests:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             move = tx.moves.find_latest(tenant.id)
-        is_there = move is not None and move.target == tenant.connection
-        return move if is_there and kms_key_arn == str(move.target.kms_key_arn) else None
+        if move is None or move.target != tenant.connection:
+            return None
+        return move if str(move.target.kms_key_arn) == kms_key_arn else None
 
     def _join(self, known: KmsKeyMove, wanted: KmsKeyMove) -> KmsKeyMove:
-        if known.target != wanted.target:
+        if known.target != wanted.target or (
+            wanted.hold and not known.hold and known.state is not MoveState.HELD
+        ):
             name = known.source.tenant_name
+            held = "" if known.hold else ", not to be held"
             raise MoveOpen(
-                f"tenant {name!r} is on its way to {known.target.kms_key_arn} already",
+                f"tenant {name!r} is on its way to {known.target.kms_key_arn} already{held}",
                 remedy=f"byok tenant migrate {name} --status shows it; --rollback gives it up",
             )
+        known = self._forget_wait(known)
         self.publish(known)
         return known
+
+    def _forget_wait(self, move: KmsKeyMove) -> KmsKeyMove:
+        """Whoever asks again has done something about it."""
+        if move.wait is None:
+            return move
+        try:
+            with self._store.transaction() as tx:
+                return tx.moves.release(move, self._clock.now() + self._sweep_period, None)
+        except LostRace:
+            return move  # a worker tries again just now
 
     def _check(self, move: KmsKeyMove) -> None:
         findings = self._kms.check_connection(move.target)

@@ -18,7 +18,7 @@ from byok.core.model import (
     Tenant,
     TenantState,
 )
-from byok.core.move_rights import additions
+from byok.core.move_rights import provisions
 from byok.core.moves import (
     KmsKeyMove,
     MoveEvent,
@@ -40,7 +40,8 @@ log = get_logger(__name__)
 
 _ACTOR = "move"
 _BATCH_SECONDS = 1.0
-_PAGE = 10  # as many are wrapped anew, at most, where a worker dies
+_PAGE = 100  # versions, read at once
+_KEPT = 10  # are stored at once: as many are wrapped anew, at most, where a worker dies
 _ROTATIONS_AT_ONCE = 100  # of one tenant, a sweeper period
 # Somebody works on what is in the way, and wants to see it go on.
 _LONGEST_WAIT = timedelta(minutes=1)
@@ -110,12 +111,12 @@ class Moving:
     # --- under the old KMS key --------------------------------------------------------------------
 
     def _wrap(self, move: KmsKeyMove) -> KmsKeyMove:
-        began_ticks = self._clock.ticks()
-        while self._clock.ticks() < began_ticks + _BATCH_SECONDS:
+        give_up_ticks = self._clock.ticks() + _BATCH_SECONDS
+        while self._clock.ticks() < give_up_ticks:
             with self._store.transaction() as tx:
                 page = self._unwrapped(tx, move, _PAGE)
             if page:
-                self._wrap_page(move, page)
+                self._wrap_page(move, page, give_up_ticks)
             elif move.hold:
                 return self._hold(move)
             elif committed := self._commit(move):
@@ -125,7 +126,12 @@ class Moving:
     def _unwrapped(self, tx: Transaction, move: KmsKeyMove, limit: int) -> Sequence[KeyVersion]:
         return tx.moves.list_unwrapped(move, self._rewrapper.master_key_id, limit)
 
-    def _wrap_page(self, move: KmsKeyMove, page: Sequence[KeyVersion]) -> None:
+    def _wrap_page(self, move: KmsKeyMove, page: Sequence[KeyVersion], give_up_ticks: float) -> None:
+        for start in range(0, len(page), _KEPT):
+            if self._clock.ticks() < give_up_ticks:
+                self._wrap_some(move, page[start : start + _KEPT])
+
+    def _wrap_some(self, move: KmsKeyMove, page: Sequence[KeyVersion]) -> None:
         """Wrap versions, and keep what was done even where one of them comes to nothing."""
         wrapped: list[SecondWrapping] = []
         try:
@@ -230,7 +236,9 @@ def _wait_for(move: KmsKeyMove, error: ByokError) -> Wait:
 
 
 def _what_to_add(move: KmsKeyMove) -> str:
-    wanted = "; ".join(f"{one.statement['Sid']} to {one.place}" for one in additions(move, None))
+    wanted = "; ".join(
+        f"{' and '.join(one.of_the_errand)} to {one.place}" for one in provisions(move, None)
+    )  # fmt: skip
     return (
         f"the customer adds {wanted}, or lets us use its new KMS key again; byok tenant migrate"
         f" {move.source.tenant_name} --kms-key-arn {move.target.kms_key_arn} --policy prints what it takes"

@@ -89,6 +89,7 @@ class MoveTable:
         )
         to_rotate = sa.select(sa.func.count()).select_from(_to_rotate(move).subquery())
         return MoveProgress(
+            move.committed_at is not None,
             *row,
             keys_to_rotate=(
                 self._connection.execute(to_rotate).scalar_one() if move.state is MoveState.COMMITTED else 0
@@ -180,6 +181,8 @@ class MoveTable:
         )
 
     def swap(self, move: KmsKeyMove) -> int:
+        # Of many thousands it takes longer than statements of every day may.
+        self._connection.execute(sa.text("SET LOCAL statement_timeout = '60s'"))
         taken_over = (*_RECORD, "kms_request_id", "kms_key_material_id")
         swapped = self._connection.execute(
             _versions.update()

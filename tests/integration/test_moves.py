@@ -5,9 +5,18 @@ from collections.abc import Callable, Mapping
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from byok.core.lifecycle import check_versions
-from byok.core.model import Connection, RotationReason, Tenant, TenantState, VersionEvent
+from byok.core.model import (
+    Connection,
+    KeyVersion,
+    RotationReason,
+    Tenant,
+    TenantEvent,
+    TenantState,
+    VersionEvent,
+)
 from byok.core.moves import KmsKeyMove, MoveState, WaitCause
 from byok.errors import (
     CannotDecrypt,
@@ -23,6 +32,8 @@ from byok.errors import (
 from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import WrappedKey
 from byok.services.moves import MoveStatus
+from byok.store import schema
+from byok.store.postgres import PostgresStore
 from byok.store.registry import TenantTable
 from byok.store.versions import VersionTable
 from tests.integration.acts import Killed, die, pass_time, request
@@ -215,6 +226,10 @@ def test_only_one_move_at_a_time_and_asked_again_it_goes_on(world: World, tokens
     assert len(world.queue.moves) == 1
     with pytest.raises(MoveOpen):
         begin(world, OTHER)
+    with pytest.raises(MoveOpen):
+        begin(world, hold=True)
+    run(world)
+    assert begin(world).state is MoveState.COMMITTED
 
 
 def test_another_tenants_kms_key_is_refused(world: World, tokens: list[bytes]) -> None:
@@ -287,8 +302,21 @@ def test_a_missing_right_waits_with_a_remedy_and_stops_nobody(world: World, toke
     assert "ByokMigrationSource" in wait.remedy
     assert "ByokMigrationTarget" in wait.remedy
     assert world.tenant().state is TenantState.ACTIVE
-    go_on(world)
-    assert (status(world).move.state, wait_of(world)) == (MoveState.COMMITTED, None)
+    begin(world)  # whoever asks again is not told what was
+    assert wait_of(world) is None
+    run(world)
+    assert status(world).move.state is MoveState.COMMITTED
+
+
+def test_a_tenant_without_any_version_moves_too(world: World) -> None:
+    world.add_tenant()
+    begin(world, hold=True)
+    run(world)
+    assert not status(world).progress.old_key_may_go
+    world.services.moves.release("acme", actor="test")
+    run(world)
+    run(world)
+    assert (status(world).move.state, status(world).progress.old_key_may_go) == (MoveState.DONE, True)
 
 
 @pytest.mark.parametrize("target", [NEW, REGION])
@@ -560,6 +588,8 @@ def test_a_version_destroyed_meanwhile_stays_destroyed(world: World, tokens: lis
     with world.store.transaction() as tx:
         (first, _) = tx.versions.list(world.show().key.id)
         tx.versions.transition([first], VersionEvent.DESTROY, world.clock.now())
+        left = tx.moves.progress(status(world).move)
+    assert (left.under_both, second_wrappings(world, first)) == (2, 0)
     world.services.moves.release("acme", actor="test")
     run(world)
     first = world.versions()[0]
@@ -568,6 +598,25 @@ def test_a_version_destroyed_meanwhile_stays_destroyed(world: World, tokens: lis
     assert str(first.kms_key_arn) == OLD
     with pytest.raises(CannotDecrypt):
         world.another_process().vault.cipher("acme", "pii").decrypt(tokens[0], context=CONTEXT)
+
+
+def second_wrappings(world: World, version: KeyVersion) -> int:
+    """How many of a version are stored."""
+    table = schema.kms_key_move_wrappings
+    query = sa.select(sa.func.count()).where(
+        table.c.key_id == version.key_id, table.c.number == version.number
+    )
+    assert isinstance(world.store, PostgresStore)
+    with world.store._engine.connect() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def test_a_tenant_that_has_left_for_good_moves_nowhere(world: World, tokens: list[bytes]) -> None:
+    begin(world)
+    with world.store.transaction() as tx:
+        tx.tenants.transition(world.tenant(), TenantEvent.OFFBOARD, world.clock.now())
+    run(world)
+    assert status(world).move.state is MoveState.ROLLED_BACK
 
 
 # --- readers whose look the commit falls into -----------------------------------------------------

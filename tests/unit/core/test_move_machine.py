@@ -10,7 +10,7 @@ import pytest
 from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.model import Connection
-from byok.core.move_rights import additions, is_of_the_errand, removals
+from byok.core.move_rights import is_of_the_errand, provisions, removals
 from byok.core.moves import (
     MOVE_LIFECYCLE,
     OPEN_STATES,
@@ -85,8 +85,13 @@ def test_one_principal_in_one_region_may_re_encrypt(
     source: Connection, target: Connection, crossing: bool
 ) -> None:
     assert move(source, target).is_crossing is crossing
-    actions = [one.statement["Action"] for one in additions(move(source, target), VENDOR)]
-    assert actions == (["kms:Encrypt"] if crossing else ["kms:ReEncryptFrom", "kms:ReEncryptTo"])
+    errand = {
+        statement["Action"]
+        for one in provisions(move(source, target), VENDOR)
+        for statement in one.statements
+        if statement["Sid"] in one.of_the_errand
+    }
+    assert errand == ({"kms:Encrypt"} if crossing else {"kms:ReEncryptFrom", "kms:ReEncryptTo"})
 
 
 @pytest.mark.parametrize("vendor", [VENDOR, None])
@@ -94,16 +99,23 @@ def test_every_statement_names_the_tenant_and_in_a_key_policy_whom_it_lets_in(
     vendor: RoleArn | None,
 ) -> None:
     moves = [move(), move(OLD, ELSEWHERE), move(by_key_policy(OLD), by_key_policy(ELSEWHERE))]
-    for addition in [one for each in moves for one in additions(each, vendor)]:
-        condition = addition.statement["Condition"]
-        assert condition["StringEquals"]["kms:EncryptionContext:byok-tenant"] == str(TENANT)
-        if "KMS key" in addition.place:
-            assert addition.statement["Resource"] == "*"
-            assert addition.statement["Principal"]["AWS"].startswith("arn:aws:iam::")
-            assert condition["ArnEquals"]["aws:PrincipalArn"] == str(vendor or "VENDOR-ROLE-ARN")
-        else:
-            assert "Principal" not in addition.statement
-            assert addition.statement["Resource"].startswith("arn:aws:kms:")
+    for provision in [one for each in moves for one in provisions(each, vendor)]:
+        for statement in provision.statements:
+            condition = statement.get("Condition", {})
+            if statement["Sid"] != "ByokLook":
+                assert condition["StringEquals"]["kms:EncryptionContext:byok-tenant"] == str(TENANT)
+            assert provision.is_whole == ("Principal" not in statement) == ("role" in provision.place)
+            if not provision.is_whole:
+                who = vendor or "arn:aws:iam::VENDOR-ACCOUNT:role/VENDOR-ROLE"
+                assert condition["ArnEquals"]["aws:PrincipalArn"] == str(who)
+
+
+def test_a_role_that_is_kept_keeps_the_old_kms_key_until_the_commit() -> None:
+    (provision,) = provisions(move(), VENDOR)
+    always = [one for one in provision.statements if one["Sid"] not in provision.of_the_errand]
+    assert all(one["Resource"] == [str(OLD.kms_key_arn), str(NEW.kms_key_arn)] for one in always)
+    (provision,) = provisions(move(OLD, ELSEWHERE), VENDOR)
+    assert all(one["Resource"] == str(ELSEWHERE.kms_key_arn) for one in provision.statements)
 
 
 def test_what_is_left_to_remove() -> None:
@@ -131,7 +143,8 @@ def test_only_the_right_that_the_move_needs_is_no_excess() -> None:
 
 
 def test_the_old_kms_key_may_go_when_nothing_rests_on_it() -> None:
-    assert MoveProgress(0, 0, 7, 3).old_key_may_go
-    assert not MoveProgress(1, 0, 6, 0).old_key_may_go
-    assert not MoveProgress(0, 7, 0, 0).old_key_may_go
-    assert not MoveProgress(0, 0, 7, 0, others=("globex",)).old_key_may_go
+    assert MoveProgress(True, 0, 0, 7, 3).old_key_may_go
+    assert not MoveProgress(False, 0, 0, 0, 0).old_key_may_go  # of a tenant without any version
+    assert not MoveProgress(True, 1, 0, 6, 0).old_key_may_go
+    assert not MoveProgress(True, 0, 7, 0, 0).old_key_may_go
+    assert not MoveProgress(True, 0, 0, 7, 0, others=("globex",)).old_key_may_go

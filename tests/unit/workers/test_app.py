@@ -115,6 +115,7 @@ CONTRACT = {
     "byok.schedule.post_webhooks": "()",
     "byok.tenants.sync_rotation": "(tenant, **unknown)",
     "byok.tenants.watch": "(tenant, **unknown)",
+    "byok.tenants.move_kms_key": "(move_id, batch=None, **unknown)",
     "byok.records.reencrypt": "(campaign_id, batch=None, **unknown)",
     "byok.records.reseal": "(reseal_id, batch=None, **unknown)",
 }
