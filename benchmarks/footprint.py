@@ -82,6 +82,7 @@ class Footprint:
         self._each_tenant("probe", services.checkups.probe)
         self._each_tenant("sync", lambda tenant: services.follower.sync(tenant, actor="test"))
         self._each_tenant("watch", lambda tenant: services.lookout.look(tenant, actor="test"))
+        self._each_tenant("checkpoint", lambda tenant: services.checkpoints.sign(tenant, actor="test"))
 
     def _make_all_due(self) -> None:
         with self._runtime.engine.begin() as connection:

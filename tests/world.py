@@ -14,6 +14,7 @@ from byok.services.periods import Periods
 from byok.services.registry import KeyDetails
 from byok.store.application import PostgresRows
 from byok.wiring import Services, assemble
+from tests.audited import AuditedStore
 from tests.fakes import (
     CountingMetrics,
     CountingRandom,
@@ -81,6 +82,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.cache = MemoryLeaseCache(self.clock)
+        self.audited = AuditedStore(self.store)
         self.master_keys = MasterKeyRing([("mk-1", SecretBytes(self.random.bytes(32)))], self.random.bytes)
         self.services = self.another_process()
         self._tenants = 0
@@ -97,7 +99,7 @@ class World:
             "webhooks": self.webhooks,
         }
         services = assemble(
-            store=self.store,
+            store=self.audited,
             cache=self.cache,
             board=self.board,
             kms=self.kms,

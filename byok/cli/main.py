@@ -58,9 +58,6 @@ reencrypt.app.command("destroy-old", epilog="Example: [bold]byok reencrypt destr
 app.add_typer(reports.app, name="report")
 app.add_typer(operations.db_app, name="db")
 app.add_typer(master_keys.app, name="master-key")
-audit.audit_app.command(
-    "reconcile", epilog="Example: [bold]byok audit reconcile acme --cloudtrail ./AWSLogs[/]"
-)(reconcile.reconcile)
 app.add_typer(audit.audit_app, name="audit")
 audit.audit_app.command(epilog="Example: [bold]byok audit checkpoint acme --output july.json[/]")(
     audit_evidence.checkpoint
@@ -68,6 +65,9 @@ audit.audit_app.command(epilog="Example: [bold]byok audit checkpoint acme --outp
 audit.audit_app.command(epilog="Example: [bold]byok audit export acme --output acme-audit.jsonl[/]")(
     audit_evidence.export
 )
+audit.audit_app.command(
+    "reconcile", epilog="Example: [bold]byok audit reconcile acme --cloudtrail ./AWSLogs[/]"
+)(reconcile.reconcile)
 app.command(
     epilog="Example: [bold]printf ada@example.com | byok encrypt acme pii --context users.email:42 > token[/]"
 )(fields.encrypt)

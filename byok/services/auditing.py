@@ -1,5 +1,6 @@
 """Verifying audit chains of any length, of any number of tenants, page by page."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,10 +101,10 @@ class Auditor:
         """
         outside = KeptComparison(kept)
         signers = Signers(self._master_keys, trusted)
-        last = BEFORE_THE_FIRST
+        event = None
         for event, _ in self.compared(chain, signers, on_page):
             outside.see(event)
-            last = place_of(event)
+        last = BEFORE_THE_FIRST if event is None else place_of(event)
         outside.end(last.sequence)
         return Verified(last, chain.checkpoints, signers.unknown)
 
@@ -137,10 +138,8 @@ class Auditor:
             Signers(self._master_keys).require_signed(latest)
             number, place = latest.checkpoint.number, latest.checkpoint.place
             self._require_unchanged(chain, place, f"what checkpoint {number} signed")
-        last = after
-        for event in self.read(chain, after):
-            last = place_of(event)
-        return last
+        last = deque(self.read(chain, after), maxlen=1)
+        return place_of(last[0]) if last else after
 
     def _require_unchanged(self, chain: AuditChain, place: ChainPlace, what: str) -> None:
         with self._store.transaction() as tx:
@@ -163,9 +162,8 @@ class Auditor:
                 page = tx.audit.list_after(chain.tenant_id, last.sequence, _EVENTS_PER_PAGE)
                 # After them: the head that belongs to the last event, or a later one.
                 head = tx.audit.find_head(chain.tenant_id)
-            for event in checked(page, last):
-                yield event
-                last = place_of(event)
+            yield from checked(page, last)
+            last = place_of(page[-1]) if page else last
             on_page(len(page))
             if len(page) == _EVENTS_PER_PAGE:
                 continue

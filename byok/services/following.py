@@ -63,8 +63,15 @@ class KmsKeyFollower:
         reading = self._kms.read_rotation(require_connection(tenant))
         if reading.ignored_tag is not None:
             log.warning("rotation_tag_ignored", tenant=tenant.name, tag=ROTATION_TAG, want="1 to 3650 days")
+        now, known = self._clock.now(), reading.known
         with self._store.transaction() as tx:
-            tx.tenants.set_kms_key_rotation(tenant, reading.known, self._clock.now())
+            current = tx.tenants.lock(tenant.id)  # of several syncs at once one finds it changed
+            tx.tenants.set_kms_key_rotation(current, known, now)
+            if known != current.kms_key_rotation:
+                tx.audit.append(
+                    tenant.id, now, actor, "tenant.kms-key-rotation-changed",
+                    tag_days=known.tag_days, period_days=known.period_days, material=known.material_id,
+                )  # fmt: skip
         rotated: list[OpenWork] = []
         synced = [self._sync_key(tenant, key, reading.known, actor, rotated) for key in keys]
         self._requests.publish(*rotated[:_PUBLISHED_AT_ONCE])  # the sweeper publishes the others bit by bit

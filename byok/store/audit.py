@@ -159,7 +159,7 @@ def read_whole(
         AuditChainBroken: naming the first such row, a ``what``, by its ``number``.
     """
     try:
-        return [read(row) for row in connection.execute(query)]
+        return [read(row) for row in connection.execute(query).all()]
     except (sa.exc.DataError, ValueError):
         pass
     numbers = connection.execute(query.with_only_columns(number)).scalars().all()

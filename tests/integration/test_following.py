@@ -204,7 +204,10 @@ def test_syncs_at_the_same_time_ask_once(world: World, acme: FakeKmsKey) -> None
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(world.another_process().follower.sync, "acme", actor="beat") for _ in range(4)]
     assert sorted(len(run.result().rotated) for run in runs) == [0, 0, 0, 1]
-    assert world.audit_actions()[before:] == ["rotation.requested"]  # and the others did not join, either
+    assert world.audit_actions()[before:] == [
+        "tenant.kms-key-rotation-changed",  # once
+        "rotation.requested",  # and the others did not join, either
+    ]
 
 
 def test_an_outage_leaves_the_last_good_value(world: World, acme: FakeKmsKey) -> None:

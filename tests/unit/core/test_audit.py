@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
-from byok.core.audit import GENESIS_HASH, canonical_event, link_event, verify_chain
+from byok.core.audit import GENESIS_HASH, canonical_event, exported_event, link_event, verify_chain
 from byok.core.model import AuditEvent
 from byok.errors import AuditChainBroken
 
@@ -72,3 +75,38 @@ def test_the_canonical_form_is_sorted_json_without_spaces() -> None:
     text = canonical_event(event).decode()
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
     assert '"at":"2026-01-01T00:00:00.000001+00:00"' in text
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_NAMES = st.text(st.characters(max_codepoint=127))
+_NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1)
+
+
+@given(
+    actor=_TEXT,
+    action=_TEXT,
+    at=st.datetimes(timezones=st.timezones()),
+    sequence=_NUMBERS,
+    details=st.dictionaries(_NAMES, _TEXT | _NUMBERS | st.none()),
+)
+def test_the_canonical_form_is_that_of_rfc_8785(
+    actor: str, action: str, at: datetime, sequence: int, details: dict[str, str | int | None]
+) -> None:
+    event = replace(chain(1)[0], actor=actor, action=action, at=at, sequence=sequence, details=details)
+    members = json.loads(canonical_event(event))
+    assert canonical_event(event) == rfc8785.dumps(members)
+    assert (members["actor"], members["details"]) == (actor, details)
+    assert exported_event(event) == rfc8785.dumps(members | {"hash": event.hash.hex()})
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{"n": 9.0}, {"n": True}, {"n": 2**53}, {"n": -(2**53)}, {"n": []}, {"é": 1}, {"n": "\ud800"}, [], None],
+)
+def test_what_is_no_event_of_ours_was_changed(details: object) -> None:
+    events = chain()
+    events[2] = replace(events[2], details=details)  # type: ignore[arg-type]
+    with pytest.raises(ValueError):  # whoever encodes words it
+        canonical_event(events[2])
+    with pytest.raises(AuditChainBroken, match="event 3 was changed"):
+        verify_chain(events)
