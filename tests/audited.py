@@ -57,6 +57,16 @@ ACTS: Mapping[str, Callable[[Arguments, Any], bool]] = {
     "findings.add": _some,
     "findings.update": lambda arguments, _: any(one.resolved_at for one in arguments[0]),
     "signed_checkpoints.add": _always,
+    "moves.add": _always,
+    "moves.transition": _always,
+    "moves.swap": _always,
+    "moves.forget_wrappings": _always,
+    "tenants.move": _always,
+    "offboardings.add": _always,
+    "offboardings.transition": _always,
+    "offboardings.set_access_statement": _always,
+    "remains.forget": _always,
+    "remains.retire_key": _always,
 }
 # What only says how far work has come, when it is due next, who lives, what was used.
 BOOKKEEPING = frozenset(
@@ -73,9 +83,28 @@ BOOKKEEPING = frozenset(
         "audit_checkpoints.set", "audit_checkpoints.remove",
         "outbox.add", "outbox.claim", "outbox.set_delivered", "outbox.set_failed", "outbox.remove_settled",
         "audit.append", "audit.append_all",
+        "moves.claim", "moves.renew", "moves.release", "moves.lock_waking", "moves.put_wrappings",
+        "request_log.add", "request_log.remove_before", "tenants.hold_all",
+        # Of the whole fleet, and of no tenant: who asked for it and how it ended stands in their own rows.
+        "reseals.start", "reseals.claim", "reseals.advance", "reseals.release", "reseals.end",
+        "reseals.lock_waking", "sealed.replace_seals",
     }
 )  # fmt: skip
-READS = ("count", "find", "get", "list", "lock", "read", "report", "state")
+READS = (
+    "count",
+    "find",
+    "first",
+    "get",
+    "list",
+    "lock",
+    "longest",
+    "page",
+    "progress",
+    "read",
+    "report",
+    "sample",
+    "state",
+)
 _APPENDING = ("audit.append", "audit.append_all")
 
 
@@ -123,6 +152,9 @@ class _Part:
 
     def __init__(self, name: str, part: object, watched: _Watched) -> None:
         self._name, self._part, self._watched = name, part, watched
+
+    def __getitem__(self, kind: object) -> "_Part":
+        return _Part(self._name, self._part[kind], self._watched)  # type: ignore[index]  # a mapping of parts
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         call = getattr(self._part, method)

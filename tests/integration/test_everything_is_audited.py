@@ -6,7 +6,7 @@
 import inspect
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 import sqlalchemy as sa
@@ -34,10 +34,11 @@ def application_database(stack: Stack) -> Iterator[Application]:
 
 
 def parts() -> dict[str, type]:
-    """The parts of a transaction, by name."""
+    """The parts of a transaction, by name; of a mapping, what it maps to."""
     found = {}
     for name, value in inspect.getmembers(Transaction, lambda one: isinstance(one, property)):
-        found[name] = get_type_hints(value.fget)["return"]
+        kind = get_type_hints(value.fget)["return"]
+        found[name] = get_args(kind)[-1] if get_args(kind) else kind
     return found
 
 
@@ -106,8 +107,34 @@ def test_every_act_is_done_somewhere_with_an_event(
     kms_key.state = "Enabled"
     services.lookout.look("acme", actor="test")
     services.kill_switch.resume("acme", actor="test")
+    _move(world)
+    _leave(world)
     assert set(ACTS) - world.audited.acts == set()
     assert services.auditor.verify(services.auditor.chain("acme")).checkpoints > 0
+
+
+def _move(world: World) -> None:
+    """A move to another KMS key that is rolled back, and one that is committed."""
+    for event in ("roll_back", "release"):
+        world.services.moves.request("acme", actor="test", kms_key_arn=kms_key_arn(101), hold=True)
+        _run_moves(world)
+        getattr(world.services.moves, event)("acme", actor="test")
+        _run_moves(world)
+    world.run_published()
+
+
+def _run_moves(world: World) -> None:
+    while world.queue.moves:
+        move = world.queue.moves.pop(0)
+        world.services.moving.run(move.id, move.batch)
+
+
+def _leave(world: World) -> None:
+    world.services.offboardings.begin("acme", "done", retention=timedelta(0), actor="test")
+    world.clock.advance(days=1, hours=1)
+    world.services.offboardings.finish("acme", actor="test")
+    world.kms.disable(kms_key_arn(101))
+    world.services.offboardings.check_access("acme", actor="test")
 
 
 def _request(world: World, reason: RotationReason) -> Requested:
