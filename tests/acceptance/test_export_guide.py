@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from byok.core.model import RotationReason
 from byok.core.segments import SEGMENT_BYTES
 from byok.embedded.stack import Stack
 from byok.integrations.sqlalchemy import EncryptedString
-from byok.services.fields import Cipher
+from byok.services.fields import Cipher, token_info
 from byok.simulator import ADMIN_ACCESS_KEY_PREFIX
 from byok.wiring import Runtime
 from tests.acceptance.tour import save_scripts
@@ -137,12 +138,17 @@ def machine_of(stack: Stack, folder: Path, customer: Customer) -> Machine:
     return Machine(folder, environment)
 
 
-def rotate(runtime: Runtime) -> None:
+def rotate(runtime: Runtime, cipher: Cipher) -> None:
+    """Make a new version, and wait until this process encrypts under it."""
     requested = runtime.services.requests.request(
         "acme", "pii", reason=RotationReason.FORCED, requested_by="test"
     )
-    runtime.services.rotations.run(requested.rotation.id)
-    runtime.services.desk.forget()
+    done = runtime.services.rotations.run(requested.rotation.id)
+    assert done is not None
+    deadline = time.monotonic() + 30
+    while token_info(cipher.encrypt(b"-", context=b"-")).version_number != done.version_number:
+        assert time.monotonic() < deadline, "this process has not noticed the new version"
+        time.sleep(0.05)
 
 
 def handed_over(runtime: Runtime, customer: Customer, folder: Path) -> HandedOver:
@@ -172,7 +178,7 @@ def test_values_of_all_kinds_and_versions_open_with_a_stock_tink(
     stack: Stack, runtime: Runtime, customer: Customer, cipher: Cipher, machine: Machine
 ) -> None:
     tokens = [("users.email:1", cipher.encrypt(b"ada@example.com", context=b"users.email:1"))]
-    rotate(runtime)
+    rotate(runtime, cipher)
     users = sa.Table(
         "users",
         sa.MetaData(),
@@ -185,10 +191,10 @@ def test_values_of_all_kinds_and_versions_open_with_a_stock_tink(
         connection.execute(users.insert().values(email='Zoë, "the" one'))
         tokens += [("users.email", connection.execute(sa.select(stored)).scalar_one())]
     database.dispose()
-    rotate(runtime)
+    rotate(runtime, cipher)
     django = run_with_byok(stack, "-W", "error", "-c", DJANGO)
     tokens += [("people_person.email", bytes.fromhex(django))]
-    rotate(runtime)
+    rotate(runtime, cipher)
     assert [token[4] for _, token in tokens] == [1, 2, 3]
     got = handed_over(runtime, customer, machine.folder)
 
@@ -224,7 +230,7 @@ def test_more_versions_than_one_keyset_holds_open_all_the_same(
         tokens.append(
             (f"users.email:{number}", cipher.encrypt(b"ada", context=f"users.email:{number}".encode()))
         )
-        rotate(runtime)
+        rotate(runtime, cipher)
     got = handed_over(runtime, customer, machine.folder)
     assert len(got.files) == 4
     ended = machine.run("open_values.py", *got.opening, stdin=as_csv(tokens))
@@ -241,7 +247,7 @@ def test_streams_open_with_a_stock_tink_and_a_derived_key(
 ) -> None:
     plain, sealed = os.urandom(length), io.BytesIO()
     cipher.encrypt_stream(io.BytesIO(plain), sealed, context=b"exports/2026-11.csv")
-    rotate(runtime)
+    rotate(runtime, cipher)
     got = handed_over(runtime, customer, machine.folder)
     opening = (*got.opening[:2], "exports/2026-11.csv", *got.files)
     assert machine.succeed("open_stream.py", *opening, stdin=sealed.getvalue()) == plain
@@ -256,7 +262,7 @@ def test_rows_are_found_by_their_old_blind_indexes(
     runtime: Runtime, customer: Customer, cipher: Cipher, machine: Machine
 ) -> None:
     stored = cipher.blind_index("zoë@example.com".encode(), context=b"users.email")
-    rotate(runtime)
+    rotate(runtime, cipher)
     got = handed_over(runtime, customer, machine.folder)
     version = str(int.from_bytes(stored[:4], "big"))
     for value, is_found in (("zoë@example.com", True), ("eve@example.com", False)):
