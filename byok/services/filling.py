@@ -31,7 +31,7 @@ from byok.ports import CacheAnswer, Clock, Failure, LeaseCache, LeaseId, Metrics
 from byok.services.held import View, lease_id
 from byok.services.lease import MAX_LEASE_USES, Lease
 from byok.services.records import Records
-from byok.services.suspension import Suspensions, require_active
+from byok.services.suspension import Suspensions, has_moved, require_active
 
 log = get_logger(__name__)
 
@@ -249,7 +249,7 @@ class LeaseSource:
         """Whether the tenant is connected to another KMS key by now; without the database, not."""
         try:
             with self._store.transaction() as tx:
-                return tx.tenants.get_by_id(tenant.id).connection != tenant.connection
+                return has_moved(tx, tenant)
         except StoreUnavailable:
             return False
 

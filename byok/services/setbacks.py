@@ -18,7 +18,7 @@ from byok.errors import (
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Metrics, Random, Store
-from byok.services.suspension import Suspensions
+from byok.services.suspension import Suspensions, has_moved
 from byok.services.validation import Rejected
 from byok.services.work import Work
 
@@ -49,7 +49,9 @@ class Setbacks:
             StoreUnavailable: a failure for good could not be written down; the claim lapses.
             LostRace: another worker is ahead.
         """
-        if isinstance(error, KmsAccessRevoked):
+        if isinstance(error, KmsAccessRevoked) and self._has_moved(work):
+            self.give_back([work], error)
+        elif isinstance(error, KmsAccessRevoked):
             self._suspensions.revoked(work.tenant, error, actor="rotation")
             self._fail(work, error)
         elif isinstance(error, KmsBackingOff):
@@ -58,6 +60,10 @@ class Setbacks:
             self._fail(work, error)
         else:  # also a bug of ours: until it has had its attempts
             self.give_back([work], error)
+
+    def _has_moved(self, work: Work) -> bool:
+        with self._store.transaction() as tx:
+            return has_moved(tx, work.tenant)
 
     def give_back(self, works: Sequence[Work], error: Exception) -> None:
         """Have rotations tried again, each after a while of its own."""

@@ -60,6 +60,11 @@ def require_unmoved(tx: Transaction, tenant: Tenant) -> None:
         raise LostRace(f"tenant {tenant.name!r} changed just now", remedy="look again")
 
 
+def has_moved(tx: Transaction, tenant: Tenant) -> bool:
+    """Whether a tenant is connected to another KMS key by now: then a refusal by the old one says nothing."""
+    return tx.tenants.get_by_id(tenant.id).connection != tenant.connection
+
+
 def _remedy(tenant: Tenant) -> str:
     if tenant.state is TenantState.PENDING:
         return f"byok tenant verify {tenant.name} --kms-key-arn ARN --role-arn ARN"

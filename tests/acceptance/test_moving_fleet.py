@@ -10,7 +10,7 @@ from tests.chaos.moves import kill_at, moving_scene, stops_with_the_new_key
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_no_service_loses_an_operation_while_its_customer_moves_and_a_worker_dies(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -12,6 +12,7 @@ from byok.core.model import (
     Connection,
     KeyVersion,
     RotationReason,
+    RotationState,
     Tenant,
     TenantEvent,
     TenantState,
@@ -500,6 +501,27 @@ def test_a_rotation_that_the_commit_overtakes_ends_under_the_new_kms_key(
     check_versions(world.versions())
     assert world.versions()[-1].reason in (RotationReason.MIGRATION, RotationReason.FORCED)
     assert readable(world, tokens)
+
+
+def test_a_rotation_under_way_is_not_failed_by_the_old_kms_keys_end(
+    world: World, tokens: list[bytes]
+) -> None:
+    begin(world)
+    rotation_id = UUID(request(world))
+
+    def commit_and_disable() -> None:
+        commit_now(world)
+        world.kms.disable(OLD)
+
+    world.kms.hooks["GenerateDataKeyWithoutPlaintext"] = commit_and_disable
+    with pytest.raises(KmsAccessRevoked):
+        world.run_published()
+    assert world.tenant().state is TenantState.ACTIVE
+    assert world.rotation(rotation_id).is_open
+    go_on(world)
+    world.run_published()
+    assert world.rotation(rotation_id).state is RotationState.DONE
+    assert str(world.versions()[-1].kms_key_arn) == NEW
 
 
 @pytest.mark.parametrize(
