@@ -130,7 +130,7 @@ def status(as_json: AsJson = False) -> None:
         return
     console.print(
         table(
-            f"master keys: {standing.first} seals; {standing.processes} living processes",
+            f"master keys: {standing.first} seals; living processes: {standing.processes}",
             ("master key", "records", "may it seal?", "may it be removed?"),
             [_row(one, standing) for one in standing.keys],
         )

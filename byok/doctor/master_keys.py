@@ -44,7 +44,7 @@ def judge_rings(ids: Sequence[str], members: Sequence[Member]) -> Result:
             f"another ring, or another order: {', '.join(map(str, others))}",
             "during a rotation of the master key that is so; else give all processes the same ring",
         )
-    return passed("rings", f"{len(members)} living processes, all with this ring")
+    return passed("rings", f"living processes: {len(members)}, all with this ring")
 
 
 def judge(sealed: Sealed) -> Result:
