@@ -80,9 +80,14 @@ def rotate(
     """
     with open_services() as services:
         asked = services.reseals.start(requested_by=actor())
+        if not asked.workers:
+            error_console.print(
+                f"no living worker seals under {asked.reseal.master_key_id} yet: it begins when one does",
+                soft_wrap=True,
+            )
         reseal = _wait_for(services, asked.reseal) if wait else asked.reseal
     if as_json:
-        print_json(_reseal_json(reseal) | {"new": asked.is_new})
+        print_json(_reseal_json(reseal) | {"new": asked.is_new, "workers": asked.workers})
     else:
         _print_reseal(reseal)
     _raise_failure(reseal)

@@ -103,8 +103,10 @@ def test_the_whole_procedure(
     # 3. First everywhere. The workers do it.
     service.close()
     service = process(f"{NEW},{old}")
-    asked = byok("master-key", "rotate", "--no-wait", "--json").json()
-    assert (asked["state"], asked["total"], asked["new"]) == ("running", 3, True)
+    first = byok("master-key", "rotate", "--no-wait", "--json")
+    asked = first.json()
+    assert (asked["state"], asked["total"], asked["new"], asked["workers"]) == ("running", 3, True, 0)
+    assert "no living worker seals under mk-new yet" in first.err
     assert byok("master-key", "rotate", "--no-wait", "--json").json()["new"] is False
     running = keys_of(byok)[old_id]
     assert running["keep"] == "records under it: 3; byok master-key rotate"
