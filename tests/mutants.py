@@ -125,7 +125,7 @@ MUTANTS = (
     Mutant(
         "the refusal while a process lacks the new master key",
         "byok/services/reseals.py",
-        "            self._require_known(tx, master_key_id)\n",
+        "            _require_known(members, master_key_id)\n",
         "",
         f"{_RESEALING}::test_it_is_refused_while_a_living_process_lacks_the_key",
     ),

@@ -1,6 +1,7 @@
 """The Celery application of the workers and of Beat."""
 
 import logging
+import sys
 from typing import Any
 
 from celery import Celery
@@ -8,9 +9,11 @@ from celery.signals import setup_logging, worker_init
 
 from byok import tracing
 from byok.broker import broker_settings
+from byok.errors import ByokError
 from byok.logs import configure_logging, log_uncaught
 from byok.queue import COMMON_SETTINGS
 from byok.settings import Settings
+from byok.wiring.master_keys import load_ring
 from workers import celery_lines, heartbeat, metrics
 from workers.base import ByokTask, open_scopes
 from workers.schedule import beat_schedule
@@ -68,11 +71,23 @@ def make_app(settings: Settings) -> Celery:
         celery_lines.set_up()
 
     open_scopes()
+    worker_init.connect(_require_master_keys, weak=False, dispatch_uid="byok-master-keys")
     worker_init.connect(_begin_to_trace, weak=False, dispatch_uid="byok-tracing")
     setup_logging.connect(set_up_logging, weak=False, dispatch_uid="byok")
     metrics.serve_when_ready(settings)
     heartbeat.beat_with(app)
     return app
+
+
+def _require_master_keys(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker
+    """End a worker at its start whose ring can't be read or unwrapped: every task of it would fail."""
+    try:
+        load_ring(sender.app.byok_settings)
+    except ByokError as error:
+        remedy = f" → {error.remedy}" if error.remedy else ""
+        sys.stderr.write(f"byok: {error.message} [{error.code}]{remedy}\n")
+        # No Exception, which Celery would log and go on.
+        raise SystemExit(error.exit_code) from None
 
 
 def _begin_to_trace(sender: Any, **_: object) -> None:  # noqa: ANN401  # Celery's worker

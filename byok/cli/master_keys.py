@@ -80,9 +80,14 @@ def rotate(
     """
     with open_services() as services:
         asked = services.reseals.start(requested_by=actor())
+        if not asked.workers:
+            error_console.print(
+                f"no living worker seals under {asked.reseal.master_key_id} yet: it begins when one does",
+                soft_wrap=True,
+            )
         reseal = _wait_for(services, asked.reseal) if wait else asked.reseal
     if as_json:
-        print_json(_reseal_json(reseal) | {"new": asked.is_new})
+        print_json(_reseal_json(reseal) | {"new": asked.is_new, "workers": asked.workers})
     else:
         _print_reseal(reseal)
     _raise_failure(reseal)
@@ -130,7 +135,7 @@ def status(as_json: AsJson = False) -> None:
         return
     console.print(
         table(
-            f"master keys: {standing.first} seals; {standing.processes} living processes",
+            f"master keys: {standing.first} seals; living processes: {standing.processes}",
             ("master key", "records", "may it seal?", "may it be removed?"),
             [_row(one, standing) for one in standing.keys],
         )

@@ -45,7 +45,7 @@ def find_reason_to_keep(
     if master_key_id == first:
         return "it is the first: it seals"
     if records:
-        return f"{records} records are sealed under it: byok master-key rotate"
+        return f"records under it: {records}; byok master-key rotate"
     if sealing:
         return f"{sealing[0]} seals under it: restart it with {first} first"
     if free_of_leases_at is None:

@@ -6,7 +6,7 @@ from byok.doctor.aws import check_aws
 from byok.doctor.database import check_database
 from byok.doctor.fleet import check_fleet
 from byok.doctor.flower import check_flower
-from byok.doctor.master_keys import check_master_keys
+from byok.doctor.master_keys import check_master_keys, check_rings
 from byok.doctor.redis import check_broker, check_cache, check_separation
 from byok.doctor.result import Result, failed, note
 from byok.doctor.settings import check_settings
@@ -19,6 +19,7 @@ CHECKS: Mapping[str, Check] = {
     "settings": check_settings,
     "postgresql": check_database,
     "records": check_master_keys,
+    "rings": check_rings,
     "broker": check_broker,
     "cache": check_cache,
     "separation": check_separation,

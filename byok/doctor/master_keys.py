@@ -19,9 +19,13 @@ def check_master_keys(runtime: Runtime) -> Iterator[Result]:
         yield note("records", "there are none: the ring was not tried on any")
     for sealed in reviewed:
         yield judge(sealed)
+
+
+def check_rings(runtime: Runtime) -> Iterator[Result]:
+    """Compare the ring with those that the fleet's processes tell of; raises StoreUnavailable."""
     with runtime.store.transaction() as tx:
         members = tx.members.list_seen(alive_since(runtime.store.now()))
-    yield judge_rings(ring.ids, members)
+    yield judge_rings(runtime.master_keys.ids, members)
 
 
 def judge_rings(ids: Sequence[str], members: Sequence[Member]) -> Result:
@@ -40,7 +44,7 @@ def judge_rings(ids: Sequence[str], members: Sequence[Member]) -> Result:
             f"another ring, or another order: {', '.join(map(str, others))}",
             "during a rotation of the master key that is so; else give all processes the same ring",
         )
-    return passed("rings", f"{len(members)} living processes, all with this ring")
+    return passed("rings", f"living processes: {len(members)}, all with this ring")
 
 
 def judge(sealed: Sealed) -> Result:

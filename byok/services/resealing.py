@@ -174,7 +174,7 @@ class Resealing:
     def _end(self, tx: Transaction, reseal: Reseal, remaining: int) -> Reseal:
         state, failure = ResealState.DONE, None
         if remaining:
-            state, failure = ResealState.FAILED, f"{remaining} records don't open and stay as they are"
+            state, failure = ResealState.FAILED, f"records that don't open, and stay as they are: {remaining}"
         ended = tx.reseals.end(reseal, state, self._clock.now(), failure)
         reached(FailPoint.FINISHING)
         return ended
@@ -192,5 +192,5 @@ class Resealing:
 def _reason_to_wait(remaining: int, elsewhere: Sequence[str]) -> str:
     if elsewhere:
         more = f" and {len(elsewhere) - _NAMED} more" if len(elsewhere) > _NAMED else ""
-        return f"{', '.join(elsewhere[:_NAMED])}{more} seal under another master key: restart them"
-    return f"{remaining} records that others hold"
+        return f"{', '.join(elsewhere[:_NAMED])}{more}: seals under another master key, restart it"
+    return f"records that others hold: {remaining}"

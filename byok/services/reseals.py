@@ -4,32 +4,36 @@ The row is the reseal. A message only wakes a worker up, and names the batch tha
 it finds another batch and does nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from byok.core.lifecycle import latest_wake_time
 from byok.core.resealing import KINDS, Reseal, ResealState
-from byok.core.rings import list_lacking
-from byok.core.stops import alive_since
+from byok.core.rings import list_lacking, list_sealing
+from byok.core.stops import Member, alive_since
 from byok.crypto.keyring import MasterKeyRing
 from byok.errors import NotReady, QueueUnavailable
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
-from byok.ports import Clock, Random, Store, TaskQueue, Transaction
+from byok.ports import Clock, Random, Store, TaskQueue
 
 log = get_logger(__name__)
 
 _AT_ONCE = timedelta(0)
 _NAMED = 5
+_WORKER = "worker"  # the kind of member that runs tasks
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The reseal that serves a request, and whether it was made for it."""
+    """The reseal that serves a request, whether it was made for it, and how many living workers seal under
+    its key: without one it waits."""
 
     reseal: Reseal
     is_new: bool
+    workers: int
 
 
 class ResealRequests:
@@ -60,7 +64,8 @@ class ResealRequests:
         """
         master_key_id, now = self._master_keys.primary_id, self._clock.now()
         with self._store.transaction() as tx:
-            self._require_known(tx, master_key_id)
+            members = tx.members.list_seen(alive_since(now))
+            _require_known(members, master_key_id)
             reseal = Reseal(
                 id=self._random.uuid(),
                 master_key_id=master_key_id,
@@ -73,16 +78,8 @@ class ResealRequests:
         if is_new:
             reached(FailPoint.RESEAL_RECORDED)
             self.publish(reseal)
-        return Asked(reseal, is_new)
-
-    def _require_known(self, tx: Transaction, master_key_id: str) -> None:
-        lacking = list_lacking(tx.members.list_seen(alive_since(self._clock.now())), master_key_id)
-        if lacking:
-            more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
-            raise NotReady(
-                f"master key {master_key_id!r} is not in the ring of {', '.join(lacking[:_NAMED])}{more}",
-                remedy="add it to BYOK_MASTER_KEYS there, behind the first, and restart: docs/master-keys.md",
-            )
+        workers = [member for member in members if member.kind == _WORKER]
+        return Asked(reseal, is_new, len(list_sealing(workers, master_key_id)))
 
     def get(self, reseal_id: UUID) -> Reseal:
         """A reseal as it stands now.
@@ -110,3 +107,13 @@ class ResealRequests:
             self._queue.reseal(reseal, delay)
         except QueueUnavailable as error:
             log.warning("reseal_not_published", reseal_id=str(reseal.id), error=error.message)
+
+
+def _require_known(members: Sequence[Member], master_key_id: str) -> None:
+    lacking = list_lacking(members, master_key_id)
+    if lacking:
+        more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        raise NotReady(
+            f"master key {master_key_id!r} is not in the ring of {', '.join(lacking[:_NAMED])}{more}",
+            remedy="add it to BYOK_MASTER_KEYS there, behind the first, and restart: docs/master-keys.md",
+        )

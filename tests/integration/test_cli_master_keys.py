@@ -103,11 +103,13 @@ def test_the_whole_procedure(
     # 3. First everywhere. The workers do it.
     service.close()
     service = process(f"{NEW},{old}")
-    asked = byok("master-key", "rotate", "--no-wait", "--json").json()
-    assert (asked["state"], asked["total"], asked["new"]) == ("running", 3, True)
+    first = byok("master-key", "rotate", "--no-wait", "--json")
+    asked = first.json()
+    assert (asked["state"], asked["total"], asked["new"], asked["workers"]) == ("running", 3, True, 0)
+    assert "no living worker seals under mk-new yet" in first.err
     assert byok("master-key", "rotate", "--no-wait", "--json").json()["new"] is False
     running = keys_of(byok)[old_id]
-    assert running["keep"] == "3 records are sealed under it: byok master-key rotate"
+    assert running["keep"] == "records under it: 3; byok master-key rotate"
     # 4. Nothing is left under the old key, and leases may be, until the longest TTL has passed.
     worker = threading.Timer(0.1, service.services.resealing.run, [UUID(asked["reseal"])])
 
@@ -127,7 +129,7 @@ def test_the_whole_procedure(
     assert keys_of(byok)[old_id]["may_be_removed"] is True
     assert keys_of(byok)["mk-new"]["keep"] == "it is the first: it seals"
     shown = byok("master-key", "status").out
-    assert "mk-new seals; 1 living processes" in shown
+    assert "mk-new seals; living processes: 1" in shown
     assert "done" in shown
 
     # 5. Taken out, everything opens.
@@ -186,7 +188,7 @@ def test_doctor_tells_of_rings_that_differ(
 
     service = process(old)
     member = str(service.services.watch.member)
-    assert rings() == ("passed", "1 living processes, all with this ring")
+    assert rings() == ("passed", "living processes: 1, all with this ring")
     put(f"{old},{NEW}")
     assert rings() == ("warning", f"another ring, or another order: {member}")
     put(f"{NEW},{old}")
@@ -225,7 +227,7 @@ def test_a_rotation_that_waits_shows_why(
     asked = byok("master-key", "rotate", "--no-wait", "--json").json()
     worker.services.resealing.run(UUID(asked["reseal"]))
     shown = byok("master-key", "status").out
-    assert f"{straggler.services.watch.member} seal under another master key: restart them" in shown
+    assert f"{straggler.services.watch.member}: seals under another master key, restart it" in shown
     straggler.close()
     ended = worker.services.resealing.run(UUID(asked["reseal"]))
     assert ended is not None

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -13,7 +15,7 @@ from byok.embedded.stack import Stack
 from byok.errors import ConfigurationError, InvalidMasterKey, KmsUnavailable
 from byok.kms import master_keys
 from byok.kms.master_keys import VendorKms
-from byok.settings import load_settings
+from byok.settings import child_environment, load_settings
 from byok.simulator import VENDOR_ACCOUNT_ID
 from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
@@ -179,7 +181,7 @@ def test_what_generate_prints_is_a_wrapped_entry(arn: str, put: Put, stack: Stac
 
 FORK = """
 import os
-from byok.settings import load_settings
+from byok.settings import child_environment, load_settings
 from byok.wiring import build
 
 runtime = build(load_settings())
@@ -198,3 +200,22 @@ def test_a_forked_child_has_the_ring_and_can_ask_for_one_of_its_own(
     environment = stack.environment | {"BYOK_MASTER_KEYS": f"mk-kms:kms:{arn}:{wrapped(stack, arn)}"}
     monkeypatch.setattr(Stack, "environment", environment)
     run_script(stack, "-c", FORK)
+
+
+def test_a_worker_whose_ring_kms_does_not_unwrap_ends_at_its_start_with_one_line(
+    vendor: CustomerAccount, stack: Stack, arn: str
+) -> None:
+    environment = stack.environment | {"BYOK_MASTER_KEYS": f"mk-kms:kms:{arn}:{wrapped(stack, arn)}"}
+    vendor.disable_key(arn)
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers", "worker"],
+        env=child_environment(environment | {"PYTHONWARNINGS": "ignore"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 78
+    (line,) = [one for one in ended.stderr.splitlines() if one.startswith("byok: ")]
+    assert "DisabledException" in line
+    assert "enable the KMS key" in line

@@ -283,7 +283,7 @@ def test_a_row_that_somebody_holds_is_not_waited_for(
         run_published(world, fleet)
         now = fleet.reseals.get(reseal.id)
         assert (now.tally.resealed, now.this_pass.conflicts) == (8, 1)
-        assert now.waits_for == "1 records that others hold"
+        assert now.waits_for == "records that others hold: 1"
         holder.rollback()
     done = fleet.resealing.run(reseal.id)
     assert done is not None
@@ -332,7 +332,7 @@ def test_records_that_dont_open_are_left_named_counted_and_alarmed(
     failed = run_published(world, fleet)
     assert failed is not None
     assert (failed.state, failed.tally.resealed) == (ResealState.FAILED, 8)
-    assert failed.failure == "1 records don't open and stay as they are"
+    assert failed.failure == "records that don't open, and stay as they are: 1"
     assert [(one.place, one.why) for one in failed.unreadable_records] == [(place, "seal-broken")]
     assert counts(world) == {"mk-1": 1, "mk-2": 8}
     assert world.metrics.counts["integrity-alarm"] == 1
@@ -367,7 +367,7 @@ def test_it_goes_on_while_a_process_seals_under_the_old_key(world: World, fleet:
     waiting = fleet.reseals.get(reseal.id)
     assert waiting.is_running
     assert counts(world) == {"mk-2": 9}
-    assert waiting.waits_for == f"{straggler.watch.member} seal under another master key: restart them"
+    assert waiting.waits_for == f"{straggler.watch.member}: seals under another master key, restart it"
     requested = straggler.requests.request("acme", "pii", reason=RotationReason.FORCED, requested_by="t")
     straggler.rotations.run(requested.rotation.id)
     assert counts(world) == {"mk-1": 1, "mk-2": 9}
