@@ -1186,7 +1186,7 @@ MUTANTS = (
     Mutant(
         "leaving: nor before the longest lease has ended",
         "byok/core/offboarding.py",
-        "max(retention, max(lease_ttls, default=timedelta(0)) + UNDER_WAY)",
+        "max(retention, longest_lease + UNDER_WAY)",
         "retention",
         f"{_LEAVING}::test_without_retention_it_is_still_later_than_the_longest_lease",
     ),

@@ -49,7 +49,10 @@ def offboard(
         str | None, typer.Option("--reason", metavar="TEXT", help="Why it leaves; the certificate shows it.")
     ] = None,
     retention_days: Annotated[
-        int, typer.Option("--retention-days", metavar="N", help="How long its wrapped keys are kept.")
+        int,
+        typer.Option(
+            "--retention-days", metavar="N", help="Days for which its wrapped keys are kept: 30, if not said."
+        ),
     ] = DEFAULT_RETENTION.days,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Take it back: prove its access, and let it go on.")
@@ -76,6 +79,10 @@ def offboard(
         raise InvalidInput(
             "say why it leaves, or what to do with one that does",
             remedy="one of --reason TEXT, --cancel, --finish, --check-access",
+        )
+    if output is not None and not (finish or check_access):
+        raise InvalidInput(
+            "there is nothing to write yet", remedy="--output goes with --finish or --check-access"
         )
     patience = parse_duration(wait)  # before anything is stopped: the exit code says what happened
     with open_services() as services:

@@ -1,6 +1,6 @@
 """How a tenant leaves: it waits, its wrapped keys are destroyed, that is certified. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -87,10 +87,10 @@ def check_retention(retention: timedelta) -> timedelta:
     return retention
 
 
-def shred_time(stopped_at: datetime, retention: timedelta, lease_ttls: Iterable[timedelta]) -> datetime:
+def shred_time(stopped_at: datetime, retention: timedelta, longest_lease: timedelta) -> datetime:
     """From when on wrapped keys may be destroyed: after the retention, and after the last lease.
 
     A process that is cut off from everything answers no stop, and may even be taken for dead. It serves what
     it holds until that ends by its deadline: only then nobody can decrypt.
     """
-    return stopped_at + max(retention, max(lease_ttls, default=timedelta(0)) + UNDER_WAY)
+    return stopped_at + max(retention, longest_lease + UNDER_WAY)

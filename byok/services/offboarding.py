@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from byok.core.bounds import MAX_LEASE_TTL
 from byok.core.model import Suspension, SuspensionKind, Tenant, TenantState
 from byok.core.offboarding import (
     Offboarding,
@@ -27,6 +28,7 @@ log = get_logger(__name__)
 
 _TENANTS_A_SWEEP = 20
 _LONGEST_SWEEP_SECONDS = 10.0
+_LATEST_EVENTS = 500
 
 
 def _tell_nobody(done: int, total: int) -> None:
@@ -105,9 +107,9 @@ class Offboardings:
         return self.show(tenant_name)
 
     def _record(self, wanted: _Wanted, tx: Transaction, stopped: Tenant) -> None:
-        ttls = [key.lease_ttl for key in tx.keys.list(stopped.id)]
         stops = tx.stops.list_latest(stopped.id, limit=1)
-        shred_after = shred_time(self._clock.now(), wanted.retention, ttls)
+        now = self._clock.now()
+        shred_after = shred_time(now, wanted.retention, _longest_lease(tx, stopped, now))
         tx.offboardings.add(
             Offboarding(
                 id=self._random.uuid(),
@@ -239,3 +241,17 @@ class Offboardings:
         """
         departure = self.show(tenant_name)
         return self._certification.check_access(departure.tenant, departure.offboarding, actor)
+
+
+def _longest_lease(tx: Transaction, tenant: Tenant, now: datetime) -> timedelta:
+    """The longest that a lease on any of a tenant's keys may live now.
+
+    A cache TTL that was changed within the longest life of a lease may have been that long before.
+    """
+    last = tx.audit.chain(tenant).length
+    latest = tx.audit.list_after(tenant.id, max(0, last - _LATEST_EVENTS), _LATEST_EVENTS)
+    recent = [event for event in latest if event.at > now - MAX_LEASE_TTL]
+    changed = any(event.action == "key.rotation-set" for event in recent)
+    if changed or len(recent) == _LATEST_EVENTS:  # more than that are not looked through
+        return MAX_LEASE_TTL
+    return max((key.lease_ttl for key in tx.keys.list(tenant.id)), default=timedelta(0))

@@ -57,7 +57,7 @@ class ShredProofs:
             self._records_are_gone(tenant, keys),
             self._canaries_are_refused(tenant, keys),
             self._cache_is_empty(tenant),
-            _no_lease_lives(stop, keys, offboarding, now),
+            _no_lease_lives(stop, offboarding, now),
         ]
         if failed := [proof for proof in proofs if not proof.passed]:
             raise ValidationFailed(
@@ -134,16 +134,13 @@ def _all_refused(name: str, tried: Sequence[str], what: str, code: str) -> Check
     return Check(name, True, f"{what} tried: {len(tried)}, each refused: {code}")
 
 
-def _no_lease_lives(stop: StopReport | None, keys: _Keys, offboarding: Offboarding, now: datetime) -> Check:
+def _no_lease_lives(stop: StopReport | None, offboarding: Offboarding, now: datetime) -> Check:
     """That every process dropped its leases, or can't serve them any more: their deadline is over."""
     if stop is None:
         return Check("no-lease-lives", True, "the tenant never was active: no process had a lease")
     known, silent = len(stop.acknowledgements), stop.silent
-    longest = max((key.lease_ttl for key, _ in keys), default=None)
     detail = f"{known - len(silent)} of {known} processes dropped theirs and said so"
     if silent:
         detail += f"; not answered: {', '.join(silent)}"
-    if longest is not None:
-        detail += f"; the last lease anywhere ended {stop.stop.committed_at + longest:%Y-%m-%d %H:%M:%SZ}"
-    is_over = longest is None or now >= stop.stop.committed_at + longest
-    return Check("no-lease-lives", is_over and now >= offboarding.shred_after, detail)
+    detail += f"; the last lease anywhere ended by {offboarding.shred_after:%Y-%m-%d %H:%M:%SZ}"
+    return Check("no-lease-lives", now >= offboarding.shred_after, detail)

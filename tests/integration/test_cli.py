@@ -19,6 +19,7 @@ from byok.cli.main import main
 from byok.embedded.stack import Stack
 from byok.errors import TenantNotActive, ValidationFailed
 from byok.simulator.control import SimulatorControl
+from byok.store import migrate
 from byok.wiring import Runtime
 from tests.conftest import empty
 from tests.customers import Customer, add_key, join
@@ -292,8 +293,8 @@ def test_master_key_generate_prints_an_entry_of_the_ring(byok: Byok) -> None:
 
 
 def test_db_upgrade_is_idempotent(byok: Byok) -> None:
-    assert "0017" in byok("db", "upgrade").out
-    assert "0017" in byok("db", "upgrade").out
+    assert migrate.head_revision() in byok("db", "upgrade").out
+    assert migrate.head_revision() in byok("db", "upgrade").out
 
 
 BAD_INPUT: list[tuple[list[str], str, int]] = [

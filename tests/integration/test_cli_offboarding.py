@@ -109,6 +109,7 @@ def test_what_can_not_be_meant_is_refused_before_anything_is_done(byok: Byok, ac
     assert byok("tenant", "offboard", "acme", *REASON, "--cancel").exit_code == 2
     assert byok("tenant", "offboard", "acme", *REASON, "--retention-days", "-1").exit_code == 2
     assert byok("tenant", "offboard", "acme", *REASON, "--wait", "soon").exit_code == 2
+    assert byok("tenant", "offboard", "acme", *REASON, "--output", "x.json").exit_code == 2
     assert byok("tenant", "offboard", "nobody", *REASON).exit_code == 3
     assert byok("tenant", "offboard", "acme", "--finish").exit_code == 4
     assert byok("tenant", "show", "acme", "--json").json()["state"] == "active"

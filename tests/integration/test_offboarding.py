@@ -231,6 +231,24 @@ def test_without_retention_it_is_still_later_than_the_longest_lease(world: World
     assert finish(world)["passed"]
 
 
+def test_a_ttl_that_was_lowered_just_now_counts_as_the_longest_there_may_be(world: World, key: None) -> None:
+    world.services.registry.set_rotation("acme", "pii", lease_ttl=timedelta(minutes=1), actor="test")
+    leave(world, retention=NOW)
+    world.clock.advance(hours=24, seconds=59)
+    with pytest.raises(NotReady):
+        finish(world)
+    world.clock.advance(seconds=1)
+    assert finish(world)["passed"]
+
+
+def test_a_ttl_that_was_lowered_long_ago_counts_as_it_is(world: World, key: None) -> None:
+    world.services.registry.set_rotation("acme", "pii", lease_ttl=timedelta(minutes=1), actor="test")
+    world.clock.advance(days=1)
+    leave(world, retention=NOW)
+    world.clock.advance(minutes=2)
+    assert finish(world)["passed"]
+
+
 def test_a_process_that_is_cut_off_is_named_and_serves_nothing_when_the_keys_go(
     world: World, token: bytes
 ) -> None:
