@@ -1,7 +1,7 @@
 """Whatever is changed in the tables of an audit chain, ``verify`` names the place."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
@@ -23,7 +23,7 @@ _TABLES = (_EVENTS, _HEADS, _CHECKPOINTS)
 _LENGTH, _SIGNED = 10, {1: 3, 2: 9}  # the events of the chain, and of which the checkpoints speak
 
 Row = Mapping[str, Any]
-Rows = Mapping[sa.Table, list[Row]]
+Rows = Mapping[sa.Table, Sequence[Row]]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _require_found(site: Site, rows: Rows, places: set[str]) -> None:
     assert _named(caught.value.message) & places, (caught.value.message, places)
 
 
-def _with(rows: Rows, table: sa.Table, changed: list[Row]) -> Rows:
+def _with(rows: Rows, table: sa.Table, changed: Sequence[Row]) -> Rows:
     return {**rows, table: changed}
 
 
