@@ -31,6 +31,11 @@ def test_a_chain_of_several_pages_is_walked_to_its_end(
         ("DELETE FROM audit_events WHERE sequence = 2001", "event 2001 is missing; 2002 follows"),
         ("DELETE FROM audit_events WHERE sequence > 2000", "event 2001 is missing; the head"),
         ("DELETE FROM audit_events", "event 1 is missing; the head"),
+        ("UPDATE audit_heads SET sequence = 2500", "event 2501 is behind the head of the chain"),
+        ("DELETE FROM audit_heads", "event 1 is behind the head of the chain"),
+        ("UPDATE audit_heads SET hash = sha256('x')", "event 3000 is not the one that the head"),
+        ("UPDATE audit_events SET at = 'infinity' WHERE sequence = 2500", "event 2500 was changed"),
+        ("UPDATE audit_events SET details = '[]' WHERE sequence = 2500", "event 2500 was changed"),
     ],
 )
 def test_damage_behind_the_first_page_is_found(

@@ -192,6 +192,14 @@ def forget_checkpoints(engine: sa.Engine) -> None:
         )
 
 
+def test_the_watchs_own_mark_shows_it_without_any_checkpoint(acme: World, engine: sa.Engine) -> None:
+    look(acme)
+    forget_checkpoints(engine)
+    write_anew(engine, chain(acme), 2, "somebody")
+    found = acme.services.lookout.look("acme", actor="watch").open
+    assert "event 3 is not what it was when it was last verified" in str(found[0].detail)
+
+
 def test_what_the_customer_kept_shows_what_the_vendor_hid(acme: World, engine: sa.Engine) -> None:
     first = sign(acme)
     acme.add_key()
@@ -237,6 +245,14 @@ def test_a_checkpoint_put_in_is_in_no_event(acme: World) -> None:
     with acme.store.transaction() as tx:
         tx.signed_checkpoints.add(more)
     with pytest.raises(AuditChainBroken, match="checkpoint 2 of event 3 is in no event"):
+        verify(acme)
+
+
+def test_a_checkpoint_taken_out_is_missed(acme: World, engine: sa.Engine) -> None:
+    sign(acme)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM signed_checkpoints"))
+    with pytest.raises(AuditChainBroken, match="checkpoint 1 of event 3 is missing; event 4 says"):
         verify(acme)
 
 

@@ -1,7 +1,7 @@
 """Whatever is changed in the tables of an audit chain, ``verify`` names the place."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
@@ -23,7 +23,11 @@ _TABLES = (_EVENTS, _HEADS, _CHECKPOINTS)
 _LENGTH, _SIGNED = 10, {1: 3, 2: 9}  # the events of the chain, and of which the checkpoints speak
 
 Row = Mapping[str, Any]
-Rows = Mapping[sa.Table, list[Row]]
+Rows = Mapping[sa.Table, Sequence[Row]]
+
+
+def _is_written_by_sql(row: Row) -> bool:
+    return any(isinstance(value, sa.TextClause) for value in row.values())
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,12 @@ class Site:
         with self.engine.begin() as connection:
             connection.execute(sa.text("TRUNCATE audit_events, audit_heads, signed_checkpoints"))
             for table in _TABLES:
+                plain = [row for row in rows[table] if not _is_written_by_sql(row)]
+                if plain:
+                    connection.execute(table.insert(), plain)
                 for row in rows[table]:
-                    connection.execute(table.insert().values(row))
+                    if _is_written_by_sql(row):
+                        connection.execute(table.insert().values(row))
 
     def verify(self) -> None:
         """Raises AuditChainBroken."""
@@ -130,7 +138,7 @@ def _require_found(site: Site, rows: Rows, places: set[str]) -> None:
     assert _named(caught.value.message) & places, (caught.value.message, places)
 
 
-def _with(rows: Rows, table: sa.Table, changed: list[Row]) -> Rows:
+def _with(rows: Rows, table: sa.Table, changed: Sequence[Row]) -> Rows:
     return {**rows, table: changed}
 
 
@@ -144,7 +152,7 @@ def _places_of(table: sa.Table, row: Row) -> set[str]:
 
 
 _slow = settings(
-    max_examples=300,
+    max_examples=200,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
