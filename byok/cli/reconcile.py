@@ -24,7 +24,7 @@ from byok.cli.services import open_runtime
 from byok.cli.trail_files import TrailFiles
 from byok.core.arns import RoleArn
 from byok.core.cloudtrail import TrailCall
-from byok.core.reconciliation import Reconciliation
+from byok.core.reconciliation import Reconciliation, Span
 from byok.core.request_log import LoggedRequest
 from byok.errors import InvalidInput
 
@@ -131,10 +131,11 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
 
 def _print(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outcome) -> None:
     rows = [
-        (f"{account} {region}", f"{show_time(span.since)} to {show_time(span.until)}")
-        for (account, region), span in sorted(found.coverage.items())
+        (f"{account} {region}", _show_span(seen), "too short" if complete is None else _show_span(complete))
+        for (account, region), (seen, complete) in found.coverage.items()
     ]
-    console.print(table(f"CloudTrail of {tenant}, {found.records:,} records", ("account", "covered"), rows))
+    title = f"CloudTrail of {tenant}, {found.records:,} records"
+    console.print(table(title, ("account", "records", "taken for complete"), rows))
     console.print(table("compared", ("requests", "number"), _counts(found)))
     if found.stranger_count:
         columns = ("when", "call", "by", "from", "why ours", "request id")
@@ -157,6 +158,10 @@ _VERDICTS = {
     Outcome.BOTH: "[bold red]both sides have calls that the other lacks[/]: see docs/reconcile.md",
     Outcome.INCOMPLETE: "[yellow]no difference, but not everything could be compared[/]",
 }
+
+
+def _show_span(span: Span) -> str:
+    return f"{show_time(span.since)} to {show_time(span.until)}"
 
 
 def _title(text: str, number: int) -> str:
@@ -198,8 +203,15 @@ def _json(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outcom
         "tenant": tenant,
         "outcome": outcome.name.lower(),
         "covered": [
-            {"account": account, "region": region, "since": span.since, "until": span.until}
-            for (account, region), span in sorted(found.coverage.items())
+            {
+                "account": account,
+                "region": region,
+                "since": seen.since,
+                "until": seen.until,
+                "complete_since": complete and complete.since,
+                "complete_until": complete and complete.until,
+            }
+            for (account, region), (seen, complete) in found.coverage.items()
         ],
         "records": found.records,
         "repeated": found.repeated,

@@ -72,7 +72,7 @@ class Coverage:
             self.seen[place] = known.with_moment(seen.at)
 
     def complete(self, account: str, region: str) -> Span | None:
-        """Within what every call of an account and region should have been recorded."""
+        """Within what every call of an account and region must have been recorded; None: nowhere."""
         since, until = self._told
         seen = self.seen.get((account, region))
         if seen is None:
@@ -80,7 +80,12 @@ class Coverage:
                 return None
             seen = Span(since, until)
         begin = since or seen.since + self._delay
-        return Span(begin, min(until or seen.until - self._delay, self._now - self._delay))
+        end = min(until or seen.until - self._delay, self._now - self._delay)
+        return Span(begin, end) if begin <= end else None
+
+    def told(self) -> Mapping[tuple[str, str], tuple[Span, Span | None]]:
+        """For each account and region, from when to when there are records, and what is complete."""
+        return {place: (seen, self.complete(*place)) for place, seen in sorted(self.seen.items())}
 
 
 @dataclass(slots=True)
@@ -88,12 +93,14 @@ class Reconciliation:
     """What came of it. ``strangers`` are calls that AWS saw and that are not in our log, ``missing`` requests
     in our log that AWS did not see: the first of each, by time; their numbers are of all.
 
+    ``coverage``: for each account and region, from when to when there are records, and within what every call
+    must have one; None where the records span too little for that.
     ``unanswered``: our requests without an answer that AWS knows nothing of either. ``not_expected``: ours
     that these files need not have. ``administration``: other calls on the KMS key. ``too_old``: calls from
     before our log begins.
     """
 
-    coverage: Mapping[tuple[str, str], Span]
+    coverage: Mapping[tuple[str, str], tuple[Span, Span | None]] = field(default_factory=dict)
     records: int = 0
     repeated: int = 0
     administration: int = 0

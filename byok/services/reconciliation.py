@@ -64,25 +64,16 @@ class Reconciler:
         subject = Subject(tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account)
         home = (connection.kms_key_arn.account, connection.kms_key_arn.region)
         coverage = Coverage(home, delay, now, since, until)
-        result = Reconciliation(coverage.seen)
+        result = Reconciliation()
         with open_shelf() as shelf:
             _fill(shelf, result, coverage, records, subject, log_begins_at)
-            self._require_coverage(coverage, subject)
+            _require_coverage(coverage, subject, home)
+            result.coverage = coverage.told()
             for request in self._logged(subject, coverage, since, until):
                 _judge(shelf, result, coverage, subject, request)
             result.stranger_count = shelf.count_strangers()
             result.strangers = shelf.strangers(_LISTED)
         return result
-
-    def _require_coverage(self, coverage: Coverage, subject: Subject) -> None:
-        region = subject.kms_key_arn.region
-        accounts = {subject.kms_key_arn.account, subject.vendor_account} - {None}
-        if not any(coverage.complete(str(account), region) for account in accounts):
-            raise InvalidInput(
-                f"the files hold no record of account {' or '.join(sorted(map(str, accounts)))} in {region}",
-                remedy="give that account's CloudTrail of that region; if it should be empty, say --since "
-                "and --until",
-            )
 
     def _logged(
         self, subject: Subject, coverage: Coverage, since: datetime | None, until: datetime | None
@@ -98,6 +89,17 @@ class Reconciler:
             if len(page) < _PAGE:
                 return
             last = page[-1]
+
+
+def _require_coverage(coverage: Coverage, subject: Subject, home: tuple[str, str]) -> None:
+    region = home[1]
+    accounts = {home[0], subject.vendor_account or home[0]}
+    if not any((account, region) in coverage.seen for account in accounts) and not coverage.complete(*home):
+        raise InvalidInput(
+            f"the files hold no record of account {' or '.join(sorted(accounts))} in {region}",
+            remedy="give that account's CloudTrail of that region; if it should be empty, say --since and "
+            "--until",
+        )
 
 
 def _fill(

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +31,7 @@ from byok.embedded.stack import Stack
 from byok.errors import ByokError, ConfigurationError, InvalidInput, KmsBackingOff, KmsUnavailable
 from byok.kms import signing
 from byok.services.request_log import RequestMover
+from byok.settings import child_environment
 from byok.simulator import VENDOR_ACCESS_KEY_ID, VENDOR_ACCOUNT_ID, VENDOR_SECRET_ACCESS_KEY
 from byok.simulator.cloudtrail import deliver
 from byok.simulator.control import SimulatorControl
@@ -299,6 +303,34 @@ def test_a_lost_reply_is_no_stranger_and_an_unsent_request_not_missing(case: Cas
     assert (found["agreed_by_mark"], found["unanswered"]) == (2, 1)
 
 
+DIES = """
+import os, signal
+from byok.settings import load_settings
+from byok.wiring import build
+runtime = build(load_settings())
+with runtime.store.transaction() as tx:
+    connection = tx.tenants.get("acme").connection
+end = runtime.spool.end
+def die(request, request_id, code):
+    if request.operation == "DescribeKey" and request_id:
+        os.kill(os.getpid(), signal.SIGKILL)
+    end(request, request_id, code)
+runtime.spool.end = die
+runtime.kms.describe_key(connection)
+"""
+
+
+def test_a_process_killed_between_awss_answer_and_our_note_of_it_leaves_no_stranger(case: Case) -> None:
+    case.ask()
+    environment = child_environment(case.stack.environment)
+    died = subprocess.run([sys.executable, "-c", DIES], env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
+    found = case.found()
+    assert (found["outcome"], found["agreed_by_mark"], found["unanswered"]) == ("agree", 1, 0)
+    [killed] = [one for one in case.logged() if one.ended_at is None]
+    assert killed.operation == "DescribeKey"
+
+
 def test_the_mark_of_a_lost_reply_excuses_one_call_only(case: Case) -> None:
     blob = case.ask()
     case.simulator.lose_reply(operation="Decrypt", times=3)
@@ -346,7 +378,9 @@ def test_throttles_and_failures_need_not_be_in_the_trail(case: Case) -> None:
 def test_what_was_logged_outside_of_what_the_files_cover_is_not_missing(case: Case) -> None:
     case.ask()
     trail = case.trail()
-    assert case.found(trail, options=("--delivery-delay", "15m"))["outcome"] == "agree"
+    found = case.found(trail, options=("--delivery-delay", "15m"))
+    assert found["outcome"] == "agree"
+    assert found["covered"][0]["complete_since"] is None, "seconds are too short a span to lack anything"
     late = trail[:-3]
     assert case.found(late, options=("--delivery-delay", "15m"))["outcome"] == "agree"
 

@@ -1,0 +1,128 @@
+"""Which records of CloudTrail concern a tenant, and what its files cover."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from byok.core.arns import KmsKeyArn, RoleArn
+from byok.core.cloudtrail import Concern, Seen, Subject, call_of, concern_of, is_about_kms_key, seen_in
+from byok.core.reconciliation import Coverage, Span
+
+TENANT, ACCOUNT, VENDOR = UUID(int=7), "222222222222", "111111111111"
+KEY = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/mrk-{'0' * 32}"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/byok"
+SUBJECT = Subject(TENANT, KmsKeyArn.parse(KEY), RoleArn.parse(ROLE), VENDOR)
+NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+
+def record(**fields: Any) -> dict[str, Any]:
+    base = {
+        "eventTime": "2026-11-28T12:00:00Z",
+        "eventSource": "kms.amazonaws.com",
+        "eventName": "Decrypt",
+        "awsRegion": "eu-central-1",
+        "recipientAccountId": ACCOUNT,
+        "userIdentity": {"type": "AWSAccount", "accountId": "333333333333"},
+        "requestID": "r-1",
+    }
+    return base | fields
+
+
+def session(role: str, name: str = "x") -> dict[str, Any]:
+    arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/{role.rpartition('/')[2]}/{name}"
+    return {"type": "AssumedRole", "arn": arn, "sessionContext": {"sessionIssuer": {"arn": role}}}
+
+
+ON_KEY = {"requestParameters": {"keyId": KEY}}
+BYOK = {"byok-app": "byok"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "concern"),
+    [
+        ({"userIdentity": session(ROLE), "eventSource": "s3.amazonaws.com"}, Concern.SESSION),
+        ({"userIdentity": session(f"{ROLE}2")}, None),
+        ({"userIdentity": session(f"{ROLE}-old", f"byok.{TENANT}.host")}, Concern.SESSION),
+        ({"userIdentity": session(f"{ROLE}-old", f"byok.{UUID(int=8)}.host")}, None),
+        ({"eventName": "AssumeRole", "requestParameters": {"roleArn": ROLE}}, Concern.ASSUMPTION),
+        ({"eventName": "AssumeRoleWithSAML", "requestParameters": {"roleArn": ROLE}}, Concern.ASSUMPTION),
+        ({"eventName": "AssumeRole", "requestParameters": {"roleArn": f"{ROLE}2"}}, None),
+        (
+            {"eventName": "AssumeRole", "errorMessage": f"not authorized on resource: {ROLE}."},
+            Concern.ASSUMPTION,
+        ),
+        ({"eventName": "AssumeRole", "errorMessage": f"not authorized on resource: {ROLE}2"}, None),
+        (ON_KEY, None),
+        (ON_KEY | {"userIdentity": {"accountId": VENDOR}}, Concern.VENDOR),
+        ({"userIdentity": {"accountId": VENDOR}, "errorMessage": f"on resource: {KEY}"}, Concern.VENDOR),
+        ({"userIdentity": {"accountId": VENDOR}}, None),
+        ({"requestParameters": {"keyId": KEY, "encryptionContext": BYOK}}, Concern.CONTEXT),
+        ({"requestParameters": {"encryptionContext": BYOK}}, None),
+        (
+            {"requestParameters": {"sourceKeyId": KEY, "sourceEncryptionContext": BYOK}},
+            Concern.CONTEXT,
+        ),
+        ({"requestParameters": {"encryptionContext": {"byok-tenant": str(TENANT)}}}, Concern.CONTEXT),
+        ({"requestParameters": None, "userIdentity": None, "resources": None}, None),
+    ],
+)
+def test_a_record_concerns_us_or_does_not(fields: dict[str, Any], concern: Concern | None) -> None:
+    assert concern_of(record(**fields), SUBJECT) == concern
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resources": [{"ARN": KEY}]},
+        {"requestParameters": {"keyId": KEY.rpartition("/")[2]}},
+        {"requestParameters": {"destinationKeyId": KEY}},
+        {"resources": [{"ARN": KEY.replace("eu-central-1", "us-east-1")}]},
+    ],
+)
+def test_a_kms_key_is_known_by_arn_and_id_and_in_every_region(fields: dict[str, Any]) -> None:
+    assert is_about_kms_key(record(**fields), SUBJECT)
+    assert not is_about_kms_key(record(), SUBJECT)
+
+
+def test_a_call_is_told_by_its_request_id_and_without_one_by_its_events() -> None:
+    assert call_of(record(eventID="e-1"), Concern.SESSION).call_id == "r-1"
+    without = record(eventID="e-1", requestID=None)
+    assert call_of(without, Concern.SESSION).call_id == "e-1"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"eventTime": "noon"}, {"eventTime": None}, {"eventTime": "2026-11-28T12:00:00"}, {"requestID": ""}],
+)
+def test_what_is_no_record_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        seen_in(record(**fields))
+
+
+def coverage(**told: datetime) -> Coverage:
+    return Coverage((ACCOUNT, "eu-central-1"), timedelta(minutes=15), NOON + timedelta(days=1), **told)
+
+
+def test_what_was_seen_is_complete_but_for_the_delay_at_both_ends() -> None:
+    made = coverage()
+    for hours in (2, 0, 1):
+        made.add(Seen(ACCOUNT, "eu-central-1", NOON + timedelta(hours=hours)))
+    quarter = timedelta(minutes=15)
+    assert made.complete(ACCOUNT, "eu-central-1") == Span(NOON + quarter, NOON + timedelta(hours=2) - quarter)
+    assert made.complete(ACCOUNT, "us-east-1") is None
+    assert made.complete(VENDOR, "eu-central-1") is None
+
+
+def test_what_is_told_goes_before_what_was_seen_and_not_beyond_what_can_be_there() -> None:
+    made = coverage(since=NOON, until=NOON + timedelta(days=9))
+    newest = NOON + timedelta(days=1) - timedelta(minutes=15)
+    assert made.complete(ACCOUNT, "eu-central-1") == Span(NOON, newest), "although nothing was seen"
+    assert made.complete(VENDOR, "eu-central-1") is None
+
+
+def test_seconds_are_too_short_to_be_complete() -> None:
+    made = coverage()
+    made.add(Seen(ACCOUNT, "eu-central-1", NOON))
+    assert made.complete(ACCOUNT, "eu-central-1") is None
