@@ -66,7 +66,6 @@ ACTS: Mapping[str, Callable[[Arguments, Any], bool]] = {
     "offboardings.transition": _always,
     "offboardings.set_access_statement": _always,
     "remains.forget": _always,
-    "remains.retire_key": _always,
 }
 # What only says how far work has come, when it is due next, who lives, what was used.
 BOOKKEEPING = frozenset(
@@ -84,7 +83,7 @@ BOOKKEEPING = frozenset(
         "outbox.add", "outbox.claim", "outbox.set_delivered", "outbox.set_failed", "outbox.remove_settled",
         "audit.append", "audit.append_all",
         "moves.claim", "moves.renew", "moves.release", "moves.lock_waking", "moves.put_wrappings",
-        "request_log.add", "request_log.remove_before", "tenants.hold_all",
+        "remains.retire_key", "request_log.add", "request_log.remove_before", "tenants.hold_all",
         # Of the whole fleet, and of no tenant: who asked for it and how it ended stands in their own rows.
         "reseals.start", "reseals.claim", "reseals.advance", "reseals.release", "reseals.end",
         "reseals.lock_waking", "sealed.replace_seals",
