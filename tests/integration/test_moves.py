@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,6 @@ from byok.core.model import (
     RotationReason,
     RotationState,
     Tenant,
-    TenantEvent,
     TenantState,
     VersionEvent,
 )
@@ -635,8 +635,10 @@ def second_wrappings(world: World, version: KeyVersion) -> int:
 
 def test_a_tenant_that_has_left_for_good_moves_nowhere(world: World, tokens: list[bytes]) -> None:
     begin(world)
-    with world.store.transaction() as tx:
-        tx.tenants.transition(world.tenant(), TenantEvent.OFFBOARD, world.clock.now())
+    retention = timedelta(days=1)
+    world.services.offboardings.begin("acme", "contract ended", retention=retention, actor="test")
+    world.clock.advance(days=2)
+    world.services.offboardings.finish("acme", actor="test")
     run(world)
     assert status(world).move.state is MoveState.ROLLED_BACK
 
