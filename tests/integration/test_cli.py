@@ -72,8 +72,8 @@ def acme(byok: Byok, stack: Stack, runtime: Runtime) -> Customer:
 
 
 def snapshot(engine: sa.Engine) -> list[object]:
-    """All rows of all tables, but for what other processes write meanwhile: that they live, what they use, what
-    they asked AWS."""
+    """All rows of all tables, but for what other processes write meanwhile: that they live, what they use and
+    asked AWS."""
     from byok.store.schema import kms_requests, members, metadata, version_usage
 
     with engine.connect() as connection:
