@@ -413,15 +413,15 @@ MUTANTS = (
     Mutant(
         "the sweeper",
         "byok/services/scheduling.py",
-        "self._republish() + self._reject_orphans() + self._look_after_campaigns()",
-        "0",
+        "found = self._republish() + self._reject_orphans()",
+        "found = 0",
         f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
         "the sweeper, seen by real processes",
         "byok/services/scheduling.py",
-        "self._republish() + self._reject_orphans() + self._look_after_campaigns()",
-        "0",
+        "found = self._republish() + self._reject_orphans()",
+        "found = 0",
         "tests/chaos/test_chaos.py::test_nothing_is_lost_and_nothing_doubled[SIGKILL of a requester]",
     ),
     Mutant(
@@ -504,9 +504,9 @@ MUTANTS = (
     Mutant(
         "the new session of a probe",
         "byok/kms/sessions.py",
-        "if not fresh and (session := self._live_session(connection)):\n"
+        "if not fresh and (session := self._live_session(wanted)):\n"
         "            return session.credentials\n        with self._lock:",
-        "if session := self._live_session(connection):\n            return session.credentials"
+        "if session := self._live_session(wanted):\n            return session.credentials"
         "\n        with self._lock:",
         f"{_IN}/test_revocations.py::test_a_probe_stops_the_tenant_and_nothing_is_served",
     ),
