@@ -18,6 +18,8 @@ from byok.core.request_log import mark_in
 
 # Every way into a role.
 _ASSUMPTIONS = frozenset({"AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity"})
+# CloudTrail began in 2013; what is reckoned with such a time stays a time.
+_YEARS = range(2013, 9999)
 _PUNCTUATION = ".,;:\"'()"
 _CONTEXTS = ("encryptionContext", "sourceEncryptionContext", "destinationEncryptionContext")
 
@@ -80,13 +82,22 @@ def seen_in(record: Mapping[str, Any]) -> Seen:
     """
     try:
         at = datetime.fromisoformat(record["eventTime"])
-        if at.tzinfo is None:
-            raise ValueError("eventTime is in no time zone")
-        if not record.get("requestID") and not record.get("eventID"):
-            raise ValueError("a record without requestID and eventID")
-        return Seen(str(record.get("recipientAccountId", "")), str(record["awsRegion"]), at)
+        region = record["awsRegion"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"a record without {error}") from error
+    if at.tzinfo is None or at.year not in _YEARS:
+        raise ValueError("eventTime is in no time zone, or in no year of CloudTrail's")
+    if not isinstance(region, str):
+        raise ValueError("awsRegion is no text")
+    if not _call_id(record).isascii():
+        raise ValueError("requestID is none of AWS's")
+    if not _call_id(record):
+        raise ValueError("a record without requestID and eventID")
+    return Seen(_text(record.get("recipientAccountId")), region, at)
+
+
+def _call_id(record: Mapping[str, Any]) -> str:
+    return _text(record.get("requestID")) or _text(record.get("eventID"))
 
 
 def is_about_kms_key(record: Mapping[str, Any], subject: Subject) -> bool:
@@ -106,8 +117,8 @@ def concern_of(record: Mapping[str, Any], subject: Subject) -> Concern | None:
         _session_role(record) == role or f"/{session_prefix}" in _principal(record)
     ):
         return Concern.SESSION
-    if record.get("eventName") in _ASSUMPTIONS and (
-        str(parameters.get("roleSessionName", "")).startswith(session_prefix) or role in _names(record)
+    if _text(record.get("eventName")) in _ASSUMPTIONS and (
+        _text(parameters.get("roleSessionName")).startswith(session_prefix) or role in _names(record)
     ):
         return Concern.ASSUMPTION
     if record.get("eventSource") != "kms.amazonaws.com":
@@ -126,20 +137,20 @@ def concern_of(record: Mapping[str, Any], subject: Subject) -> Concern | None:
 
 def call_of(record: Mapping[str, Any], concern: Concern) -> TrailCall:
     """The call that a record tells of, one that `seen_in` took for one."""
-    user_agent = str(record.get("userAgent") or "")
+    user_agent = _text(record.get("userAgent"))
     seen = seen_in(record)
     return TrailCall(
-        call_id=str(record.get("requestID") or record.get("eventID")),
+        call_id=_call_id(record),
         mark=mark_in(user_agent),
         at=seen.at,
-        operation=str(record.get("eventName", "")),
-        service=str(record.get("eventSource", "")).removesuffix(".amazonaws.com"),
+        operation=_text(record.get("eventName")),
+        service=_text(record.get("eventSource")).removesuffix(".amazonaws.com"),
         region=seen.region,
         role_arn=_session_role(record),
         principal=_principal(record),
-        source_ip=str(record.get("sourceIPAddress") or ""),
+        source_ip=_text(record.get("sourceIPAddress")),
         user_agent=user_agent,
-        code=str(record.get("errorCode") or ""),
+        code=_text(record.get("errorCode")),
         concern=concern,
     )
 
@@ -153,17 +164,24 @@ def _session_role(record: Mapping[str, Any]) -> str | None:
 
 def _principal(record: Mapping[str, Any]) -> str:
     identity = _mapping(record.get("userIdentity"))
-    return str(identity.get("arn") or identity.get("principalId") or identity.get("accountId") or "")
+    return next(
+        (told for name in ("arn", "principalId", "accountId") if (told := _text(identity.get(name)))), ""
+    )
 
 
 def _names(record: Mapping[str, Any]) -> Sequence[str]:
     """The roles and KMS keys that a record names."""
-    arns = [_mapping(resource).get("ARN") for resource in record.get("resources") or ()]
+    resources = record.get("resources")
+    arns = [_mapping(one).get("ARN") for one in (resources if isinstance(resources, list) else ())]
     parameters = _mapping(record.get("requestParameters")).items()
     arns += [value for name, value in parameters if name.lower().endswith(("keyid", "rolearn"))]
-    arns += [word.strip(_PUNCTUATION) for word in str(record.get("errorMessage") or "").split()]
+    arns += [word.strip(_PUNCTUATION) for word in _text(record.get("errorMessage")).split()]
     return [arn for arn in arns if isinstance(arn, str)]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -94,11 +94,55 @@ def test_a_call_is_told_by_its_request_id_and_without_one_by_its_events() -> Non
 
 @pytest.mark.parametrize(
     "fields",
-    [{"eventTime": "noon"}, {"eventTime": None}, {"eventTime": "2026-11-28T12:00:00"}, {"requestID": ""}],
+    [
+        {"eventTime": "noon"},
+        {"eventTime": None},
+        {"eventTime": "2026-11-28T12:00:00"},
+        {"eventTime": "0001-01-01T00:00:00Z"},
+        {"eventTime": "9999-12-31T23:59:59Z"},
+        {"requestID": ""},
+        {"requestID": "\ud800"},
+        {"awsRegion": 1},
+    ],
 )
 def test_what_is_no_record_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         seen_in(record(**fields))
+
+
+JUNK = (
+    None,
+    True,
+    7,
+    1.5,
+    "",
+    "\ud800",
+    [],
+    ["x"],
+    [None],
+    {},
+    {"ARN": 1},
+    {"keyId": [], "roleArn": {}},
+    {"arn": 1},
+)
+FIELDS = (
+    "eventTime", "eventSource", "eventName", "awsRegion", "recipientAccountId", "userIdentity", "requestID", "eventID",
+    "requestParameters", "resources", "errorMessage", "errorCode", "userAgent", "sourceIPAddress",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", JUNK)
+def test_a_record_with_whatever_in_a_field_is_refused_or_read(field: str, value: object) -> None:
+    """Nothing but the ValueError by which its file is told to be broken."""
+    for made in (record(**{field: value}), record(**{"userIdentity": session(ROLE), field: value})):
+        try:
+            seen_in(made)
+        except ValueError:
+            continue
+        is_about_kms_key(made, SUBJECT)
+        concern_of(made, SUBJECT)
+        call_of(made, Concern.SESSION)
 
 
 def coverage(**told: datetime) -> Coverage:
