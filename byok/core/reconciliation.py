@@ -93,6 +93,7 @@ class Reconciliation:
     """What came of it. ``strangers`` are calls that AWS saw and that are not in our log, ``missing`` requests
     in our log that AWS did not see: the first of each, by time; their numbers are of all.
 
+    ``is_covered``: whether the files are complete for any time at all of the KMS key's account and region.
     ``coverage``: for each account and region, from when to when there are records, and within what every call
     must have one; None where the records span too little for that.
     ``unanswered``: our requests without an answer that AWS knows nothing of either. ``not_expected``: ours
@@ -101,6 +102,7 @@ class Reconciliation:
     """
 
     coverage: Mapping[tuple[str, str], tuple[Span, Span | None]] = field(default_factory=dict)
+    is_covered: bool = False
     records: int = 0
     repeated: int = 0
     administration: int = 0

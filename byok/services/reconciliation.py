@@ -69,6 +69,7 @@ class Reconciler:
             _fill(shelf, result, coverage, records, subject, log_begins_at)
             _require_coverage(coverage, subject, home)
             result.coverage = coverage.told()
+            result.is_covered = coverage.complete(*home) is not None
             for request in self._logged(subject, coverage, since, until):
                 _judge(shelf, result, coverage, subject, request)
             result.stranger_count = shelf.count_strangers()

@@ -52,6 +52,12 @@ def test_the_log_is_shown_from_its_end(byok: Byok, engine: sa.Engine) -> None:
     assert byok("audit", "log", "nobody").exit_code == 3
 
 
+@pytest.mark.usefixtures("acme")
+def test_what_an_event_says_is_shown_as_it_is(byok: Byok, engine: sa.Engine) -> None:
+    tamper(engine, "UPDATE audit_events SET actor = '[/red]' || chr(27) || '[2J'")
+    assert "[/red]\ufffd[2J" in byok("audit", "log", "acme").out
+
+
 def test_a_log_of_several_pages_is_one_list(byok: Byok, engine: sa.Engine) -> None:
     add_chain(engine, "acme", 4_001)
     assert len(byok("audit", "log", "acme", "--json").json()) == 4_001

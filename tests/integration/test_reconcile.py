@@ -379,10 +379,34 @@ def test_what_was_logged_outside_of_what_the_files_cover_is_not_missing(case: Ca
     case.ask()
     trail = case.trail()
     found = case.found(trail, options=("--delivery-delay", "15m"))
-    assert found["outcome"] == "agree"
+    assert found["outcome"] == "incomplete"
     assert found["covered"][0]["complete_since"] is None, "seconds are too short a span to lack anything"
-    late = trail[:-3]
-    assert case.found(late, options=("--delivery-delay", "15m"))["outcome"] == "agree"
+    late = case.found(trail[:-3], options=("--delivery-delay", "15m"))
+    assert (late["outcome"], late["missing"]) == ("incomplete", 0)
+
+
+def test_the_vendors_trail_alone_says_nothing_of_what_was_done_in_a_session(case: Case) -> None:
+    """Both sides agree only where what the customer's account saw was there to be compared."""
+    steal_session(case, case.ask())
+    found = case.found(case.trail(VENDOR_ACCOUNT_ID))
+    assert (found["outcome"], found["strangers"]) == ("incomplete", 0)
+
+
+def test_a_span_that_ends_before_it_begins_is_refused(case: Case) -> None:
+    case.ask()
+    backwards = ("--since", "2026-11-02", "--until", "2026-11-01")
+    assert isinstance(case.reconcile(options=backwards).exception, InvalidInput)
+
+
+@pytest.mark.parametrize("written", ["[/red] x", "[bold green]both sides agree[/]", "a\x1b[2J\x07b\ud800"])
+def test_what_a_thief_writes_into_a_record_is_shown_as_it_is(case: Case, written: str) -> None:
+    """The User-Agent is whatever the caller says: no markup, and nothing that clears a screen."""
+    case.ask()
+    trail = case.trail()
+    stolen = trail[-1] | {"userAgent": written, "requestID": str(uuid4()), "eventID": str(uuid4())}
+    shown = case.reconcile([*trail, stolen])
+    assert shown.exit_code == 20
+    assert "".join(one if one.isprintable() else "\ufffd" for one in written) in shown.stdout
 
 
 def test_a_span_that_is_told_is_taken_at_its_word(case: Case) -> None:
