@@ -126,8 +126,8 @@ JUNK = (
     {"arn": 1},
 )
 FIELDS = (
-    "eventTime", "eventSource", "eventName", "awsRegion", "recipientAccountId", "userIdentity", "requestID", "eventID",
-    "requestParameters", "resources", "errorMessage", "errorCode", "userAgent", "sourceIPAddress",
+    "eventTime", "eventSource", "eventName", "awsRegion", "recipientAccountId", "userIdentity", "requestID",
+    "eventID", "requestParameters", "resources", "errorMessage", "errorCode", "userAgent", "sourceIPAddress",
 )  # fmt: skip
 
 
