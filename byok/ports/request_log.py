@@ -32,7 +32,11 @@ class RequestSpool(Protocol):
 
     def sealed(self) -> Iterator[Sequence[LoggedRequest]]:
         """What was sealed, and what processes left that are dead, in batches, oldest first. A batch is
-        forgotten when the next one is asked for."""
+        forgotten when the next one is asked for.
+
+        Raises:
+            ConfigurationError: it can't be forgotten.
+        """
 
     def backlog_bytes(self) -> int:
         """How much waits, of all processes."""
