@@ -97,7 +97,8 @@ class Reconciliation:
     ``coverage``: for each account and region, from when to when there are records, and within what every call
     must have one; None where the records span too little for that.
     ``unanswered``: our requests without an answer that AWS knows nothing of either. ``not_expected``: ours
-    that these files need not have. ``administration``: other calls on the KMS key. ``too_old``: calls from
+    that these files need not have. ``neighbours``: calls that are in our log for another tenant with the same
+    role or KMS key. ``administration``: other calls on the KMS key. ``too_old``: calls from
     before our log begins.
     """
 
@@ -110,6 +111,7 @@ class Reconciliation:
     logged: int = 0
     agreed: int = 0
     agreed_by_mark: int = 0
+    neighbours: int = 0
     unanswered: int = 0
     not_expected: int = 0
     stranger_count: int = 0
@@ -128,6 +130,15 @@ def may_be(call: TrailCall, request: LoggedRequest) -> bool:
         and call.region == request.region
         and (request.role_arn is None or call.role_arn == request.role_arn)
         and request.began_at - CLOCK_SKEW <= call.at <= latest + CLOCK_SKEW
+    )
+
+
+def is_of_neighbour(request: LoggedRequest, subject: Subject) -> bool:
+    """Whether a request is of another tenant that has the same role or KMS key, or had it before."""
+    role = None if subject.role_arn is None else str(subject.role_arn)
+    in_our_session = request.role_arn is not None and request.role_arn == role
+    return request.tenant_id != subject.tenant_id and (
+        in_our_session or request.subject in (role, str(subject.kms_key_arn))
     )
 
 

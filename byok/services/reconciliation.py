@@ -6,7 +6,13 @@ from typing import Any
 
 from byok.core import cloudtrail
 from byok.core.cloudtrail import Subject
-from byok.core.reconciliation import DELIVERY_DELAY, Coverage, Reconciliation, is_missing
+from byok.core.reconciliation import (
+    DELIVERY_DELAY,
+    Coverage,
+    Reconciliation,
+    is_missing,
+    is_of_neighbour,
+)
 from byok.core.request_log import LoggedRequest
 from byok.errors import ConfigurationError, InvalidInput, NotReady
 from byok.ports import Clock, Store
@@ -72,6 +78,7 @@ class Reconciler:
             result.is_covered = coverage.complete(*home) is not None
             for request in self._logged(subject, coverage, since, until):
                 _judge(shelf, result, coverage, subject, request)
+            self._excuse_neighbours(shelf, result, subject)
             result.stranger_count = shelf.count_strangers()
             result.strangers = shelf.strangers(_LISTED)
         return result
@@ -90,6 +97,22 @@ class Reconciler:
             if len(page) < _PAGE:
                 return
             last = page[-1]
+
+    def _excuse_neighbours(self, shelf: TrailShelf, result: Reconciliation, subject: Subject) -> None:
+        """Tenants may share a role or a KMS key, and a customer may come back as a new tenant."""
+        for calls in shelf.stranger_pages(_PAGE):
+            moments = [call.at for call in calls]
+            with self._store.transaction() as tx:
+                requests = tx.request_log.find(
+                    [call.call_id for call in calls],
+                    [call.mark for call in calls if call.mark is not None],
+                    min(moments) - _MARGIN,
+                    max(moments) + _MARGIN,
+                )
+            for request in requests:
+                if is_of_neighbour(request, subject):
+                    agrees = shelf.agrees if request.request_id else shelf.agrees_by_mark
+                    result.neighbours += agrees(request)
 
 
 def _require_coverage(coverage: Coverage, subject: Subject, home: tuple[str, str]) -> None:

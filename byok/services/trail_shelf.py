@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,8 @@ class TrailShelf:
     def put(self, call: TrailCall) -> bool:
         """Keep a call; False if it was there: records are delivered twice, and stand in two accounts."""
         mark = None if call.mark is None else call.mark.hex
-        row = (call.call_id, mark, call.at.isoformat(), json.dumps(asdict(call), default=str))
+        at = call.at.astimezone(UTC).isoformat(timespec="microseconds")  # sorts as time does
+        row = (call.call_id, mark, at, json.dumps(asdict(call), default=str))
         kept = self._database.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, 0)", row)
         return kept.rowcount == 1
 
@@ -69,6 +70,22 @@ class TrailShelf:
             "SELECT told FROM calls WHERE NOT agreed ORDER BY at, call_id LIMIT ?", (limit,)
         )
         return [_call(told) for (told,) in found]
+
+    def stranger_pages(self, size: int) -> Iterator[Sequence[TrailCall]]:
+        """All of them, the oldest first; those that agree meanwhile are passed over."""
+        # Made here: while calls are put and compared it would cost each of them.
+        self._database.execute("CREATE INDEX ix_calls_strangers ON calls (at, call_id) WHERE NOT agreed")
+        after = ("", "")
+        while True:
+            found = self._database.execute(
+                "SELECT at, call_id, told FROM calls WHERE NOT agreed AND (at, call_id) > (?, ?)"
+                " ORDER BY at, call_id LIMIT ?",
+                (*after, size),
+            ).fetchall()
+            if not found:
+                return
+            yield [_call(told) for _, _, told in found]
+            after = found[-1][:2]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from byok.cli.main import app
 from byok.cli.reconcile import Outcome
 from byok.cli.trail_files import TrailFiles
 from byok.core import policies
+from byok.core.arns import RoleArn
 from byok.core.cloudtrail import Concern
 from byok.core.encryption_context import version_context
 from byok.core.model import Connection
@@ -265,6 +266,24 @@ def test_key_policy_mode_agrees_and_whoever_is_the_vendor_is_found_out(
     assert {one.concern for one in found.strangers} == {Concern.VENDOR}
     with pytest.raises(ConfigurationError):
         runtime.services.reconciler.compare("globex", [], vendor_account=None)
+
+
+def test_tenants_that_share_a_role_are_no_strangers_to_each_other(case: Case, runtime: Runtime) -> None:
+    """Nor is a customer that comes back as another tenant; a thief in the same session is."""
+    case.ask()
+    neighbour = replace(case.connection, tenant_id=runtime.services.onboarding.add_tenant("b", actor="t").id)
+    case.simulator.lose_reply(operation="DescribeKey", times=1)
+    runtime.kms.describe_key(neighbour)
+    case.simulator.clear_faults()
+    runtime.kms.read_rotation(neighbour)
+    found = case.found()
+    assert (found["outcome"], found["strangers"]) == ("agree", 0)
+    assert found["neighbours"] >= 3
+    case.client("kms", **case.session()).describe_key(KeyId=case.customer.kms_key)
+    elsewhere = replace(neighbour, role_arn=RoleArn.parse(f"{case.customer.role}-other"))
+    with pytest.raises(ByokError):
+        runtime.kms.describe_key(elsewhere)
+    assert case.found()["strangers"] == 1
 
 
 def test_a_call_that_the_trail_lacks_is_found(case: Case) -> None:
