@@ -23,6 +23,8 @@ _PAGE = 1000
 _LISTED = 1000  # of each kind; where there are more, the number says so
 # A request is recorded when it arrives, which is while it lasts by our clock, or minutes beside it by AWS's.
 _MARGIN = timedelta(minutes=30)
+# Calls are looked up by when they were: PostgreSQL reads so much of the log at once, of all tenants.
+_AT_ONCE = timedelta(hours=6)
 _SECOND = timedelta(seconds=1)  # AWS's times are cut to it
 
 Record = Mapping[str, Any]
@@ -100,7 +102,7 @@ class Reconciler:
 
     def _excuse_neighbours(self, shelf: TrailShelf, result: Reconciliation, subject: Subject) -> None:
         """Tenants may share a role or a KMS key, and a customer may come back as a new tenant."""
-        for calls in shelf.stranger_pages(_PAGE):
+        for calls in shelf.stranger_pages(_PAGE, _AT_ONCE):
             moments = [call.at for call in calls]
             with self._store.transaction() as tx:
                 requests = tx.request_log.find(

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,8 +31,7 @@ class TrailShelf:
     def put(self, call: TrailCall) -> bool:
         """Keep a call; False if it was there: records are delivered twice, and stand in two accounts."""
         mark = None if call.mark is None else call.mark.hex
-        at = call.at.astimezone(UTC).isoformat(timespec="microseconds")  # sorts as time does
-        row = (call.call_id, mark, at, json.dumps(asdict(call), default=str))
+        row = (call.call_id, mark, _sortable(call.at), json.dumps(asdict(call), default=str))
         kept = self._database.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, 0)", row)
         return kept.rowcount == 1
 
@@ -71,21 +70,23 @@ class TrailShelf:
         )
         return [_call(told) for (told,) in found]
 
-    def stranger_pages(self, size: int) -> Iterator[Sequence[TrailCall]]:
-        """All of them, the oldest first; those that agree meanwhile are passed over."""
+    def stranger_pages(self, size: int, within: timedelta) -> Iterator[Sequence[TrailCall]]:
+        """All of them, the oldest first, no more and from no longer at once; those that agree meanwhile are
+        passed over."""
         # Made here: while calls are put and compared it would cost each of them.
         self._database.execute("CREATE INDEX ix_calls_strangers ON calls (at, call_id) WHERE NOT agreed")
         after = ("", "")
         while True:
             found = self._database.execute(
-                "SELECT at, call_id, told FROM calls WHERE NOT agreed AND (at, call_id) > (?, ?)"
-                " ORDER BY at, call_id LIMIT ?",
+                "SELECT told FROM calls WHERE NOT agreed AND (at, call_id) > (?, ?) ORDER BY at, call_id LIMIT ?",
                 (*after, size),
-            ).fetchall()
-            if not found:
+            )
+            calls = [_call(told) for (told,) in found.fetchall()]
+            if not calls:
                 return
-            yield [_call(told) for _, _, told in found]
-            after = found[-1][:2]
+            page = [call for call in calls if call.at - calls[0].at <= within]
+            yield page
+            after = (_sortable(page[-1].at), page[-1].call_id)
 
 
 @contextmanager
@@ -98,6 +99,10 @@ def open_shelf() -> Iterator[TrailShelf]:
             yield TrailShelf(database)
         finally:
             database.close()
+
+
+def _sortable(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _call(told: str) -> TrailCall:
