@@ -78,7 +78,8 @@ class TrailShelf:
         after = ("", "")
         while True:
             found = self._database.execute(
-                "SELECT told FROM calls WHERE NOT agreed AND (at, call_id) > (?, ?) ORDER BY at, call_id LIMIT ?",
+                "SELECT told FROM calls WHERE NOT agreed AND (at, call_id) > (?, ?)"
+                " ORDER BY at, call_id LIMIT ?",
                 (*after, size),
             )
             calls = [_call(told) for (told,) in found.fetchall()]
