@@ -78,7 +78,7 @@ MUTANTS = (
         "byok/core/reconciliation.py",
         "    return request.tenant_id != subject.tenant_id and (\n",
         "    return request.tenant_id != subject.tenant_id or (\n",
-        f"{_IN}/test_reconcile.py::test_tenants_that_share_a_role_are_no_strangers_to_each_other",
+        "tests/unit/core/test_cloudtrail.py::test_a_neighbour_has_the_same_role_or_kms_key",
     ),
     Mutant(
         "that lines which this release can't read are kept",

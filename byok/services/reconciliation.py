@@ -60,7 +60,7 @@ class Reconciler:
         now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
-            log_begins_at = tx.request_log.first_began_at()
+            log_begins_at = tx.request_log.first_began_at() or now  # it is empty before it begins
         if tenant.connection is None:
             raise NotReady(f"tenant {tenant_name!r} has no KMS key yet: nothing was asked of any")
         connection = tenant.connection
@@ -134,7 +134,7 @@ def _fill(
     coverage: Coverage,
     records: Iterable[Record],
     subject: Subject,
-    log_begins_at: datetime | None,
+    log_begins_at: datetime,
 ) -> None:
     for record in records:
         result.records += 1
@@ -143,7 +143,7 @@ def _fill(
         concern = cloudtrail.concern_of(record, subject)
         if concern is None:
             result.administration += cloudtrail.is_about_kms_key(record, subject)
-        elif log_begins_at is not None and seen.at < log_begins_at - _SECOND:
+        elif seen.at < log_begins_at - _SECOND:
             result.too_old += 1
         elif not shelf.put(cloudtrail.call_of(record, concern)):
             result.repeated += 1

@@ -14,6 +14,7 @@ from uuid import UUID
 from byok.core.cloudtrail import Concern, TrailCall
 from byok.core.reconciliation import may_be
 from byok.core.request_log import LoggedRequest
+from byok.errors import ConfigurationError
 
 _TABLE = """
 CREATE TABLE calls (call_id TEXT PRIMARY KEY, mark TEXT, at TEXT, told TEXT, agreed INT) WITHOUT ROWID;
@@ -92,12 +93,20 @@ class TrailShelf:
 
 @contextmanager
 def open_shelf() -> Iterator[TrailShelf]:
-    """An empty shelf, gone afterwards."""
+    """An empty shelf, gone afterwards.
+
+    Raises:
+        ConfigurationError: there is no room for it.
+    """
     with tempfile.TemporaryDirectory(prefix="byok-reconcile-") as folder:
         database = sqlite3.connect(Path(folder) / "calls")
         database.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
         try:
             yield TrailShelf(database)
+        except sqlite3.OperationalError as error:
+            raise ConfigurationError(
+                f"the calls can't be kept in {folder}: {error}", remedy="make room there, or set TMPDIR"
+            ) from error
         finally:
             database.close()
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import boto3
 import pytest
+import sqlalchemy as sa
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner, Result
@@ -522,6 +523,19 @@ def test_calls_from_before_our_log_are_not_compared(case: Case) -> None:
     }
     found = case.found([old, *trail])
     assert (found["outcome"], found["too_old"], found["strangers"]) == ("incomplete", 1, 0)
+
+
+def test_before_anything_was_logged_nothing_is_a_stranger(case: Case) -> None:
+    """As after the upgrade to the first release that has a log."""
+    case.ask()
+    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+    trail = [one | {"eventTime": hour_ago} for one in case.trail()]
+    case.logged()
+    with case.runtime.engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE kms_requests"))
+    found = case.found(trail)
+    assert (found["outcome"], found["strangers"]) == ("incomplete", 0)
+    assert found["too_old"] > 20
 
 
 def test_a_request_that_cant_be_logged_is_not_sent(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

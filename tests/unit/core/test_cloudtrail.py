@@ -8,7 +8,8 @@ import pytest
 
 from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.cloudtrail import Concern, Seen, Subject, call_of, concern_of, is_about_kms_key, seen_in
-from byok.core.reconciliation import Coverage, Span
+from byok.core.reconciliation import Coverage, Span, is_of_neighbour
+from byok.core.request_log import LoggedRequest
 
 TENANT, ACCOUNT, VENDOR = UUID(int=7), "222222222222", "111111111111"
 KEY = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/mrk-{'0' * 32}"
@@ -110,7 +111,7 @@ def test_what_is_no_record_is_refused(fields: dict[str, Any]) -> None:
         seen_in(record(**fields))
 
 
-JUNK = (
+JUNK: tuple[object, ...] = (
     None,
     True,
     7,
@@ -143,6 +144,26 @@ def test_a_record_with_whatever_in_a_field_is_refused_or_read(field: str, value:
         is_about_kms_key(made, SUBJECT)
         concern_of(made, SUBJECT)
         call_of(made, Concern.SESSION)
+
+
+def logged(tenant: int, subject: str, role: str | None) -> LoggedRequest:
+    return LoggedRequest(UUID(int=1), UUID(int=tenant), "Decrypt", subject, role, "eu-central-1", NOON)
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_neighbour"),
+    [
+        (logged(8, KEY, None), True),
+        (logged(8, ROLE, None), True),
+        (logged(8, "eu-central-1", ROLE), True),
+        (logged(8, f"{KEY}1", f"{ROLE}2"), False),
+        (logged(8, "eu-central-1", None), False),
+        (logged(7, KEY, ROLE), False),
+    ],
+)
+def test_a_neighbour_has_the_same_role_or_kms_key(request_: LoggedRequest, is_neighbour: bool) -> None:
+    """What goes out in one tenant's session, and is logged for an unrelated one, is nobody's neighbour's."""
+    assert is_of_neighbour(request_, SUBJECT) is is_neighbour
 
 
 def coverage(**told: datetime) -> Coverage:

@@ -2,7 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from byok.core.cloudtrail import Concern, TrailCall
+from byok.errors import ConfigurationError
 from byok.services.trail_shelf import TrailShelf, open_shelf
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -27,3 +30,14 @@ def test_strangers_come_in_pages_by_time_and_those_that_agree_meanwhile_do_not()
             shelf._agree("b")
         assert pages == ["ed", "c", "a"]
         assert [one.call_id for one in shelf.strangers(10)] == ["e", "d", "c", "a"]
+
+
+def test_a_disk_without_room_is_told_in_one_line() -> None:
+    def fill() -> None:
+        with open_shelf() as shelf:
+            shelf._database.execute("PRAGMA max_page_count = 8")
+            for number in range(1000):
+                put(shelf, f"{number}", NOON)
+
+    with pytest.raises(ConfigurationError, match="can't be kept"):
+        fill()
