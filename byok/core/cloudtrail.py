@@ -34,6 +34,16 @@ class Concern(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """A connection of a move: what the tenant came from, or was to go to. ``until`` when it is the tenant's;
+    None: still."""
+
+    kms_key_arn: KmsKeyArn
+    role_arn: RoleArn | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """Whose calls are looked for. ``vendor_account`` is None where we don't know our own."""
 
@@ -41,6 +51,19 @@ class Subject:
     kms_key_arn: KmsKeyArn
     role_arn: RoleArn | None
     vendor_account: str | None
+    formers: Sequence[Former] = ()
+
+    def kms_keys(self, at: datetime) -> Sequence[KmsKeyArn]:
+        """The tenant's KMS keys at a moment."""
+        return [self.kms_key_arn, *(one.kms_key_arn for one in self._formers(at))]
+
+    def roles(self, at: datetime) -> frozenset[str]:
+        """The ARNs of its roles then."""
+        roles = [self.role_arn, *(one.role_arn for one in self._formers(at))]
+        return frozenset(str(role) for role in roles if role is not None)
+
+    def _formers(self, at: datetime) -> Sequence[Former]:
+        return [one for one in self.formers if one.until is None or at <= one.until]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +124,27 @@ def _call_id(record: Mapping[str, Any]) -> str:
 
 
 def is_about_kms_key(record: Mapping[str, Any], subject: Subject) -> bool:
-    """Whether a record names the tenant's KMS key, in whatever region: keys may have replicas."""
-    key = subject.kms_key_arn
-    ending = f":{key.account}:key/{key.key_id}"
-    return any(name == key.key_id or name.endswith(ending) for name in _names(record))
+    """Whether a record names a KMS key of the tenant's, in whatever region: keys may have replicas."""
+    names = _names(record)
+    return any(
+        name == key.key_id or name.endswith(f":{key.account}:key/{key.key_id}")
+        for key in subject.kms_keys(seen_in(record).at)
+        for name in names
+    )
 
 
 def concern_of(record: Mapping[str, Any], subject: Subject) -> Concern | None:
     """Why a call must be in our log; None if it need not."""
     parameters = _mapping(record.get("requestParameters"))
-    role = None if subject.role_arn is None else str(subject.role_arn)
-    # The tenant may have had another role before: the sessions that we open are known by their names.
+    roles = subject.roles(seen_in(record).at)
+    # The tenant may have been verified with another role before: our sessions are known by their names.
     session_prefix = f"byok.{subject.tenant_id}."
-    if _session_role(record) is not None and (
-        _session_role(record) == role or f"/{session_prefix}" in _principal(record)
-    ):
+    session_role = _session_role(record)
+    if session_role is not None and (session_role in roles or f"/{session_prefix}" in _principal(record)):
         return Concern.SESSION
     if _text(record.get("eventName")) in _ASSUMPTIONS and (
-        _text(parameters.get("roleSessionName")).startswith(session_prefix) or role in _names(record)
+        _text(parameters.get("roleSessionName")).startswith(session_prefix)
+        or not roles.isdisjoint(_names(record))
     ):
         return Concern.ASSUMPTION
     if record.get("eventSource") != "kms.amazonaws.com":

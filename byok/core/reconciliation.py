@@ -135,11 +135,14 @@ def may_be(call: TrailCall, request: LoggedRequest) -> bool:
 
 def is_of_neighbour(request: LoggedRequest, subject: Subject) -> bool:
     """Whether a request is of another tenant that has the same role or KMS key, or had it before."""
-    role = None if subject.role_arn is None else str(subject.role_arn)
-    in_our_session = request.role_arn is not None and request.role_arn == role
     return request.tenant_id != subject.tenant_id and (
-        in_our_session or request.subject in (role, str(subject.kms_key_arn))
+        request.role_arn in subject.roles(request.began_at) or _is_about(request, subject)
     )
+
+
+def _is_about(request: LoggedRequest, subject: Subject) -> bool:
+    keys = map(str, subject.kms_keys(request.began_at))
+    return request.subject in (*keys, *subject.roles(request.began_at))
 
 
 def is_missing(request: LoggedRequest, subject: Subject, coverage: Coverage) -> bool:
@@ -161,8 +164,7 @@ def _trails(request: LoggedRequest, subject: Subject) -> Sequence[str]:
     looked for.
     """
     caller = _account(request.role_arn) if request.role_arn else subject.vendor_account
-    ours = (str(subject.kms_key_arn), str(subject.role_arn))
-    if request.role_arn is None and request.subject not in ours:
+    if request.role_arn is None and not _is_about(request, subject):
         return ()
     owner = _account(request.subject) if request.code not in _REFUSED else ""
     return [account for account in dict.fromkeys((caller, owner)) if account]

@@ -1,11 +1,13 @@
 """Compares AWS's record of calls with our log of requests, call by call, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from byok.core import cloudtrail
-from byok.core.cloudtrail import Subject
+from byok.core.cloudtrail import Former, Subject
+from byok.core.moves import KmsKeyMove
+from byok.core.policies import MAX_SESSION_SECONDS
 from byok.core.reconciliation import (
     DELIVERY_DELAY,
     Coverage,
@@ -25,6 +27,7 @@ _LISTED = 1000  # of each kind; where there are more, the number says so
 _MARGIN = timedelta(minutes=30)
 # Calls are looked up by when they were: PostgreSQL reads so much of the log at once, of all tenants.
 _AT_ONCE = timedelta(hours=6)
+_LONGEST_SESSION = timedelta(seconds=MAX_SESSION_SECONDS)
 _SECOND = timedelta(seconds=1)  # AWS's times are cut to it
 
 Record = Mapping[str, Any]
@@ -60,6 +63,7 @@ class Reconciler:
         now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
+            moves = tx.moves.list(tenant.id)
             log_begins_at = tx.request_log.first_began_at() or now  # it is empty before it begins
         if tenant.connection is None:
             raise NotReady(f"tenant {tenant_name!r} has no KMS key yet: nothing was asked of any")
@@ -69,7 +73,9 @@ class Reconciler:
                 "BYOK_VENDOR_ROLE_ARN is not set: in key-policy mode it tells which calls are ours",
                 remedy="set it to the IAM role that the workers run under",
             )
-        subject = Subject(tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account)
+        subject = Subject(
+            tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account, _formers(moves)
+        )
         home = (connection.kms_key_arn.account, connection.kms_key_arn.region)
         coverage = Coverage(home, delay, now, since, until)
         result = Reconciliation()
@@ -115,6 +121,15 @@ class Reconciler:
                 if is_of_neighbour(request, subject):
                     agrees = shelf.agrees if request.request_id else shelf.agrees_by_mark
                     result.neighbours += agrees(request)
+
+
+def _formers(moves: Sequence[KmsKeyMove]) -> Sequence[Former]:
+    """The connections of a tenant's moves that it left, or may yet go to."""
+    left = [(move.source if move.committed_at else move.target, move.finished_at) for move in moves]
+    return [
+        Former(one.kms_key_arn, one.role_arn, None if at is None else at + _LONGEST_SESSION)
+        for one, at in left
+    ]
 
 
 def _require_coverage(coverage: Coverage, subject: Subject, home: tuple[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Which records of CloudTrail concern a tenant, and what its files cover."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -7,7 +8,16 @@ from uuid import UUID
 import pytest
 
 from byok.core.arns import KmsKeyArn, RoleArn
-from byok.core.cloudtrail import Concern, Seen, Subject, call_of, concern_of, is_about_kms_key, seen_in
+from byok.core.cloudtrail import (
+    Concern,
+    Former,
+    Seen,
+    Subject,
+    call_of,
+    concern_of,
+    is_about_kms_key,
+    seen_in,
+)
 from byok.core.reconciliation import Coverage, Span, is_of_neighbour
 from byok.core.request_log import LoggedRequest
 
@@ -144,6 +154,30 @@ def test_a_record_with_whatever_in_a_field_is_refused_or_read(field: str, value:
         is_about_kms_key(made, SUBJECT)
         concern_of(made, SUBJECT)
         call_of(made, Concern.SESSION)
+
+
+OLD_KEY, OLD_ROLE = KEY.replace(ACCOUNT, "3" * 12), ROLE.replace(ACCOUNT, "3" * 12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "concern"),
+    [
+        ({"userIdentity": session(OLD_ROLE, "mallory")}, Concern.SESSION),
+        ({"eventName": "AssumeRole", "requestParameters": {"roleArn": OLD_ROLE}}, Concern.ASSUMPTION),
+        (
+            {"userIdentity": {"accountId": VENDOR}, "requestParameters": {"keyId": OLD_KEY}},
+            Concern.VENDOR,
+        ),
+    ],
+)
+def test_what_a_tenant_moved_from_is_its_own_until_it_left(fields: dict[str, Any], concern: Concern) -> None:
+    """A theft is found after a move, too; what the customer does with the old role later is its own."""
+    former = Former(KmsKeyArn.parse(OLD_KEY), RoleArn.parse(OLD_ROLE), NOON)
+    moved = replace(SUBJECT, formers=[former])
+    assert concern_of(record(**fields), moved) == concern
+    assert concern_of(record(**fields), replace(SUBJECT, formers=[replace(former, until=None)])) == concern
+    assert concern_of(record(**fields), SUBJECT) is None
+    assert concern_of(record(**fields, eventTime="2026-11-28T12:00:01Z"), moved) is None
 
 
 def logged(tenant: int, subject: str, role: str | None) -> LoggedRequest:
