@@ -16,13 +16,14 @@ from typing import BinaryIO
 
 from byok.core.model import Connection
 from byok.core.request_log import LoggedRequest, merged, parse_line, to_line
-from byok.errors import KmsBackingOff
+from byok.errors import ConfigurationError, KmsBackingOff
 from byok.logs import get_logger
 from byok.ports import Clock, Random
 
 log = get_logger(__name__)
 
 _SUFFIX = ".requests"
+_ASIDE = ".unreadable"  # with lines of another release
 # One transaction's worth: 800 lines. So whoever moves a backlog gets on, however short its time.
 _MAX_FILE_BYTES = 1 << 18
 _RETRY_SECONDS = 5.0
@@ -122,11 +123,12 @@ class FileSpool:
             with _owned(path) as file:
                 if file is None:
                     continue
-                yield merged(_readable(file, path.name))
-                path.unlink(missing_ok=True)
+                requests, unreadable = _read(file)
+                yield merged(requests)
+                _forget(path, unreadable)
 
     def backlog_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self._files() if path.exists())
+        return sum(_size(path) for path in self._files())
 
     def _files(self) -> Sequence[Path]:
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
@@ -136,10 +138,12 @@ class FileSpool:
 def _owned(path: Path) -> Iterator[BinaryIO | None]:
     """The file, if nobody else has it."""
     try:
-        file = path.open("rb")
+        # Whoever may write to the folder may put a link or a pipe there, which would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # another moved it, or it is another user's
         yield None
         return
+    file = os.fdopen(descriptor, "rb")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,14 +153,41 @@ def _owned(path: Path) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def _readable(file: BinaryIO, name: str) -> list[LoggedRequest]:
-    requests, broken = [], 0
+def _read(file: BinaryIO) -> tuple[list[LoggedRequest], int]:
+    """The requests of a file, and how many whole lines are none. A full disk cuts a line short, and the
+    request of that line was not sent."""
+    requests, unreadable = [], 0
     for line in file:
         try:
             requests.append(parse_line(line))
         except ValueError:
-            broken += 1
-    if broken:
-        # A full disk cuts a line short, and the request of that line was not sent.
-        log.warning("request_log_lines_unreadable", file=name, lines=broken)
-    return requests
+            unreadable += line.endswith(b"\n")
+    return requests, unreadable
+
+
+def _forget(path: Path, unreadable: int) -> None:
+    """Remove a file that was moved; put it aside where it has what we can't read: it is evidence.
+
+    Raises:
+        ConfigurationError: we may not.
+    """
+    try:
+        if unreadable:
+            aside = path.rename(path.with_suffix(_ASIDE))
+            log.error("request_log_lines_unreadable", file=str(aside), lines=unreadable)
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass  # another moved it while we waited for its lock
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} was moved to PostgreSQL, and can't be removed: {error.strerror}",
+            remedy="let this user write to BYOK_REQUEST_LOG_FOLDER",
+        ) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # another moved it
+        return 0

@@ -67,6 +67,27 @@ MUTANTS = (
         f"{_IN}/test_reconcile.py::test_the_mark_of_an_unsent_request_excuses_no_other_operation_and_no_other_time",
     ),
     Mutant(
+        "that a tenant whose chain lost its head is walked with all others",
+        "byok/store/audit.py",
+        ".outerjoin_from(_tenants, _heads)  # whose",
+        ".join_from(_tenants, _heads)  # whose",
+        f"{_IN}/test_auditing.py::test_damage_behind_the_first_page_is_found",
+    ),
+    Mutant(
+        "that a call logged for an unrelated tenant stays a stranger",
+        "byok/core/reconciliation.py",
+        "    return request.tenant_id != subject.tenant_id and (\n",
+        "    return request.tenant_id != subject.tenant_id or (\n",
+        "tests/unit/core/test_cloudtrail.py::test_a_neighbour_has_the_same_role_or_kms_key",
+    ),
+    Mutant(
+        "that lines which this release can't read are kept",
+        "byok/spool.py",
+        '            unreadable += line.endswith(b"\\n")\n',
+        "            pass\n",
+        "tests/unit/test_spool.py::test_lines_of_another_release_are_put_aside_and_lose_nothing",
+    ),
+    Mutant(
         "our id in the User-Agent",
         "byok/kms/signing.py",
         '    client.meta.events.register("before-send", _put_mark)\n',

@@ -17,6 +17,7 @@ from byok.cli.output import (
     parse_duration,
     print_json,
     print_json_list,
+    show_foreign,
     show_time,
     table,
 )
@@ -81,7 +82,8 @@ def parse_since(text: str, now: datetime) -> datetime:
 
 def _row(event: AuditEvent) -> tuple[str, ...]:
     details = ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in (None, ""))
-    return str(event.sequence), show_time(event.at), event.actor, event.action, details
+    told = (event.actor, event.action, details)
+    return (str(event.sequence), show_time(event.at), *map(show_foreign, told))
 
 
 @audit_app.command(

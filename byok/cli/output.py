@@ -13,6 +13,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from byok.core.findings import Finding, Verdict
@@ -102,6 +103,11 @@ def milliseconds(duration: timedelta) -> int:
 def show_time(at: datetime | None) -> str:
     """A time to the second in UTC, or a dash."""
     return "–" if at is None else at.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def show_foreign(text: str) -> str:
+    """What others chose, such as a User-Agent, for a table: nothing of it is markup or moves the cursor."""
+    return escape("".join(one if one.isprintable() else "\ufffd" for one in text))
 
 
 def show_age(age: timedelta) -> str:

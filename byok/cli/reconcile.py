@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from byok.cli.audit import parse_since
 from byok.cli.output import (
     AsJson,
     TenantName,
@@ -17,6 +18,7 @@ from byok.cli.output import (
     error_console,
     parse_duration,
     print_json,
+    show_foreign,
     show_time,
     table,
 )
@@ -73,19 +75,20 @@ def reconcile(
     """Compare the customer's CloudTrail with our own log of every request to KMS and STS.
 
     Exit code: 0 both agree; 20 AWS saw calls that we did not log; 21 we logged calls that AWS did not see; 22
-    both; 23 no difference, but files are broken, or older than our log.
+    both; 23 no difference, but files are broken, older than our log, or span too little.
     """
     files = TrailFiles.find([*cloudtrail, *(more or ())])
-    span = {"since": _time(since, "--since"), "until": _time(until, "--until")}
     delay = parse_duration(delivery_delay)
     with open_runtime() as runtime, _bar(len(files.paths)) as on_file:
+        begin, end = _span(since, until, runtime.store.now())
         role = runtime.settings.vendor_role_arn
         found = runtime.services.reconciler.compare(
             tenant,
             files.records(on_file),
             vendor_account=None if role is None else RoleArn.parse(role).account,
             delay=delay,
-            **span,
+            since=begin,
+            until=end,
         )
     outcome = _outcome(found, files)
     if as_json:
@@ -96,14 +99,16 @@ def reconcile(
         raise typer.Exit(outcome)
 
 
-def _time(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{option} {text!r} is no time", remedy="write 2026-11-01T00:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+def _span(since: str | None, until: str | None, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """From when to when the files are said to be complete.
+
+    Raises:
+        InvalidInput.
+    """
+    begin, end = (None if text is None else parse_since(text, now) for text in (since, until))
+    if begin is not None and end is not None and begin >= end:
+        raise InvalidInput("--since is not before --until", remedy="write 2026-11-01T00:00Z")
+    return begin, end
 
 
 def _outcome(found: Reconciliation, files: TrailFiles) -> Outcome:
@@ -115,7 +120,8 @@ def _outcome(found: Reconciliation, files: TrailFiles) -> Outcome:
         case False, True:
             return Outcome.MISSING
         case _:
-            return Outcome.INCOMPLETE if files.broken or found.too_old else Outcome.AGREE
+            is_whole = found.is_covered and not files.broken and not found.too_old
+            return Outcome.AGREE if is_whole else Outcome.INCOMPLETE
 
 
 @contextmanager
@@ -131,7 +137,11 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
 
 def _print(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outcome) -> None:
     rows = [
-        (f"{account} {region}", _show_span(seen), "too short" if complete is None else _show_span(complete))
+        (
+            show_foreign(f"{account} {region}"),
+            _show_span(seen),
+            "too short" if complete is None else _show_span(complete),
+        )
         for (account, region), (seen, complete) in found.coverage.items()
     ]
     title = f"CloudTrail of {tenant}, {found.records:,} records"
@@ -146,7 +156,7 @@ def _print(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outco
         title = _title("we logged, and AWS did not see", found.missing_count)
         console.print(table(title, ("when", "call", "on", "request id"), requests))
     if files.broken:
-        unread = [(one.why, str(one.path)) for one in files.broken[:_SHOWN]]
+        unread = [(show_foreign(one.why), show_foreign(str(one.path))) for one in files.broken[:_SHOWN]]
         console.print(table(_title("not compared", len(files.broken)), ("why", "file"), unread))
     console.print(_VERDICTS[outcome])
 
@@ -173,6 +183,7 @@ def _counts(found: Reconciliation) -> list[tuple[str, str]]:
         ("logged by us", found.logged),
         ("agree by AWS's request id", found.agreed),
         ("agree by our id, the answer never came", found.agreed_by_mark),
+        ("logged for a tenant with the same role or KMS key", found.neighbours),
         ("without an answer, unknown to AWS too", found.unanswered),
         ("need not be in these files", found.not_expected),
         ("AWS saw, and we did not log", found.stranger_count),
@@ -187,12 +198,13 @@ def _counts(found: Reconciliation) -> list[tuple[str, str]]:
 def _stranger_row(call: TrailCall) -> tuple[str, ...]:
     said = f"{call.service} {call.operation}" + (f" ({call.code})" if call.code else "")
     source = f"{call.source_ip} {call.user_agent[:60]}"
-    return (show_time(call.at), said, call.principal, source, call.concern.value, call.call_id)
+    told = (said, call.principal, source, call.concern.value, call.call_id)
+    return (show_time(call.at), *map(show_foreign, told))
 
 
 def _missing_row(request: LoggedRequest) -> tuple[str, ...]:
     said = request.operation + (f" ({request.code})" if request.code else "")
-    return (show_time(request.began_at), said, request.subject, request.request_id)
+    return (show_time(request.began_at), *map(show_foreign, (said, request.subject, request.request_id)))
 
 
 # --- for machines ---------------------------------------------------------------------------------
@@ -220,6 +232,7 @@ def _json(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outcom
         "logged": found.logged,
         "agreed": found.agreed,
         "agreed_by_mark": found.agreed_by_mark,
+        "neighbours": found.neighbours,
         "unanswered": found.unanswered,
         "not_expected": found.not_expected,
         "strangers": found.stranger_count,

@@ -1,7 +1,6 @@
 """``byok report``: check what was signed."""
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,8 @@ from byok.cli.services import open_runtime
 from byok.crypto.introductions import KIND as SIGNING_KEY
 from byok.crypto.reports import PURPOSE, read_report, verify_report
 from byok.errors import InvalidInput
+
+_PUBLIC_KEY_BYTES = 32  # Ed25519
 
 app = typer.Typer(help="Signed reports: check them, and the keys to check them by.", no_args_is_help=True)
 
@@ -97,9 +98,14 @@ def decode_public_key(text: str) -> bytes:
     """The public key in base64, as `byok report public-key` prints it.
 
     Raises:
-        InvalidInput: it is no base64.
+        InvalidInput: it is none.
     """
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise InvalidInput(f"{text!r} is not base64") from error
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _PUBLIC_KEY_BYTES:
+        raise InvalidInput(
+            f"{text!r} is no public key: 32 bytes in base64", remedy="byok report public-key prints ours"
+        )
+    return key

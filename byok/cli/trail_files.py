@@ -1,7 +1,9 @@
 """Files of CloudTrail's, as AWS delivers them to S3 or as somebody downloaded them, one after the other."""
 
 import gzip
+import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ _SUFFIXES = (".json", ".json.gz")
 # Beside the records in the same bucket: AWS's own hashes of the files, and its statistics.
 _OTHER_FOLDERS = frozenset({"CloudTrail-Digest", "CloudTrail-Insight"})
 _GZIP_MAGIC = b"\x1f\x8b"
+# Ten times as much in memory while it is read. AWS's own files are of some MiB.
+_MAX_FILE_BYTES = 1 << 28
 
 Record = Mapping[str, Any]
 
@@ -42,19 +46,20 @@ class TrailFiles:
             InvalidInput: there is no such file, or none in a folder.
         """
         found: dict[Path, None] = {}
+        unreadable: list[BrokenFile] = []
         for path in named:
-            if not path.exists():
+            if not os.path.lexists(path):
                 raise InvalidInput(
                     f"{path}: there is no such file", remedy="name files or folders of CloudTrail's"
                 )
-            inside = _under(path) if path.is_dir() else [path]
-            if not inside:
+            inside = _under(path, unreadable) if path.is_dir() else [path]
+            if not inside and not unreadable:
                 raise InvalidInput(
                     f"{path}: there is no *.json or *.json.gz in this folder",
                     remedy="aws s3 sync s3://BUCKET/AWSLogs/ACCOUNT/CloudTrail/REGION/ FOLDER",
                 )
             found |= dict.fromkeys(inside)
-        return cls(list(found))
+        return cls(list(found), unreadable)
 
     def records(self, on_file: Callable[[], None] = lambda: None) -> Iterator[Record]:
         """All records; a file is in memory while its records are read."""
@@ -66,11 +71,13 @@ class TrailFiles:
             on_file()
 
 
-def _under(folder: Path) -> Sequence[Path]:
+def _under(folder: Path, unreadable: list[BrokenFile]) -> Sequence[Path]:
+    def note(error: OSError) -> None:
+        unreadable.append(BrokenFile(Path(error.filename), f"can't be read: {error.strerror}"))
+
+    paths = [Path(at) / name for at, _, names in os.walk(folder, onerror=note) for name in names]
     return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.name.endswith(_SUFFIXES) and path.is_file() and not _OTHER_FOLDERS & set(path.parts)
+        path for path in paths if path.name.endswith(_SUFFIXES) and not _OTHER_FOLDERS & set(path.parts)
     )
 
 
@@ -81,13 +88,14 @@ def _read(path: Path) -> Sequence[Record]:
         ValueError: what is wrong with it.
     """
     try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-        told = json.loads(content)
+        content = _content(path)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"can't be read: {error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    if len(content) > _MAX_FILE_BYTES:
+        raise ValueError(f"is larger than {_MAX_FILE_BYTES >> 20} MiB, unpacked: divide it")
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"is no JSON: {error}") from error
     records = told.get("Records") if isinstance(told, dict) else None
     if not isinstance(records, list):
@@ -100,3 +108,13 @@ def _read(path: Path) -> Sequence[Record]:
         except ValueError as error:
             raise ValueError(f"record {number}: {error}") from error
     return records
+
+
+def _content(path: Path) -> bytes:
+    """What is in a file, unpacked; no more than a byte beyond what is read at all."""
+    with path.open("rb") as file:
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if not content.startswith(_GZIP_MAGIC):
+        return content
+    with gzip.open(io.BytesIO(content)) as unpacked:
+        return unpacked.read(_MAX_FILE_BYTES + 1)

@@ -18,6 +18,8 @@ from byok.core.request_log import mark_in
 
 # Every way into a role.
 _ASSUMPTIONS = frozenset({"AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity"})
+# CloudTrail began in 2013; what is reckoned with such a time stays a time.
+_YEARS = range(2013, 9999)
 _PUNCTUATION = ".,;:\"'()"
 _CONTEXTS = ("encryptionContext", "sourceEncryptionContext", "destinationEncryptionContext")
 
@@ -32,6 +34,16 @@ class Concern(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """A connection of a move: what the tenant came from, or was to go to. ``until`` when it is the tenant's;
+    None: still."""
+
+    kms_key_arn: KmsKeyArn
+    role_arn: RoleArn | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """Whose calls are looked for. ``vendor_account`` is None where we don't know our own."""
 
@@ -39,6 +51,19 @@ class Subject:
     kms_key_arn: KmsKeyArn
     role_arn: RoleArn | None
     vendor_account: str | None
+    formers: Sequence[Former] = ()
+
+    def kms_keys(self, at: datetime) -> Sequence[KmsKeyArn]:
+        """The tenant's KMS keys at a moment."""
+        return [self.kms_key_arn, *(one.kms_key_arn for one in self._formers(at))]
+
+    def roles(self, at: datetime) -> frozenset[str]:
+        """The ARNs of its roles then."""
+        roles = [self.role_arn, *(one.role_arn for one in self._formers(at))]
+        return frozenset(str(role) for role in roles if role is not None)
+
+    def _formers(self, at: datetime) -> Sequence[Former]:
+        return [one for one in self.formers if one.until is None or at <= one.until]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +105,46 @@ def seen_in(record: Mapping[str, Any]) -> Seen:
     """
     try:
         at = datetime.fromisoformat(record["eventTime"])
-        if at.tzinfo is None:
-            raise ValueError("eventTime is in no time zone")
-        if not record.get("requestID") and not record.get("eventID"):
-            raise ValueError("a record without requestID and eventID")
-        return Seen(str(record.get("recipientAccountId", "")), str(record["awsRegion"]), at)
+        region = record["awsRegion"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"a record without {error}") from error
+    if at.tzinfo is None or at.year not in _YEARS:
+        raise ValueError("eventTime is in no time zone, or in no year of CloudTrail's")
+    if not isinstance(region, str):
+        raise ValueError("awsRegion is no text")
+    if not _call_id(record).isascii():
+        raise ValueError("requestID is none of AWS's")
+    if not _call_id(record):
+        raise ValueError("a record without requestID and eventID")
+    return Seen(_text(record.get("recipientAccountId")), region, at)
+
+
+def _call_id(record: Mapping[str, Any]) -> str:
+    return _text(record.get("requestID")) or _text(record.get("eventID"))
 
 
 def is_about_kms_key(record: Mapping[str, Any], subject: Subject) -> bool:
-    """Whether a record names the tenant's KMS key, in whatever region: keys may have replicas."""
-    key = subject.kms_key_arn
-    ending = f":{key.account}:key/{key.key_id}"
-    return any(name == key.key_id or name.endswith(ending) for name in _names(record))
+    """Whether a record names a KMS key of the tenant's, in whatever region: keys may have replicas."""
+    names = _names(record)
+    return any(
+        name == key.key_id or name.endswith(f":{key.account}:key/{key.key_id}")
+        for key in subject.kms_keys(seen_in(record).at)
+        for name in names
+    )
 
 
 def concern_of(record: Mapping[str, Any], subject: Subject) -> Concern | None:
     """Why a call must be in our log; None if it need not."""
     parameters = _mapping(record.get("requestParameters"))
-    role = None if subject.role_arn is None else str(subject.role_arn)
-    # The tenant may have had another role before: the sessions that we open are known by their names.
+    roles = subject.roles(seen_in(record).at)
+    # The tenant may have been verified with another role before: our sessions are known by their names.
     session_prefix = f"byok.{subject.tenant_id}."
-    if _session_role(record) is not None and (
-        _session_role(record) == role or f"/{session_prefix}" in _principal(record)
-    ):
+    session_role = _session_role(record)
+    if session_role is not None and (session_role in roles or f"/{session_prefix}" in _principal(record)):
         return Concern.SESSION
-    if record.get("eventName") in _ASSUMPTIONS and (
-        str(parameters.get("roleSessionName", "")).startswith(session_prefix) or role in _names(record)
+    if _text(record.get("eventName")) in _ASSUMPTIONS and (
+        _text(parameters.get("roleSessionName")).startswith(session_prefix)
+        or not roles.isdisjoint(_names(record))
     ):
         return Concern.ASSUMPTION
     if record.get("eventSource") != "kms.amazonaws.com":
@@ -126,20 +163,20 @@ def concern_of(record: Mapping[str, Any], subject: Subject) -> Concern | None:
 
 def call_of(record: Mapping[str, Any], concern: Concern) -> TrailCall:
     """The call that a record tells of, one that `seen_in` took for one."""
-    user_agent = str(record.get("userAgent") or "")
+    user_agent = _text(record.get("userAgent"))
     seen = seen_in(record)
     return TrailCall(
-        call_id=str(record.get("requestID") or record.get("eventID")),
+        call_id=_call_id(record),
         mark=mark_in(user_agent),
         at=seen.at,
-        operation=str(record.get("eventName", "")),
-        service=str(record.get("eventSource", "")).removesuffix(".amazonaws.com"),
+        operation=_text(record.get("eventName")),
+        service=_text(record.get("eventSource")).removesuffix(".amazonaws.com"),
         region=seen.region,
         role_arn=_session_role(record),
         principal=_principal(record),
-        source_ip=str(record.get("sourceIPAddress") or ""),
+        source_ip=_text(record.get("sourceIPAddress")),
         user_agent=user_agent,
-        code=str(record.get("errorCode") or ""),
+        code=_text(record.get("errorCode")),
         concern=concern,
     )
 
@@ -153,17 +190,24 @@ def _session_role(record: Mapping[str, Any]) -> str | None:
 
 def _principal(record: Mapping[str, Any]) -> str:
     identity = _mapping(record.get("userIdentity"))
-    return str(identity.get("arn") or identity.get("principalId") or identity.get("accountId") or "")
+    return next(
+        (told for name in ("arn", "principalId", "accountId") if (told := _text(identity.get(name)))), ""
+    )
 
 
 def _names(record: Mapping[str, Any]) -> Sequence[str]:
     """The roles and KMS keys that a record names."""
-    arns = [_mapping(resource).get("ARN") for resource in record.get("resources") or ()]
+    resources = record.get("resources")
+    arns = [_mapping(one).get("ARN") for one in (resources if isinstance(resources, list) else ())]
     parameters = _mapping(record.get("requestParameters")).items()
     arns += [value for name, value in parameters if name.lower().endswith(("keyid", "rolearn"))]
-    arns += [word.strip(_PUNCTUATION) for word in str(record.get("errorMessage") or "").split()]
+    arns += [word.strip(_PUNCTUATION) for word in _text(record.get("errorMessage")).split()]
     return [arn for arn in arns if isinstance(arn, str)]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

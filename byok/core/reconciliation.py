@@ -93,14 +93,17 @@ class Reconciliation:
     """What came of it. ``strangers`` are calls that AWS saw and that are not in our log, ``missing`` requests
     in our log that AWS did not see: the first of each, by time; their numbers are of all.
 
+    ``is_covered``: whether the files are complete for any time at all of the KMS key's account and region.
     ``coverage``: for each account and region, from when to when there are records, and within what every call
     must have one; None where the records span too little for that.
     ``unanswered``: our requests without an answer that AWS knows nothing of either. ``not_expected``: ours
-    that these files need not have. ``administration``: other calls on the KMS key. ``too_old``: calls from
+    that these files need not have. ``neighbours``: calls that are in our log for another tenant with the same
+    role or KMS key. ``administration``: other calls on the KMS key. ``too_old``: calls from
     before our log begins.
     """
 
     coverage: Mapping[tuple[str, str], tuple[Span, Span | None]] = field(default_factory=dict)
+    is_covered: bool = False
     records: int = 0
     repeated: int = 0
     administration: int = 0
@@ -108,6 +111,7 @@ class Reconciliation:
     logged: int = 0
     agreed: int = 0
     agreed_by_mark: int = 0
+    neighbours: int = 0
     unanswered: int = 0
     not_expected: int = 0
     stranger_count: int = 0
@@ -129,6 +133,18 @@ def may_be(call: TrailCall, request: LoggedRequest) -> bool:
     )
 
 
+def is_of_neighbour(request: LoggedRequest, subject: Subject) -> bool:
+    """Whether a request is of another tenant that has the same role or KMS key, or had it before."""
+    return request.tenant_id != subject.tenant_id and (
+        request.role_arn in subject.roles(request.began_at) or _is_about(request, subject)
+    )
+
+
+def _is_about(request: LoggedRequest, subject: Subject) -> bool:
+    keys = map(str, subject.kms_keys(request.began_at))
+    return request.subject in (*keys, *subject.roles(request.began_at))
+
+
 def is_missing(request: LoggedRequest, subject: Subject, coverage: Coverage) -> bool:
     """Whether a request that no record was found of must have one in these files."""
     if not request.request_id or request.code not in _CARRIED_OUT | _REFUSED:
@@ -148,8 +164,7 @@ def _trails(request: LoggedRequest, subject: Subject) -> Sequence[str]:
     looked for.
     """
     caller = _account(request.role_arn) if request.role_arn else subject.vendor_account
-    ours = (str(subject.kms_key_arn), str(subject.role_arn))
-    if request.role_arn is None and request.subject not in ours:
+    if request.role_arn is None and not _is_about(request, subject):
         return ()
     owner = _account(request.subject) if request.code not in _REFUSED else ""
     return [account for account in dict.fromkeys((caller, owner)) if account]

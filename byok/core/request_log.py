@@ -14,6 +14,9 @@ from uuid import UUID
 _MARK = re.compile(r"\bbyok-id/([0-9a-f]{32})\b")
 
 
+_MAX_TEXT = 256  # characters of an id or a code; AWS's are of 60
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
     """One attempt. Written before it is sent, and again when it has ended.
@@ -36,8 +39,12 @@ class LoggedRequest:
     code: str = ""
 
     def ended(self, at: datetime, request_id: str, code: str) -> "LoggedRequest":
-        """The same once it has ended."""
-        return replace(self, ended_at=at, request_id=request_id, code=code)
+        """The same once it has ended. What answered may be anybody: its texts become what a row can hold."""
+        return replace(self, ended_at=at, request_id=_plain(request_id), code=_plain(code))
+
+
+def _plain(text: str) -> str:
+    return "".join(one for one in text[:_MAX_TEXT] if one.isprintable())
 
 
 def user_agent(mark: UUID, of_botocore: str) -> str:
@@ -81,6 +88,9 @@ def parse_line(line: bytes) -> LoggedRequest:
         mark, tenant_id, operation, subject, role_arn, region, began_at, ended_at, request_id, code = (
             json.loads(line)
         )
+        texts = (operation, subject, role_arn or "", region, request_id, code)
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise ValueError("with what is no text")
         return LoggedRequest(
             UUID(mark),
             UUID(tenant_id),

@@ -44,7 +44,8 @@ class AuditLog(Protocol):
         """A tenant's chain as its head has it."""
 
     def list_chains(self, after: UUID | None, limit: int) -> Sequence[AuditChain]:
-        """Up to ``limit`` chains of tenants with greater ids than ``after``, by id."""
+        """Up to ``limit`` chains of tenants with greater ids than ``after``, by id; also of tenants whose
+        head is gone."""
 
 
 class SignedCheckpoints(Protocol):

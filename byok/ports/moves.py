@@ -18,6 +18,9 @@ class Moves(Protocol):
     def find_latest(self, tenant_id: UUID) -> KmsKeyMove | None:
         """The latest move of a tenant, whatever its state."""
 
+    def list(self, tenant_id: UUID) -> Sequence[KmsKeyMove]:
+        """All moves of a tenant, the latest first."""
+
     def lock(self, move_id: UUID) -> KmsKeyMove:
         """A move's row, locked until the transaction ends. Raises NotReady: there is none."""
 

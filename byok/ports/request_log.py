@@ -1,6 +1,6 @@
 """The log of every request to KMS and STS: where a request goes in, and where the log is kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -32,7 +32,11 @@ class RequestSpool(Protocol):
 
     def sealed(self) -> Iterator[Sequence[LoggedRequest]]:
         """What was sealed, and what processes left that are dead, in batches, oldest first. A batch is
-        forgotten when the next one is asked for."""
+        forgotten when the next one is asked for.
+
+        Raises:
+            ConfigurationError: it can't be forgotten.
+        """
 
     def backlog_bytes(self) -> int:
         """How much waits, of all processes."""
@@ -54,6 +58,11 @@ class RequestLogTable(Protocol):
     ) -> Sequence[LoggedRequest]:
         """A tenant's requests that began in ``[since, until)``, in the order in which they did, from behind
         ``after``."""
+
+    def find(
+        self, request_ids: Collection[str], ids: Collection[UUID], since: datetime, until: datetime
+    ) -> Sequence[LoggedRequest]:
+        """Requests of any tenant with one of AWS's ids, or of ours, that began in ``[since, until)``."""
 
     def first_began_at(self) -> datetime | None:
         """When the oldest of all began."""

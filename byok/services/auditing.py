@@ -194,6 +194,8 @@ def _require_head(last: ChainPlace, head: ChainPlace) -> None:
         raise AuditChainBroken(
             f"event {head.sequence + 1} is behind the head of the chain, which says {head.sequence}"
         )
+    if last == BEFORE_THE_FIRST:
+        raise AuditChainBroken("event 1 is missing, and all others: each log begins with tenant.added")
     if last != head:
         raise AuditChainBroken(f"event {last.sequence} is not the one that the head of the chain names")
 

@@ -6,7 +6,6 @@ from byok.core.model import Tenant
 from byok.core.webhooks import WebhookMessage, body_of_checkpoint
 from byok.crypto.checkpoints import document_of, sign_checkpoint
 from byok.crypto.keyring import MasterKeyRing
-from byok.errors import NotReady
 from byok.ports import Clock, Random, Store, Transaction
 from byok.services.auditing import Auditor
 
@@ -28,14 +27,12 @@ class Checkpoints:
         somebody else gets that one's checkpoint.
 
         Raises:
-            UnknownTenant; AuditChainBroken; NotReady: the chain has no event.
+            UnknownTenant; AuditChainBroken.
         """
         chain = self._auditor.chain(tenant_name)
         with self._store.transaction() as tx:
             watched = tx.audit_checkpoints.find(chain.tenant_id)
         place = self._auditor.walk(chain, BEFORE_THE_FIRST if watched is None else watched.place)
-        if place == BEFORE_THE_FIRST:
-            raise NotReady(f"the audit log of tenant {tenant_name!r} has no event: nothing to sign")
         with self._store.transaction() as tx:
             tenant = tx.tenants.get_by_id(chain.tenant_id)
             signed = self._sign_in(tx, tenant, place, actor)

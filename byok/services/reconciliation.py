@@ -1,12 +1,20 @@
 """Compares AWS's record of calls with our log of requests, call by call, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from byok.core import cloudtrail
-from byok.core.cloudtrail import Subject
-from byok.core.reconciliation import DELIVERY_DELAY, Coverage, Reconciliation, is_missing
+from byok.core.cloudtrail import Former, Subject
+from byok.core.moves import KmsKeyMove
+from byok.core.policies import MAX_SESSION_SECONDS
+from byok.core.reconciliation import (
+    DELIVERY_DELAY,
+    Coverage,
+    Reconciliation,
+    is_missing,
+    is_of_neighbour,
+)
 from byok.core.request_log import LoggedRequest
 from byok.errors import ConfigurationError, InvalidInput, NotReady
 from byok.ports import Clock, Store
@@ -17,6 +25,9 @@ _PAGE = 1000
 _LISTED = 1000  # of each kind; where there are more, the number says so
 # A request is recorded when it arrives, which is while it lasts by our clock, or minutes beside it by AWS's.
 _MARGIN = timedelta(minutes=30)
+# Calls are looked up by when they were: PostgreSQL reads so much of the log at once, of all tenants.
+_AT_ONCE = timedelta(hours=6)
+_LONGEST_SESSION = timedelta(seconds=MAX_SESSION_SECONDS)
 _SECOND = timedelta(seconds=1)  # AWS's times are cut to it
 
 Record = Mapping[str, Any]
@@ -52,7 +63,8 @@ class Reconciler:
         now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
-            log_begins_at = tx.request_log.first_began_at()
+            moves = tx.moves.list(tenant.id)
+            log_begins_at = tx.request_log.first_began_at() or now  # it is empty before it begins
         if tenant.connection is None:
             raise NotReady(f"tenant {tenant_name!r} has no KMS key yet: nothing was asked of any")
         connection = tenant.connection
@@ -61,7 +73,9 @@ class Reconciler:
                 "BYOK_VENDOR_ROLE_ARN is not set: in key-policy mode it tells which calls are ours",
                 remedy="set it to the IAM role that the workers run under",
             )
-        subject = Subject(tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account)
+        subject = Subject(
+            tenant.id, connection.kms_key_arn, connection.role_arn, vendor_account, _formers(moves)
+        )
         home = (connection.kms_key_arn.account, connection.kms_key_arn.region)
         coverage = Coverage(home, delay, now, since, until)
         result = Reconciliation()
@@ -69,8 +83,10 @@ class Reconciler:
             _fill(shelf, result, coverage, records, subject, log_begins_at)
             _require_coverage(coverage, subject, home)
             result.coverage = coverage.told()
+            result.is_covered = coverage.complete(*home) is not None
             for request in self._logged(subject, coverage, since, until):
                 _judge(shelf, result, coverage, subject, request)
+            self._excuse_neighbours(shelf, result, subject)
             result.stranger_count = shelf.count_strangers()
             result.strangers = shelf.strangers(_LISTED)
         return result
@@ -90,6 +106,31 @@ class Reconciler:
                 return
             last = page[-1]
 
+    def _excuse_neighbours(self, shelf: TrailShelf, result: Reconciliation, subject: Subject) -> None:
+        """Tenants may share a role or a KMS key, and a customer may come back as a new tenant."""
+        for calls in shelf.stranger_pages(_PAGE, _AT_ONCE):
+            moments = [call.at for call in calls]
+            with self._store.transaction() as tx:
+                requests = tx.request_log.find(
+                    [call.call_id for call in calls],
+                    [call.mark for call in calls if call.mark is not None],
+                    min(moments) - _MARGIN,
+                    max(moments) + _MARGIN,
+                )
+            for request in requests:
+                if is_of_neighbour(request, subject):
+                    agrees = shelf.agrees if request.request_id else shelf.agrees_by_mark
+                    result.neighbours += agrees(request)
+
+
+def _formers(moves: Sequence[KmsKeyMove]) -> Sequence[Former]:
+    """The connections of a tenant's moves that it left, or may yet go to."""
+    left = [(move.source if move.committed_at else move.target, move.finished_at) for move in moves]
+    return [
+        Former(one.kms_key_arn, one.role_arn, None if at is None else at + _LONGEST_SESSION)
+        for one, at in left
+    ]
+
 
 def _require_coverage(coverage: Coverage, subject: Subject, home: tuple[str, str]) -> None:
     region = home[1]
@@ -108,7 +149,7 @@ def _fill(
     coverage: Coverage,
     records: Iterable[Record],
     subject: Subject,
-    log_begins_at: datetime | None,
+    log_begins_at: datetime,
 ) -> None:
     for record in records:
         result.records += 1
@@ -117,7 +158,7 @@ def _fill(
         concern = cloudtrail.concern_of(record, subject)
         if concern is None:
             result.administration += cloudtrail.is_about_kms_key(record, subject)
-        elif log_begins_at is not None and seen.at < log_begins_at - _SECOND:
+        elif seen.at < log_begins_at - _SECOND:
             result.too_old += 1
         elif not shelf.put(cloudtrail.call_of(record, concern)):
             result.repeated += 1

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from byok.core.usage import FLUSH_PERIOD
-from byok.errors import StoreUnavailable
+from byok.errors import ConfigurationError, StoreUnavailable
 from byok.logs import get_logger
 from byok.ports import Clock, RequestSpool, Store
 
@@ -36,17 +36,17 @@ class RequestMover:
             self.try_to_move()
 
     def try_to_move(self) -> None:
-        """`move`; without PostgreSQL it all stays for the next time."""
+        """`move`; without PostgreSQL, or in a folder that can't be written, it stays for the next time."""
         try:
             self.move()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ConfigurationError) as error:
             log.warning("requests_not_moved", error=error.message, bytes=self._spool.backlog_bytes())
 
     def move(self) -> int:
         """Move what waits, for half a second; return how many requests it were.
 
         Raises:
-            StoreUnavailable: the rest stays where it is.
+            StoreUnavailable, ConfigurationError: the rest stays where it is.
         """
         until_ticks = self._clock.ticks() + _LONGEST_SECONDS
         # Ours comes last, and stays one file for as long as PostgreSQL does not take the others.
@@ -58,7 +58,7 @@ class RequestMover:
         """Move what waits, however long it takes.
 
         Raises:
-            StoreUnavailable: the rest stays where it is.
+            StoreUnavailable, ConfigurationError: the rest stays where it is.
         """
         while self.move():
             pass
@@ -66,13 +66,15 @@ class RequestMover:
     def _move_sealed(self, until_ticks: float) -> int:
         moved = 0
         for batch in self._spool.sealed():
+            # Not behind the commit: a batch is forgotten when the next is asked for, and a PostgreSQL that
+            # takes so long for each would get the first one for ever.
+            if moved and self._clock.ticks() >= until_ticks:
+                self._next_ticks = 0.0
+                break
             if batch:
                 with self._store.transaction() as tx:
                     tx.request_log.add(batch)
                 moved += len(batch)
-            if self._clock.ticks() >= until_ticks:
-                self._next_ticks = 0.0
-                break
         return moved
 
     def remove_old(self) -> int:

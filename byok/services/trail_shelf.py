@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 from byok.core.cloudtrail import Concern, TrailCall
 from byok.core.reconciliation import may_be
 from byok.core.request_log import LoggedRequest
+from byok.errors import ConfigurationError
 
 _TABLE = """
 CREATE TABLE calls (call_id TEXT PRIMARY KEY, mark TEXT, at TEXT, told TEXT, agreed INT) WITHOUT ROWID;
@@ -31,7 +32,7 @@ class TrailShelf:
     def put(self, call: TrailCall) -> bool:
         """Keep a call; False if it was there: records are delivered twice, and stand in two accounts."""
         mark = None if call.mark is None else call.mark.hex
-        row = (call.call_id, mark, call.at.isoformat(), json.dumps(asdict(call), default=str))
+        row = (call.call_id, mark, _sortable(call.at), json.dumps(asdict(call), default=str))
         kept = self._database.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, 0)", row)
         return kept.rowcount == 1
 
@@ -70,17 +71,48 @@ class TrailShelf:
         )
         return [_call(told) for (told,) in found]
 
+    def stranger_pages(self, size: int, within: timedelta) -> Iterator[Sequence[TrailCall]]:
+        """All of them, the oldest first, no more and from no longer at once; those that agree meanwhile are
+        passed over."""
+        # Made here: while calls are put and compared it would cost each of them.
+        self._database.execute("CREATE INDEX ix_calls_strangers ON calls (at, call_id) WHERE NOT agreed")
+        after = ("", "")
+        while True:
+            found = self._database.execute(
+                "SELECT told FROM calls WHERE NOT agreed AND (at, call_id) > (?, ?)"
+                " ORDER BY at, call_id LIMIT ?",
+                (*after, size),
+            )
+            calls = [_call(told) for (told,) in found.fetchall()]
+            if not calls:
+                return
+            page = [call for call in calls if call.at - calls[0].at <= within]
+            yield page
+            after = (_sortable(page[-1].at), page[-1].call_id)
+
 
 @contextmanager
 def open_shelf() -> Iterator[TrailShelf]:
-    """An empty shelf, gone afterwards."""
+    """An empty shelf, gone afterwards.
+
+    Raises:
+        ConfigurationError: there is no room for it.
+    """
     with tempfile.TemporaryDirectory(prefix="byok-reconcile-") as folder:
         database = sqlite3.connect(Path(folder) / "calls")
         database.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
         try:
             yield TrailShelf(database)
+        except sqlite3.OperationalError as error:
+            raise ConfigurationError(
+                f"the calls can't be kept in {folder}: {error}", remedy="make room there, or set TMPDIR"
+            ) from error
         finally:
             database.close()
+
+
+def _sortable(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _call(told: str) -> TrailCall:

@@ -21,9 +21,10 @@ _One = TypeVar("_One")
 # Beside the head, in one statement: both as they were at one moment.
 _LAST_CHECKPOINT = (
     sa.select(sa.func.coalesce(sa.func.max(_checkpoints.c.number), 0))
-    .where(_checkpoints.c.tenant_id == _heads.c.tenant_id)
+    .where(_checkpoints.c.tenant_id == _tenants.c.id)
     .scalar_subquery()
 )
+_CHAIN = (_heads.c.sequence, _heads.c.hash, _LAST_CHECKPOINT)
 _given = rows_of(_heads, "tenant_id", "sequence", "hash")
 _NEW_HEADS = (
     insert(_heads)
@@ -123,26 +124,26 @@ class AuditTable:
         return ChainPlace(*self._lock_heads({tenant_id})[tenant_id])
 
     def chain(self, tenant: Tenant) -> AuditChain:
-        query = sa.select(_heads.c.sequence, _heads.c.hash, _LAST_CHECKPOINT)
-        row = self._connection.execute(query.where(_heads.c.tenant_id == tenant.id)).one_or_none()
-        if row is None:
-            return AuditChain(tenant.id, tenant.name, BEFORE_THE_FIRST, 0)
-        sequence, hash_, checkpoints = row
-        return AuditChain(tenant.id, tenant.name, ChainPlace(sequence, hash_), checkpoints)
+        query = sa.select(_tenants.c.id, _tenants.c.name, *_CHAIN).outerjoin_from(_tenants, _heads)
+        return _to_chain(*self._connection.execute(query.where(_tenants.c.id == tenant.id)).one())
 
     def list_chains(self, after: UUID | None, limit: int) -> Sequence[AuditChain]:
         query = (
-            sa.select(_heads.c.tenant_id, _tenants.c.name, _heads.c.sequence, _heads.c.hash, _LAST_CHECKPOINT)
-            .join(_tenants)
-            .order_by(_heads.c.tenant_id)
+            sa.select(_tenants.c.id, _tenants.c.name, *_CHAIN)
+            .outerjoin_from(_tenants, _heads)  # whose head is gone has a chain as well: a broken one
+            .order_by(_tenants.c.id)
             .limit(limit)
         )
         if after is not None:
-            query = query.where(_heads.c.tenant_id > after)
-        return [
-            AuditChain(tenant_id, name, ChainPlace(sequence, hash_), checkpoints)
-            for tenant_id, name, sequence, hash_, checkpoints in self._connection.execute(query)
-        ]
+            query = query.where(_tenants.c.id > after)
+        return [_to_chain(*row) for row in self._connection.execute(query)]
+
+
+def _to_chain(
+    tenant_id: UUID, name: str, sequence: int | None, hash_: bytes | None, checkpoints: int
+) -> AuditChain:
+    head = BEFORE_THE_FIRST if sequence is None or hash_ is None else ChainPlace(sequence, hash_)
+    return AuditChain(tenant_id, name, head, checkpoints)
 
 
 def read_whole(

@@ -60,10 +60,11 @@ class MoveTable:
             raise error_of(f"uq_tenants_{column}")
 
     def find_latest(self, tenant_id: UUID) -> KmsKeyMove | None:
-        latest = _moves.c.requested_at.desc(), _moves.c.id.desc()
-        query = _with_tenant().where(_moves.c.tenant_id == tenant_id).order_by(*latest).limit(1)
-        row = self._connection.execute(query).one_or_none()
+        row = self._connection.execute(_latest_first(tenant_id).limit(1)).one_or_none()
         return None if row is None else _to_move(row)
+
+    def list(self, tenant_id: UUID) -> Sequence[KmsKeyMove]:
+        return [_to_move(row) for row in self._connection.execute(_latest_first(tenant_id))]
 
     def lock(self, move_id: UUID) -> KmsKeyMove:
         query = _with_tenant().where(_moves.c.id == move_id).with_for_update(of=_moves)
@@ -241,6 +242,11 @@ def _to_rotate(move: KmsKeyMove) -> sa.Select[Any]:
         .join(_wrappings, _second_of(move))
         .where(_is_of(move), _versions.c.state == VersionState.ACTIVE)
     )
+
+
+def _latest_first(tenant_id: UUID) -> sa.Select[Any]:
+    latest = _moves.c.requested_at.desc(), _moves.c.id.desc()
+    return _with_tenant().where(_moves.c.tenant_id == tenant_id).order_by(*latest)
 
 
 def _with_tenant() -> sa.Select[Any]:

@@ -1,6 +1,6 @@
 """The log of every request to KMS and STS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 
 from byok.core.request_log import LoggedRequest
 from byok.store import schema
+from byok.store.batches import any_of
 
 _requests = schema.kms_requests
 _COLUMNS = tuple(_requests.c)
@@ -59,6 +60,16 @@ class RequestLogTable:
         )
         if after is not None:
             query = query.where(sa.tuple_(*_PLACE) > (after.began_at, after.id))
+        return [LoggedRequest(**row._mapping) for row in self._connection.execute(query)]
+
+    def find(
+        self, request_ids: Collection[str], ids: Collection[UUID], since: datetime, until: datetime
+    ) -> Sequence[LoggedRequest]:
+        query = sa.select(_requests).where(
+            _requests.c.began_at >= since,
+            _requests.c.began_at < until,
+            sa.or_(any_of(_requests.c.request_id, request_ids), any_of(_requests.c.id, ids)),
+        )
         return [LoggedRequest(**row._mapping) for row in self._connection.execute(query)]
 
     def first_began_at(self) -> datetime | None:

@@ -102,6 +102,17 @@ def test_a_good_export_passes(acme: World, check: Check) -> None:
     assert ended.stdout.startswith("11 events and 3 checkpoints are what acme had on 2026-01-01T")
 
 
+def test_an_interpreter_that_leaves_out_asserts_checks_nothing_and_says_so(tmp_path: Path) -> None:
+    (text,) = SCRIPT
+    script = tmp_path / "check.py"
+    script.write_text(text)
+    ended = subprocess.run(
+        [sys.executable, "-O", script, "no file", ""], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "-O" in ended.stderr
+
+
 def changed(line: bytes) -> list[bytes]:
     """The line with each of its members changed, in turn, at every depth; and as other bytes for the same."""
 

@@ -33,6 +33,7 @@ def test_a_chain_of_several_pages_is_walked_to_its_end(
         ("DELETE FROM audit_events", "event 1 is missing; the head"),
         ("UPDATE audit_heads SET sequence = 2500", "event 2501 is behind the head of the chain"),
         ("DELETE FROM audit_heads", "event 1 is behind the head of the chain"),
+        ("TRUNCATE audit_events, audit_heads", "event 1 is missing, and all others"),
         ("UPDATE audit_heads SET hash = sha256('x')", "event 3000 is not the one that the head"),
         ("UPDATE audit_events SET at = 'infinity' WHERE sequence = 2500", "event 2500 was changed"),
         ("UPDATE audit_events SET details = '[]' WHERE sequence = 2500", "event 2500 was changed"),
@@ -47,6 +48,9 @@ def test_damage_behind_the_first_page_is_found(
     auditor = Auditor(store, MASTER_KEYS)
     with pytest.raises(AuditChainBroken, match=told):
         auditor.verify(auditor.chain("acme"))
+    [among_all] = auditor.chains()
+    with pytest.raises(AuditChainBroken, match=told):
+        auditor.verify(among_all)
 
 
 def test_events_that_are_added_meanwhile_are_walked_too(store: PostgresStore, engine: sa.Engine) -> None:

@@ -15,7 +15,7 @@ from byok.crypto.checkpoints import document_of, read_checkpoint, sign_checkpoin
 from byok.crypto.hazmat import SecretBytes
 from byok.crypto.keyring import MasterKeyRing
 from byok.crypto.reports import PURPOSE
-from byok.errors import AuditChainBroken, NotReady, ReportNotAuthentic
+from byok.errors import AuditChainBroken, ReportNotAuthentic
 from byok.services.auditing import Auditor, Verified
 from byok.services.checkpoints import Checkpoints
 from byok.services.webhooks import WebhookDeliveries
@@ -109,7 +109,7 @@ def test_a_chain_without_an_event_is_not_signed(world: World, engine: sa.Engine)
     world.add_tenant()
     with engine.begin() as connection:
         connection.execute(sa.text("TRUNCATE audit_events, audit_heads"))
-    with pytest.raises(NotReady):
+    with pytest.raises(AuditChainBroken, match="event 1 is missing"):
         sign(world)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from byok.core import policies
 from byok.core.model import TenantState
 from byok.core.moves import MoveState
+from byok.core.reconciliation import Reconciliation
 from byok.embedded.stack import Stack
 from byok.errors import TenantNotActive
+from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import VENDOR, Customer, add_key, new_account
@@ -151,6 +154,35 @@ def test_a_customer_moves_and_the_old_side_may_go(
     assert runtime.services.checkups.probe("acme") is TenantState.SUSPENDED
     with pytest.raises(TenantNotActive):
         cipher.decrypt(token, context=CONTEXT)
+
+
+@pytest.mark.parametrize("provision", [same_role, other_account, other_region, key_policy])
+def test_both_sides_trails_agree_after_a_move_and_a_theft_from_before_is_found(
+    byok: Byok,
+    stack: Stack,
+    runtime: Runtime,
+    simulator: SimulatorControl,
+    acme: Customer,
+    provision: Callable[[Stack, Customer], Side],
+) -> None:
+    side = provision(stack, acme)
+    with working(runtime):
+        assert byok("tenant", "migrate", "acme", *side.options).exit_code == 0
+    accounts = {acme.account.account_id, side.account.account_id, VENDOR.account}
+    trail = [record for account in accounts for record in simulator.cloudtrail(account)]
+
+    def compare(records: list[dict[str, Any]]) -> Reconciliation:
+        return runtime.services.reconciler.compare(
+            "acme", records, vendor_account=VENDOR.account, delay=timedelta(0)
+        )
+
+    honest = compare(trail)
+    assert (honest.stranger_count, honest.missing_count) == (0, 0)
+    assert honest.agreed > 20
+    described = next(one for one in trail if one["eventName"] == "DescribeKey")
+    identity = {"sessionContext": {"sessionIssuer": {"arn": acme.role}}, "arn": f"{acme.role}/mallory"}
+    stolen = described | {"userIdentity": identity, "requestID": "r-stolen"}
+    assert [one.call_id for one in compare([*trail, stolen]).strangers] == ["r-stolen"]
 
 
 def test_between_two_key_policies_of_one_account(byok: Byok, stack: Stack, runtime: Runtime) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import boto3
 import pytest
+import sqlalchemy as sa
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner, Result
@@ -22,6 +23,7 @@ from byok.cli.main import app
 from byok.cli.reconcile import Outcome
 from byok.cli.trail_files import TrailFiles
 from byok.core import policies
+from byok.core.arns import RoleArn
 from byok.core.cloudtrail import Concern
 from byok.core.encryption_context import version_context
 from byok.core.model import Connection
@@ -267,6 +269,24 @@ def test_key_policy_mode_agrees_and_whoever_is_the_vendor_is_found_out(
         runtime.services.reconciler.compare("globex", [], vendor_account=None)
 
 
+def test_tenants_that_share_a_role_are_no_strangers_to_each_other(case: Case, runtime: Runtime) -> None:
+    """Nor is a customer that comes back as another tenant; a thief in the same session is."""
+    case.ask()
+    neighbour = replace(case.connection, tenant_id=runtime.services.onboarding.add_tenant("b", actor="t").id)
+    case.simulator.lose_reply(operation="DescribeKey", times=1)
+    runtime.kms.describe_key(neighbour)
+    case.simulator.clear_faults()
+    runtime.kms.read_rotation(neighbour)
+    found = case.found()
+    assert (found["outcome"], found["strangers"]) == ("agree", 0)
+    assert found["neighbours"] >= 3
+    case.client("kms", **case.session()).describe_key(KeyId=case.customer.kms_key)
+    elsewhere = replace(neighbour, role_arn=RoleArn.parse(f"{case.customer.role}-other"))
+    with pytest.raises(ByokError):
+        runtime.kms.describe_key(elsewhere)
+    assert case.found()["strangers"] == 1
+
+
 def test_a_call_that_the_trail_lacks_is_found(case: Case) -> None:
     case.ask()
     trail = case.trail()
@@ -379,10 +399,34 @@ def test_what_was_logged_outside_of_what_the_files_cover_is_not_missing(case: Ca
     case.ask()
     trail = case.trail()
     found = case.found(trail, options=("--delivery-delay", "15m"))
-    assert found["outcome"] == "agree"
+    assert found["outcome"] == "incomplete"
     assert found["covered"][0]["complete_since"] is None, "seconds are too short a span to lack anything"
-    late = trail[:-3]
-    assert case.found(late, options=("--delivery-delay", "15m"))["outcome"] == "agree"
+    late = case.found(trail[:-3], options=("--delivery-delay", "15m"))
+    assert (late["outcome"], late["missing"]) == ("incomplete", 0)
+
+
+def test_the_vendors_trail_alone_says_nothing_of_what_was_done_in_a_session(case: Case) -> None:
+    """Both sides agree only where what the customer's account saw was there to be compared."""
+    steal_session(case, case.ask())
+    found = case.found(case.trail(VENDOR_ACCOUNT_ID))
+    assert (found["outcome"], found["strangers"]) == ("incomplete", 0)
+
+
+def test_a_span_that_ends_before_it_begins_is_refused(case: Case) -> None:
+    case.ask()
+    backwards = ("--since", "2026-11-02", "--until", "2026-11-01")
+    assert isinstance(case.reconcile(options=backwards).exception, InvalidInput)
+
+
+@pytest.mark.parametrize("written", ["[/red] x", "[bold green]both sides agree[/]", "a\x1b[2J\x07b\ud800"])
+def test_what_a_thief_writes_into_a_record_is_shown_as_it_is(case: Case, written: str) -> None:
+    """The User-Agent is whatever the caller says: no markup, and nothing that clears a screen."""
+    case.ask()
+    trail = case.trail()
+    stolen = trail[-1] | {"userAgent": written, "requestID": str(uuid4()), "eventID": str(uuid4())}
+    shown = case.reconcile([*trail, stolen])
+    assert shown.exit_code == 20
+    assert "".join(one if one.isprintable() else "\ufffd" for one in written) in shown.stdout
 
 
 def test_a_span_that_is_told_is_taken_at_its_word(case: Case) -> None:
@@ -479,6 +523,19 @@ def test_calls_from_before_our_log_are_not_compared(case: Case) -> None:
     }
     found = case.found([old, *trail])
     assert (found["outcome"], found["too_old"], found["strangers"]) == ("incomplete", 1, 0)
+
+
+def test_before_anything_was_logged_nothing_is_a_stranger(case: Case) -> None:
+    """As after the upgrade to the first release that has a log."""
+    case.ask()
+    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+    trail = [one | {"eventTime": hour_ago} for one in case.trail()]
+    case.logged()
+    with case.runtime.engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE kms_requests"))
+    found = case.found(trail)
+    assert (found["outcome"], found["strangers"]) == ("incomplete", 0)
+    assert found["too_old"] > 20
 
 
 def test_a_request_that_cant_be_logged_is_not_sent(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

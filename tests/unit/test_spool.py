@@ -15,12 +15,18 @@ from byok.core.arns import KmsKeyArn
 from byok.core.model import Connection
 from byok.core.request_log import LoggedRequest, mark_in, merged, parse_line, to_line, user_agent
 from byok.entropy import SystemRandom
-from byok.errors import KmsBackingOff
+from byok.errors import ConfigurationError, KmsBackingOff
 from byok.spool import FileSpool
 from tests.fakes import FakeClock
 from tests.world import kms_key_arn
 
 CONNECTION = Connection(uuid4(), KmsKeyArn.parse(kms_key_arn()), "external", tenant_name="acme")
+
+
+NUL = (
+    b'["00000000000000000000000000000007","00000000000000000000000000000007","De\\u0000","a",null,"r",'
+    b'"2026-11-28T12:00:00+00:00",null,"",""]\n'
+)
 
 
 def spool(folder: Path) -> FileSpool:
@@ -76,6 +82,66 @@ def test_what_could_not_be_moved_stays(tmp_path: Path) -> None:
     next(iter(moving))
     moving.close()  # type: ignore[attr-defined]  # a generator: what a for loop does when its body raises
     assert len(read(writer)) == 1
+
+
+def test_lines_of_another_release_are_put_aside_and_lose_nothing(tmp_path: Path) -> None:
+    """What can't be read is evidence: whoever runs the other release again moves it."""
+    writer = spool(tmp_path)
+    kept = begin(writer)
+    writer.seal()
+    [file] = tmp_path.glob("*.requests")
+    content = file.read_bytes()
+    file.write_bytes(content + content[:-2] + b',"of 2027"]\n')
+    assert [one.id for one in read(writer)] == [kept.id]
+    assert read(writer) == [], "once"
+    [aside] = tmp_path.iterdir()
+    assert aside.read_bytes().startswith(content)
+    aside.rename(file)
+    assert [one.id for one in read(writer)] == [kept.id]
+
+
+def test_half_a_line_is_no_evidence(tmp_path: Path) -> None:
+    writer = spool(tmp_path)
+    begin(writer)
+    writer.seal()
+    [file] = tmp_path.glob("*.requests")
+    file.write_bytes(file.read_bytes() + b'["half')
+    assert len(read(writer)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_answers_may_be_anybody(tmp_path: Path) -> None:
+    """PostgreSQL has no text with NUL in it: the file would wait for ever, and all behind it."""
+    writer = spool(tmp_path)
+    writer.end(begin(writer), "aws-1\x00\ud800", "No\x00pe" + 10_000 * "x")
+    writer.seal()
+    [request] = read(writer)
+    assert (request.request_id, request.code[:4], len(request.code)) == ("aws-1", "Nope", 255)
+
+
+def test_a_pipe_or_a_link_in_the_folder_stops_nobody(tmp_path: Path) -> None:
+    writer, folder = spool(tmp_path / "spool"), tmp_path / "spool"
+    begin(writer)
+    writer.seal()
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x\n")
+    os.mkfifo(folder / "0.requests")
+    (folder / "1.requests").symlink_to(secret)
+    assert len(read(writer)) == 1
+    assert secret.exists()
+
+
+def test_a_file_that_cant_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = spool(tmp_path)
+    begin(writer)
+    writer.seal()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ConfigurationError, match="Read-only"):
+        read(writer)
 
 
 def test_a_forked_child_has_a_file_of_its_own_and_leaves_the_parents_alone(tmp_path: Path) -> None:
@@ -158,7 +224,7 @@ def test_a_folder_of_another_users_is_refused_where_anybody_could_make_it(
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]\n", b"nothing\n", b"[1,2,3,4,5,6,7,8,9,10]\n", b"{}\n", b"\xff\n"]
+    "line", [b"", b"[]\n", b"nothing\n", b"[1,2,3,4,5,6,7,8,9,10]\n", b"{}\n", b"\xff\n", NUL]
 )
 def test_what_is_no_line_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):

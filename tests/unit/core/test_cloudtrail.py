@@ -1,5 +1,6 @@
 """Which records of CloudTrail concern a tenant, and what its files cover."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -7,8 +8,18 @@ from uuid import UUID
 import pytest
 
 from byok.core.arns import KmsKeyArn, RoleArn
-from byok.core.cloudtrail import Concern, Seen, Subject, call_of, concern_of, is_about_kms_key, seen_in
-from byok.core.reconciliation import Coverage, Span
+from byok.core.cloudtrail import (
+    Concern,
+    Former,
+    Seen,
+    Subject,
+    call_of,
+    concern_of,
+    is_about_kms_key,
+    seen_in,
+)
+from byok.core.reconciliation import Coverage, Span, is_of_neighbour
+from byok.core.request_log import LoggedRequest
 
 TENANT, ACCOUNT, VENDOR = UUID(int=7), "222222222222", "111111111111"
 KEY = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/mrk-{'0' * 32}"
@@ -94,11 +105,99 @@ def test_a_call_is_told_by_its_request_id_and_without_one_by_its_events() -> Non
 
 @pytest.mark.parametrize(
     "fields",
-    [{"eventTime": "noon"}, {"eventTime": None}, {"eventTime": "2026-11-28T12:00:00"}, {"requestID": ""}],
+    [
+        {"eventTime": "noon"},
+        {"eventTime": None},
+        {"eventTime": "2026-11-28T12:00:00"},
+        {"eventTime": "0001-01-01T00:00:00Z"},
+        {"eventTime": "9999-12-31T23:59:59Z"},
+        {"requestID": ""},
+        {"requestID": "\ud800"},
+        {"awsRegion": 1},
+    ],
 )
 def test_what_is_no_record_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         seen_in(record(**fields))
+
+
+JUNK: tuple[object, ...] = (
+    None,
+    True,
+    7,
+    1.5,
+    "",
+    "\ud800",
+    [],
+    ["x"],
+    [None],
+    {},
+    {"ARN": 1},
+    {"keyId": [], "roleArn": {}},
+    {"arn": 1},
+)
+FIELDS = (
+    "eventTime", "eventSource", "eventName", "awsRegion", "recipientAccountId", "userIdentity", "requestID",
+    "eventID", "requestParameters", "resources", "errorMessage", "errorCode", "userAgent", "sourceIPAddress",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", JUNK)
+def test_a_record_with_whatever_in_a_field_is_refused_or_read(field: str, value: object) -> None:
+    """Nothing but the ValueError by which its file is told to be broken."""
+    for made in (record(**{field: value}), record(**{"userIdentity": session(ROLE), field: value})):
+        try:
+            seen_in(made)
+        except ValueError:
+            continue
+        is_about_kms_key(made, SUBJECT)
+        concern_of(made, SUBJECT)
+        call_of(made, Concern.SESSION)
+
+
+OLD_KEY, OLD_ROLE = KEY.replace(ACCOUNT, "3" * 12), ROLE.replace(ACCOUNT, "3" * 12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "concern"),
+    [
+        ({"userIdentity": session(OLD_ROLE, "mallory")}, Concern.SESSION),
+        ({"eventName": "AssumeRole", "requestParameters": {"roleArn": OLD_ROLE}}, Concern.ASSUMPTION),
+        (
+            {"userIdentity": {"accountId": VENDOR}, "requestParameters": {"keyId": OLD_KEY}},
+            Concern.VENDOR,
+        ),
+    ],
+)
+def test_what_a_tenant_moved_from_is_its_own_until_it_left(fields: dict[str, Any], concern: Concern) -> None:
+    """A theft is found after a move, too; what the customer does with the old role later is its own."""
+    former = Former(KmsKeyArn.parse(OLD_KEY), RoleArn.parse(OLD_ROLE), NOON)
+    moved = replace(SUBJECT, formers=[former])
+    assert concern_of(record(**fields), moved) == concern
+    assert concern_of(record(**fields), replace(SUBJECT, formers=[replace(former, until=None)])) == concern
+    assert concern_of(record(**fields), SUBJECT) is None
+    assert concern_of(record(**fields, eventTime="2026-11-28T12:00:01Z"), moved) is None
+
+
+def logged(tenant: int, subject: str, role: str | None) -> LoggedRequest:
+    return LoggedRequest(UUID(int=1), UUID(int=tenant), "Decrypt", subject, role, "eu-central-1", NOON)
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_neighbour"),
+    [
+        (logged(8, KEY, None), True),
+        (logged(8, ROLE, None), True),
+        (logged(8, "eu-central-1", ROLE), True),
+        (logged(8, f"{KEY}1", f"{ROLE}2"), False),
+        (logged(8, "eu-central-1", None), False),
+        (logged(7, KEY, ROLE), False),
+    ],
+)
+def test_a_neighbour_has_the_same_role_or_kms_key(request_: LoggedRequest, is_neighbour: bool) -> None:
+    """What goes out in one tenant's session, and is logged for an unrelated one, is nobody's neighbour's."""
+    assert is_of_neighbour(request_, SUBJECT) is is_neighbour
 
 
 def coverage(**told: datetime) -> Coverage:
