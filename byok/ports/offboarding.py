@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from byok.core.model import Key
 from byok.core.offboarding import Offboarding, OffboardingEvent, Signed
 from byok.core.reencryption import Campaign
 
@@ -46,6 +47,9 @@ class Remains(Protocol):
 
     def list_keys(self, tenant_id: UUID, limit: int) -> Sequence[UUID]:
         """Some keys with a wrapped key, an open rotation or a registered table."""
+
+    def is_left(self, key: Key) -> bool:
+        """Whether `list_keys` would have this key still."""
 
     def count_keys(self, tenant_id: UUID) -> int:
         """How many keys `list_keys` would have without a limit."""

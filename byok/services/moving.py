@@ -31,6 +31,7 @@ from byok.errors import ByokError, KmsAccessRevoked, LostRace, StoreUnavailable,
 from byok.failpoints import FailPoint, reached
 from byok.logs import bind, get_logger
 from byok.ports import Clock, Random, Store, Transaction
+from byok.services.move_steps import steer
 from byok.services.moves import MoveRequests
 from byok.services.requests import RotationRequests
 from byok.services.rewrapping import Rewrapper, SourceRefused
@@ -148,7 +149,7 @@ class Moving:
 
     def _hold(self, move: KmsKeyMove) -> KmsKeyMove:
         with self._store.transaction() as tx:
-            return self._moves.steer_in(tx, move, MoveEvent.HOLD, _ACTOR, "held")
+            return steer(tx, move, MoveEvent.HOLD, _ACTOR, "held", self._clock.now())
 
     def _commit(self, move: KmsKeyMove) -> KmsKeyMove | None:
         """Change over to the new KMS key; None if there is a version again without a second wrapping.
@@ -159,15 +160,15 @@ class Moving:
         with self._store.transaction() as tx:
             # Against whoever inserts a version that it made by the old connection.
             tenant = tx.tenants.lock(move.tenant_id)
+            # Before its wrappings: who rolls the move back takes both in this order, too.
+            tx.moves.renew(move, self._clock.now() + self._claim_period)
             require_active(tenant)
             if self._unwrapped(tx, move, 1):
                 return None
             now = self._clock.now()
             moved = tx.tenants.move(tenant, move.target, now, shared=move.shared)
             versions = tx.moves.swap(move)
-            committed = self._moves.steer_in(
-                tx, move, MoveEvent.COMMIT, _ACTOR, "committed", versions=versions
-            )
+            committed = steer(tx, move, MoveEvent.COMMIT, _ACTOR, "committed", now, versions=versions)
             reached(FailPoint.MOVE_COMMITTING)
         reached(FailPoint.MOVE_COMMITTED)
         log.warning("kms_key_moved", kms_key_arn=str(move.target.kms_key_arn), versions=versions)
@@ -207,7 +208,7 @@ class Moving:
         if move.is_open:
             event, action = MoveEvent.ROLL_BACK, "rolled-back"
         with self._store.transaction() as tx:
-            return self._moves.steer_in(tx, move, event, _ACTOR, action)
+            return steer(tx, move, event, _ACTOR, action, self._clock.now())
 
     # --- what comes next --------------------------------------------------------------------------
 

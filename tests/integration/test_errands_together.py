@@ -97,3 +97,26 @@ def open_with_the_older(world: World, older: SecretBytes) -> None:
     world.master_keys = MasterKeyRing([("mk-1", older)], world.random.bytes)
     world.cache.entries.clear()
     world.another_process().vault.cipher("acme", "pii").encrypt(b"x", context=CONTEXT)
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_who_leaves_gives_its_open_move_up_and_the_new_kms_key_free(
+    world: World, token: bytes, held_back: bool
+) -> None:
+    world.services.moves.request("acme", actor="test", kms_key_arn=NEW, hold=True)
+    if held_back:
+        run_moves(world, world.services)
+    leave(world)
+    world.services.offboardings.finish("acme", actor="test")
+    assert world.services.moves.status("acme").move.state is MoveState.ROLLED_BACK
+    assert "move.rolled-back" in world.audit_actions()
+    world.add_tenant("globex")
+    world.services.moves.request("globex", actor="test", kms_key_arn=NEW)
+    run_moves(world, world.services)
+    assert world.services.moves.status("globex").move.committed_at is not None
+
+
+def leave(world: World) -> None:
+    retention = timedelta(days=1)
+    world.services.offboardings.begin("acme", "contract ended", retention=retention, actor="test")
+    world.clock.advance(seconds=(retention + TTL).total_seconds() + 61)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,6 @@ from byok.core.model import (
     RotationReason,
     RotationState,
     Tenant,
-    TenantEvent,
     TenantState,
     VersionEvent,
 )
@@ -633,12 +633,17 @@ def second_wrappings(world: World, version: KeyVersion) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def test_a_tenant_that_has_left_for_good_moves_nowhere(world: World, tokens: list[bytes]) -> None:
+def test_the_rotations_after_a_move_end_with_the_tenant(world: World, tokens: list[bytes]) -> None:
     begin(world)
-    with world.store.transaction() as tx:
-        tx.tenants.transition(world.tenant(), TenantEvent.OFFBOARD, world.clock.now())
     run(world)
-    assert status(world).move.state is MoveState.ROLLED_BACK
+    offboardings = world.services.offboardings
+    offboardings.begin("acme", "contract ended", retention=timedelta(days=1), actor="test")
+    world.clock.advance(seconds=2 * 86400)
+    offboardings.finish("acme", actor="test")
+    assert status(world).move.state is MoveState.COMMITTED
+    world.services.scheduling.sweep()
+    run(world)
+    assert status(world).move.state is MoveState.DONE
 
 
 # --- readers whose look the commit falls into -----------------------------------------------------
