@@ -701,3 +701,34 @@ def test_a_lease_from_before_is_used_no_more_once_the_process_has_heard(
     before = world.kms.count("Decrypt")
     cipher.decrypt(tokens[0], context=CONTEXT)
     assert world.kms.count("Decrypt") == before + 1
+
+
+def test_who_rolls_back_while_it_is_being_committed_waits_and_is_not_waited_for(
+    world: World, tokens: list[bytes]
+) -> None:
+    begin(world, hold=True)
+    run(world)
+    released = world.services.moves.release("acme", actor="test")
+    with world.store.transaction() as tx:
+        move = tx.moves.claim(released.id, released.batch, world.clock.now(), timedelta(minutes=1))
+    assert move is not None
+    committing = threading.Thread(target=world.services.moving._commit, args=(move,))
+    with world.store.transaction() as tx:
+        tx.moves.lock(move.id)
+        committing.start()
+        wait_for_lock(world)
+        tx.moves.forget_wrappings(move)  # of two that wait for each other PostgreSQL ends one
+    committing.join(timeout=30)
+    assert not committing.is_alive()
+    assert status(world).move.state is MoveState.WRAPPING
+
+
+def wait_for_lock(world: World) -> None:
+    """Until some transaction waits for another."""
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(200):
+        with world.store._engine.connect() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
+        threading.Event().wait(0.02)
+    raise AssertionError("nobody waits")
