@@ -6,6 +6,7 @@ from functools import partial
 
 from byok.core.audit import BEFORE_THE_FIRST, ChainPlace
 from byok.core.model import Check, Key, KeyVersion, Tenant, TenantState
+from byok.core.moves import connections_of
 from byok.core.offboarding import Offboarding
 from byok.core.shred_certificate import Evidence
 from byok.core.stops import StopReport
@@ -51,6 +52,8 @@ class ShredProofs:
             tenant = tx.tenants.get_by_id(offboarding.tenant_id)
             keys = [(key, tx.versions.list(key.id)) for key in tx.keys.list(tenant.id)]
             stop = None if offboarding.stop_id is None else tx.stops.report(offboarding.stop_id)
+            connections = connections_of(tenant.connection, tx.moves.list(tenant.id))
+            sharing = [(one, tx.moves.sharing(one)) for one in connections]
         now = self._clock.now()
         proofs = [
             self._no_wrapped_key(tenant, keys),
@@ -66,7 +69,7 @@ class ShredProofs:
                 remedy="the sweeper tries again; find out what is left, and who wrote it",
             )
         intact, head = self._audit_chain(tenant)
-        return Evidence(tenant, offboarding, stop, keys, [*proofs, intact], head, now)
+        return Evidence(tenant, offboarding, stop, keys, [*proofs, intact], head, now, sharing)
 
     def _no_wrapped_key(self, tenant: Tenant, keys: _Keys) -> Check:
         with self._store.transaction() as tx:

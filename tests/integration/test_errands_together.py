@@ -116,7 +116,44 @@ def test_who_leaves_gives_its_open_move_up_and_the_new_kms_key_free(
     assert world.services.moves.status("globex").move.committed_at is not None
 
 
-def leave(world: World) -> None:
+def leave(world: World, tenant: str = "acme") -> None:
     retention = timedelta(days=1)
-    world.services.offboardings.begin("acme", "contract ended", retention=retention, actor="test")
+    world.services.offboardings.begin(tenant, "contract ended", retention=retention, actor="test")
     world.clock.advance(seconds=(retention + TTL).total_seconds() + 61)
+
+
+def test_the_certificate_of_who_moved_names_every_kms_key_and_each_is_tried(
+    world: World, token: bytes
+) -> None:
+    world.services.moves.request("acme", actor="test", kms_key_arn=NEW)
+    run_moves(world, world.services)
+    leave(world)
+    report = world.services.offboardings.finish("acme", actor="test")["report"]
+    assert report["kms_key_arn"] == NEW
+    assert [one["kms_key_arn"] for one in report["other_connections"]] == [OLD]
+    key_ids = [arn.rpartition("/")[2] for arn in (NEW, OLD)]
+    assert all(key_id in report["remains"][0]["remedy"] for key_id in key_ids)
+
+    world.kms.disable(NEW)
+    stands = world.services.offboardings.check_access("acme", actor="test")["report"]
+    assert [one["kms_key_arn"] for one in stands["calls"]] == [NEW, NEW, OLD, OLD]
+    assert stands["shut_out"] is False, "the KMS key from before the move lets us in still"
+
+
+def test_a_kms_key_stays_while_a_tenant_has_it_or_moves_to_it_and_not_for_one_that_left(
+    world: World, held: None
+) -> None:
+    world.add_tenant("globex")
+    world.services.moves.release("acme", actor="test")
+    run_moves(world, world.services)
+    assert world.services.moves.status("acme").progress.old_key_may_go
+    world.services.moves.request("globex", actor="test", kms_key_arn=OLD, hold=True)
+    seen = world.services.moves.status("acme").progress
+    assert (seen.old_key_may_go, seen.sharing.kms_key) == (False, ("globex",))
+    run_moves(world, world.services)
+    world.services.moves.release("globex", actor="test")
+    run_moves(world, world.services)
+    assert not world.services.moves.status("acme").progress.old_key_may_go
+    leave(world, "globex")
+    world.services.offboardings.finish("globex", actor="test")
+    assert world.services.moves.status("acme").progress.old_key_may_go

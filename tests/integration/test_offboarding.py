@@ -771,6 +771,7 @@ def test_whether_the_customer_has_shut_us_out_is_tried_and_signed(world: World, 
     assert (signed["kind"], report["shut_out"]) == (ACCESS_KIND, True)
     assert report["calls"][0] == {
         "operation": "GenerateDataKeyWithoutPlaintext",
+        "kms_key_arn": kms_key_arn(),
         "refused": True,
         "aws_code": "AccessDenied",
         "request_id": "r-1",
