@@ -11,6 +11,7 @@ from byok.core.moves import KmsKeyMove, Sharing
 from byok.core.policies import (
     CROSSING_ACTION,
     UNNEEDED_ACTIONS,
+    for_vendor,
     key_policy_statements,
     migration_source_statement,
     migration_target_statement,
@@ -51,18 +52,18 @@ def provisions(move: KmsKeyMove, vendor_role: RoleArn | None) -> Sequence[Provis
         always = role_permissions(keys, tenant_id)["Statement"]
         return [Provision(_place(target), [*always, *errand], is_whole=True)]
     vendor = vendor_role or _SOME_ROLE
-    in_new = [*key_policy_statements(vendor, tenant_id), _in_key_policy(new, vendor)]
+    in_new = [*key_policy_statements(vendor, tenant_id), for_vendor(new, vendor)]
     found = [Provision(_place(target), in_new, is_whole=False)]
     if not move.is_crossing:
-        found.append(Provision(_place(source), [_in_key_policy(old, vendor)], is_whole=False))
+        found.append(Provision(_place(source), [for_vendor(old, vendor)], is_whole=False))
     return found
 
 
-def _in_key_policy(statement: dict[str, Any], vendor_role: RoleArn) -> dict[str, Any]:
-    principal = {"AWS": f"arn:{vendor_role.partition}:iam::{vendor_role.account}:root"}
-    only_worker = {"ArnEquals": {"aws:PrincipalArn": str(vendor_role)}}
-    condition = only_worker | statement["Condition"]
-    return {**statement, "Principal": principal, "Resource": "*", "Condition": condition}
+def command(move: KmsKeyMove) -> str:
+    """The command that asks for this move, and no other."""
+    role = move.target.role_arn
+    how = "--mode key-policy" if role is None else f"--role-arn {role}"
+    return f"byok tenant migrate {move.source.tenant_name} --kms-key-arn {move.target.kms_key_arn} {how}"
 
 
 def removals(move: KmsKeyMove, sharing: Sharing) -> Sequence[str]:

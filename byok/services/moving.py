@@ -18,7 +18,7 @@ from byok.core.model import (
     Tenant,
     TenantState,
 )
-from byok.core.move_rights import provisions
+from byok.core.move_rights import command, provisions
 from byok.core.moves import (
     KmsKeyMove,
     MoveEvent,
@@ -241,6 +241,6 @@ def _what_to_add(move: KmsKeyMove) -> str:
         f"{' and '.join(one.of_the_errand)} to {one.place}" for one in provisions(move, None)
     )  # fmt: skip
     return (
-        f"the customer adds {wanted}, or lets us use its new KMS key again; byok tenant migrate"
-        f" {move.source.tenant_name} --kms-key-arn {move.target.kms_key_arn} --policy prints what it takes"
+        f"the customer adds {wanted}, or lets us use its new KMS key again; {command(move)} --policy prints"
+        " what it takes"
     )

@@ -10,7 +10,7 @@ import pytest
 from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.model import Connection
-from byok.core.move_rights import is_of_the_errand, provisions, removals
+from byok.core.move_rights import command, is_of_the_errand, provisions, removals
 from byok.core.moves import (
     MOVE_LIFECYCLE,
     OPEN_STATES,
@@ -117,6 +117,11 @@ def test_a_role_that_is_kept_keeps_the_old_kms_key_until_the_commit() -> None:
     assert all(one["Resource"] == [str(OLD.kms_key_arn), str(NEW.kms_key_arn)] for one in always)
     (provision,) = provisions(move(OLD, ELSEWHERE), VENDOR)
     assert all(one["Resource"] == str(ELSEWHERE.kms_key_arn) for one in provision.statements)
+
+
+def test_the_command_of_a_move_says_how_the_new_kms_key_is_reached() -> None:
+    assert command(move(OLD, ELSEWHERE)).endswith(f"{ELSEWHERE.kms_key_arn} --role-arn {OTHER_ROLE}")
+    assert command(move(OLD, by_key_policy(NEW))).endswith(f"{NEW.kms_key_arn} --mode key-policy")
 
 
 def test_what_is_left_to_remove() -> None:
