@@ -29,6 +29,7 @@ from byok.ports import Clock, Kms, Random, Store, TaskQueue, Transaction
 from byok.services.access import Access
 from byok.services.move_steps import append_step, steer
 from byok.services.records import require_connection
+from byok.services.releases import require_no_older_release
 from byok.services.suspension import Suspensions, require_active, require_unmoved
 
 log = get_logger(__name__)
@@ -123,7 +124,7 @@ class MoveRequests:
         Raises:
             as `plan`, and MoveOpen: to another one; KmsKeyTaken, RoleTaken, LostRace; ValidationFailed: the
             new connection does not pass its checks; KmsAccessRevoked: the old one refuses us; KmsUnavailable,
-            KmsIntegrityError.
+            KmsIntegrityError; NotReady: a process of an older release lives.
         """
         if (committed := self._find_committed(tenant_name, kms_key_arn)) is not None:
             return committed
@@ -134,6 +135,7 @@ class MoveRequests:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get_by_id(move.tenant_id)
             known = tx.moves.find_latest(tenant.id)
+            require_no_older_release(tx, move.requested_at)
         if known is not None and known.is_open:
             return self._join(known, move)
         self._check(move)

@@ -33,6 +33,7 @@ from byok.logs import bind, get_logger
 from byok.ports import Clock, Random, Store, Transaction
 from byok.services.move_steps import steer
 from byok.services.moves import MoveRequests
+from byok.services.releases import require_no_older_release
 from byok.services.requests import RotationRequests
 from byok.services.rewrapping import Rewrapper, SourceRefused
 from byok.services.suspension import Suspensions, require_active
@@ -166,6 +167,7 @@ class Moving:
             if self._unwrapped(tx, move, 1):
                 return None
             now = self._clock.now()
+            require_no_older_release(tx, now)
             moved = tx.tenants.move(tenant, move.target, now, shared=move.shared)
             versions = tx.moves.swap(move)
             committed = steer(tx, move, MoveEvent.COMMIT, _ACTOR, "committed", now, versions=versions)

@@ -1,15 +1,18 @@
 """Errands that meet: a tenant leaves while it moves, the master key is rotated under a move that is held."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from byok.core.moves import MoveState
+from byok.core.model import TenantState
+from byok.core.moves import MoveState, WaitCause
+from byok.core.stops import Member
 from byok.crypto.hazmat import SecretBytes
 from byok.crypto.keyring import MasterKeyRing
 from byok.crypto.reports import PURPOSE, verify_report
-from byok.errors import UnknownMasterKey
+from byok.errors import NotReady, UnknownMasterKey
 from byok.wiring import Services
 from tests.world import TTL, World, kms_key_arn
 
@@ -157,3 +160,40 @@ def test_a_kms_key_stays_while_a_tenant_has_it_or_moves_to_it_and_not_for_one_th
     leave(world, "globex")
     world.services.offboardings.finish("globex", actor="test")
     assert world.services.moves.status("acme").progress.old_key_may_go
+
+
+@pytest.fixture
+def older_release(world: World) -> Callable[[], None]:
+    """Lets a process of a release that has no word for its ring join the fleet."""
+    older = Member(world.random.uuid(), "worker", "host", 7)
+
+    def join() -> None:
+        with world.store.transaction() as tx:
+            tx.members.enrol(older, world.clock.now())
+
+    return join
+
+
+def test_no_move_begins_or_is_committed_while_a_process_is_of_an_older_release(
+    world: World, held: None, older_release: Callable[[], None]
+) -> None:
+    older_release()
+    world.services.moves.release("acme", actor="test")
+    run_moves(world, world.services)
+    move = world.services.moves.status("acme").move
+    assert (move.state, move.wait and move.wait.cause) == (MoveState.WRAPPING, WaitCause.TROUBLE)
+    world.services.moves.roll_back("acme", actor="test")
+    with pytest.raises(NotReady, match="of an older release: worker 7@host"):
+        world.services.moves.request("acme", actor="test", kms_key_arn=NEW)
+
+
+def test_no_tenant_leaves_while_a_process_can_not_read_that(
+    world: World, token: bytes, older_release: Callable[[], None]
+) -> None:
+    older_release()
+    with pytest.raises(NotReady, match="older release") as refused:
+        leave(world)
+    assert "byok tenant suspend" in str(refused.value.remedy)
+    assert world.tenant().state is TenantState.ACTIVE
+    world.clock.advance(seconds=46)
+    leave(world)
