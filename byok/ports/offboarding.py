@@ -36,7 +36,7 @@ class Offboardings(Protocol):
         """Keep the latest statement of whether the customer has shut us out."""
 
     def list_due(self, now: datetime, limit: int) -> Sequence[Offboarding]:
-        """Those with something to do, the longest due first."""
+        """Those with something to do, whose day has come; which of them, is chance."""
 
 
 class Remains(Protocol):

@@ -126,7 +126,7 @@ class MoveRequests:
             new connection does not pass its checks; KmsAccessRevoked: the old one refuses us; KmsUnavailable,
             KmsIntegrityError; NotReady: a process of an older release lives.
         """
-        if (committed := self._find_committed(tenant_name, kms_key_arn)) is not None:
+        if (committed := self._find_committed(tenant_name, kms_key_arn, role_arn, mode)) is not None:
             return committed
         move = self.plan(
             tenant_name, kms_key_arn=kms_key_arn, role_arn=role_arn, mode=mode, shared=shared, hold=hold,
@@ -148,13 +148,18 @@ class MoveRequests:
         self.publish(move)
         return move
 
-    def _find_committed(self, tenant_name: str, kms_key_arn: str) -> KmsKeyMove | None:
+    def _find_committed(
+        self, tenant_name: str, kms_key_arn: str, role_arn: str | None, mode: AccessMode | None
+    ) -> KmsKeyMove | None:
+        """The move that brought the tenant to where it is, if that is what is asked for."""
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             move = tx.moves.find_latest(tenant.id)
-        if move is None or move.target != tenant.connection:
+        if move is None or move.target != tenant.connection or str(move.target.kms_key_arn) != kms_key_arn:
             return None
-        return move if str(move.target.kms_key_arn) == kms_key_arn else None
+        role = move.target.role_arn
+        is_mode = mode is None or (mode is AccessMode.KEY_POLICY) is (role is None)
+        return move if is_mode and role_arn in (None, role and str(role)) else None
 
     def _join(self, known: KmsKeyMove, wanted: KmsKeyMove) -> KmsKeyMove:
         if known.target != wanted.target or (

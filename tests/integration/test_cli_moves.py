@@ -14,6 +14,7 @@ from byok.core.model import TenantState
 from byok.core.moves import MoveState
 from byok.embedded.stack import Stack
 from byok.errors import TenantNotActive
+from byok.services.moves import MoveStatus
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import VENDOR, Customer, add_key, new_account
@@ -225,6 +226,20 @@ def test_a_move_is_rolled_back_by_command(byok: Byok, stack: Stack, runtime: Run
     assert rolled_back.exit_code == 0
     assert "rolled-back" in rolled_back.out
     assert byok("tenant", "migrate", "acme", "--rollback").exit_code == 4
+
+
+def test_who_waits_for_a_move_that_somebody_rolls_back_is_told(
+    byok: Byok, stack: Stack, runtime: Runtime, acme: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def roll_back(look: Callable[[], MoveStatus]) -> MoveStatus:
+        runtime.services.moves.roll_back("acme", actor="somebody")
+        return look()
+
+    monkeypatch.setattr("byok.cli.migration.wait_for", roll_back)
+    ended = byok("tenant", "migrate", "acme", *same_role(stack, acme).options)
+    assert ended.exit_code == 4
+    assert "rolled the move of tenant 'acme' back meanwhile" in ended.err
+    assert "rolled-back" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -732,3 +732,14 @@ def wait_for_lock(world: World) -> None:
                 return
         threading.Event().wait(0.02)
     raise AssertionError("nobody waits")
+
+
+def test_another_role_for_the_kms_key_in_use_is_no_move_that_was_made(
+    world: World, tokens: list[bytes]
+) -> None:
+    begin(world)
+    run(world)
+    role = f"arn:aws:iam::{NEW.split(':')[4]}:role/another"
+    with pytest.raises(InvalidInput, match="connected to this KMS key already"):
+        world.services.moves.request("acme", actor="test", kms_key_arn=NEW, role_arn=role)
+    assert begin(world).committed_at is not None
