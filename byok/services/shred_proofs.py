@@ -60,7 +60,7 @@ class ShredProofs:
             self._records_are_gone(tenant, keys),
             self._canaries_are_refused(tenant, keys),
             self._cache_is_empty(tenant),
-            _no_lease_lives(stop, offboarding, now),
+            _no_lease_lives(stop, offboarding, now, had_keys=bool(keys)),
         ]
         if failed := [proof for proof in proofs if not proof.passed]:
             raise ValidationFailed(
@@ -137,13 +137,18 @@ def _all_refused(name: str, tried: Sequence[str], what: str, code: str) -> Check
     return Check(name, True, f"{what} tried: {len(tried)}, each refused: {code}")
 
 
-def _no_lease_lives(stop: StopReport | None, offboarding: Offboarding, now: datetime) -> Check:
+def _no_lease_lives(
+    stop: StopReport | None, offboarding: Offboarding, now: datetime, *, had_keys: bool
+) -> Check:
     """That every process dropped its leases, or can't serve them any more: their deadline is over."""
+    if stop is None and not had_keys:
+        return Check("no-lease-lives", True, "the tenant never had a key: no process had a lease")
     if stop is None:
-        return Check("no-lease-lives", True, "the tenant never was active: no process had a lease")
-    known, silent = len(stop.acknowledgements), stop.silent
-    detail = f"{known - len(silent)} of {known} processes dropped theirs and said so"
-    if silent:
-        detail += f"; not answered: {', '.join(silent)}"
+        detail = "which processes dropped theirs was not written down when it was stopped"
+    else:
+        known, silent = len(stop.acknowledgements), stop.silent
+        detail = f"{known - len(silent)} of {known} processes dropped theirs and said so"
+        if silent:
+            detail += f"; not answered: {', '.join(silent)}"
     detail += f"; the last lease anywhere ended by {offboarding.shred_after:%Y-%m-%d %H:%M:%SZ}"
     return Check("no-lease-lives", now >= offboarding.shred_after, detail)

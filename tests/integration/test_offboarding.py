@@ -801,3 +801,17 @@ def test_who_can_not_be_certified_does_not_stand_before_the_others(
     monkeypatch.setattr("byok.services.offboarding._TENANTS_A_SWEEP", 1)
     assert any(world.services.offboardings.finish_due() for _ in range(30))
     assert world.services.offboardings.show("globex").offboarding.certificate is not None
+
+
+def test_who_was_stopped_before_stops_were_written_down_is_not_said_to_have_had_no_lease(
+    world: World, token: bytes, engine: sa.Engine
+) -> None:
+    world.services.kill_switch.suspend("acme", "by hand", actor="test")
+    with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM acknowledgements; DELETE FROM stops"))
+    leave(world)
+    wait(world)
+    report = finish(world)
+    assert report["stop"] is None
+    (told,) = [one["detail"] for one in report["proofs"] if one["name"] == "no-lease-lives"]
+    assert told.startswith("which processes dropped theirs was not written down")
