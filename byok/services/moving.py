@@ -225,8 +225,11 @@ class Moving:
         """Leave a move to the sweeper. Nothing fails it: it waits, or somebody rolls it back."""
         delay = min(retry_delay(move.failures + 1, self._random.fraction()), _LONGEST_WAIT)
         log.warning("move_waits", cause=wait.cause.value, why=wait.why)
-        with self._store.transaction() as tx:
-            return tx.moves.release(move, self._clock.now() + delay, wait)
+        try:
+            with self._store.transaction() as tx:
+                return tx.moves.release(move, self._clock.now() + delay, wait)
+        except LostRace:  # somebody steered it meanwhile: it has nothing to wait for
+            return self._moves.status(move.source.tenant_name).move
 
 
 def _wait_for(move: KmsKeyMove, error: ByokError) -> Wait:

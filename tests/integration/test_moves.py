@@ -629,7 +629,7 @@ def second_wrappings(world: World, version: KeyVersion) -> int:
         table.c.key_id == version.key_id, table.c.number == version.number
     )
     assert isinstance(world.store, PostgresStore)
-    with world.store._engine.connect() as connection:
+    with engine.connect() as connection:
         return int(connection.execute(query).scalar_one())
 
 
@@ -704,7 +704,7 @@ def test_a_lease_from_before_is_used_no_more_once_the_process_has_heard(
 
 
 def test_who_rolls_back_while_it_is_being_committed_waits_and_is_not_waited_for(
-    world: World, tokens: list[bytes]
+    world: World, tokens: list[bytes], engine: sa.Engine
 ) -> None:
     begin(world, hold=True)
     run(world)
@@ -716,18 +716,18 @@ def test_who_rolls_back_while_it_is_being_committed_waits_and_is_not_waited_for(
     with world.store.transaction() as tx:
         tx.moves.lock(move.id)
         committing.start()
-        wait_for_lock(world)
+        wait_for_lock(engine)
         tx.moves.forget_wrappings(move)  # of two that wait for each other PostgreSQL ends one
     committing.join(timeout=30)
     assert not committing.is_alive()
     assert status(world).move.state is MoveState.WRAPPING
 
 
-def wait_for_lock(world: World) -> None:
+def wait_for_lock(engine: sa.Engine) -> None:
     """Until some transaction waits for another."""
     waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     for _ in range(200):
-        with world.store._engine.connect() as connection:
+        with engine.connect() as connection:
             if connection.execute(waiting).scalar_one():
                 return
         threading.Event().wait(0.02)
@@ -743,3 +743,17 @@ def test_another_role_for_the_kms_key_in_use_is_no_move_that_was_made(
     with pytest.raises(InvalidInput, match="connected to this KMS key already"):
         world.services.moves.request("acme", actor="test", kms_key_arn=NEW, role_arn=role)
     assert begin(world).committed_at is not None
+
+
+def test_a_call_that_fails_for_a_move_that_is_rolled_back_meanwhile_is_nobodys_error(
+    world: World, tokens: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def roll_back_and_fail(*_: object) -> WrappedKey:
+        world.services.moves.roll_back("acme", actor="test")
+        raise KmsUnavailable("no answer")
+
+    monkeypatch.setattr(world.kms, "re_encrypt", roll_back_and_fail)
+    begin(world)
+    (ended,) = run(world)
+    assert ended is not None
+    assert (ended.state, ended.wait) == (MoveState.ROLLED_BACK, None)
