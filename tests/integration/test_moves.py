@@ -629,7 +629,7 @@ def second_wrappings(world: World, version: KeyVersion) -> int:
         table.c.key_id == version.key_id, table.c.number == version.number
     )
     assert isinstance(world.store, PostgresStore)
-    with engine.connect() as connection:
+    with world.store._engine.connect() as connection:
         return int(connection.execute(query).scalar_one())
 
 
