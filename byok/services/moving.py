@@ -27,7 +27,15 @@ from byok.core.moves import (
     Wait,
     WaitCause,
 )
-from byok.errors import ByokError, KmsAccessRevoked, LostRace, StoreUnavailable, TenantNotActive, failure_text
+from byok.errors import (
+    ByokError,
+    KmsAccessRevoked,
+    LostRace,
+    StoreBusy,
+    StoreUnavailable,
+    TenantNotActive,
+    failure_text,
+)
 from byok.failpoints import FailPoint, reached
 from byok.logs import bind, get_logger
 from byok.ports import Clock, Random, Store, Transaction
@@ -94,8 +102,10 @@ class Moving:
         except SourceRefused as stop:
             self._suspensions.revoked(tenant, stop.refusal, _ACTOR)
             return self._give_back(move, Wait(WaitCause.STOP, failure_text(stop.refusal)))
-        except StoreUnavailable:
-            raise
+        except StoreUnavailable as error:
+            if not isinstance(error, StoreBusy):
+                raise
+            return self._give_back(move, _wait_for(move, error))
         except ByokError as error:
             return self._give_back(move, _wait_for(move, error))
         except Exception as bug:
@@ -163,6 +173,8 @@ class Moving:
             tenant = tx.tenants.lock(move.tenant_id)
             # Before its wrappings: who rolls the move back takes both in this order, too.
             tx.moves.renew(move, self._clock.now() + self._claim_period)
+            # Before their versions, as rotations do, which take several at a time.
+            tx.keys.lock_all([key.id for key in tx.keys.list(tenant.id)])
             require_active(tenant)
             if self._unwrapped(tx, move, 1):
                 return None

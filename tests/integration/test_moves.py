@@ -27,6 +27,7 @@ from byok.errors import (
     KmsUnavailable,
     MoveOpen,
     NotReady,
+    StoreBusy,
     TenantNotActive,
     ValidationFailed,
 )
@@ -34,6 +35,7 @@ from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import WrappedKey
 from byok.services.moves import MoveStatus
 from byok.store import schema
+from byok.store.moves import MoveTable
 from byok.store.postgres import PostgresStore
 from byok.store.registry import TenantTable
 from byok.store.versions import VersionTable
@@ -757,3 +759,44 @@ def test_a_call_that_fails_for_a_move_that_is_rolled_back_meanwhile_is_nobodys_e
     (ended,) = run(world)
     assert ended is not None
     assert (ended.state, ended.wait) == (MoveState.ROLLED_BACK, None)
+
+
+@pytest.mark.parametrize("order", [("pii", "notes"), ("notes", "pii")])
+def test_rotations_of_several_keys_and_a_commit_do_not_wait_for_each_other(
+    world: World, tokens: list[bytes], engine: sa.Engine, order: tuple[str, str]
+) -> None:
+    begin(world, hold=True)
+    run(world)
+    released = world.services.moves.release("acme", actor="test")
+    with world.store.transaction() as tx:
+        move = tx.moves.claim(released.id, released.batch, world.clock.now(), timedelta(minutes=1))
+    assert move is not None
+    committed: list[KmsKeyMove | None] = []
+    committing = threading.Thread(target=lambda: committed.append(world.services.moving._commit(move)))
+    newest = [world.versions(key=key)[-1] for key in order]
+    with world.store.transaction() as tx:  # as a batch of rotations: the keys, then version after version
+        tx.keys.lock_all([one.key_id for one in newest])
+        tx.versions.set_checks(newest[0], ())
+        committing.start()
+        wait_for_lock(engine)
+        tx.versions.set_checks(newest[1], ())
+    committing.join(timeout=30)
+    assert [one and one.state for one in committed] == [MoveState.COMMITTED]
+
+
+def test_a_commit_that_waited_too_long_for_others_is_tried_again_soon(
+    world: World, tokens: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*_: object) -> int:
+        raise StoreBusy("PostgreSQL gave up a statement")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MoveTable, "swap", give_up)
+        begin(world)
+        run(world)
+    waiting = status(world).move
+    assert (waiting.state, waiting.wait and waiting.wait.cause) == (MoveState.WRAPPING, WaitCause.OUTAGE)
+    pass_time(world, sweeps=1.1)
+    world.services.scheduling.sweep()
+    run(world)
+    assert status(world).move.committed_at is not None
