@@ -265,6 +265,12 @@ class Settings(BaseSettings):
                 f"BYOK_MASTER_KEYS_FILE: {error.strerror}: {self.master_keys_file}",
                 remedy="byok master-key generate prints a key to put there",
             ) from error
+        except UnicodeDecodeError:
+            # from None: the cause holds what was read, which may be a key
+            raise ConfigurationError(
+                f"BYOK_MASTER_KEYS_FILE: {self.master_keys_file} is no text",
+                remedy="each line reads ID:BASE64; byok master-key generate prints one",
+            ) from None
 
 
 def load_settings() -> Settings:

@@ -14,15 +14,21 @@ def access_page(document: Mapping[str, Any]) -> str:
     report = document["report"]
     ended = "is shut out" if report["shut_out"] else "STILL HAS ACCESS"
     calls = [
-        (call["operation"], "refused" if call["refused"] else "allowed", call["aws_code"], call["request_id"])
+        (
+            call["operation"],
+            call["kms_key_arn"],
+            "refused" if call["refused"] else "allowed",
+            call["aws_code"],
+            call["request_id"],
+        )
         for call in report["calls"]
     ]
     lines = [
-        f"# Access to the KMS key of {report['tenant']}",
+        f"# Access to the KMS keys of {report['tenant']}",
         "",
-        f"The vendor {ended}, tried {report['checked_at']} on {report['kms_key_arn']}.",
+        f"The vendor {ended}, tried {report['checked_at']} on every KMS key that it ever had.",
         "",
-        *_table(("call", "what AWS said", "code", "request id"), calls),
+        *_table(("call", "KMS key", "what AWS said", "code", "request id"), calls),
         *_signed(document["signature"]),
     ]
     return "\n".join(lines) + "\n"
@@ -41,6 +47,7 @@ def _certificate(report: Mapping[str, Any], signature: Mapping[str, Any]) -> Ite
     yield ""
     told = ("tenant_id", "kms_key_arn", "role_arn", "reason", "requested_by", "requested_at", "shred_after")
     facts = [(name.replace("_", " "), report[name] or "–") for name in (*told, "shredding_at", "shredded_at")]
+    facts += [("other KMS key", one["kms_key_arn"]) for one in report["other_connections"]]
     yield from _table(("what", "value"), [*facts, ("certificate issued at", report["issued_at"])])
     yield from _section("Proofs", ("check", "verdict", "what was seen"), _proofs(report))
     yield from _section(

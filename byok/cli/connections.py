@@ -11,8 +11,6 @@ from byok.cli.errands import (
     ErrandKeyOption,
     ErrandOption,
     ErrandRequest,
-    ToKmsKeyOption,
-    ToRoleOption,
     require_vendor_role,
 )
 from byok.cli.output import (
@@ -70,17 +68,15 @@ def policy(
     ] = None,
     errand: ErrandOption = None,
     key: ErrandKeyOption = None,
-    to_kms_key_arn: ToKmsKeyOption = None,
-    to_role_arn: ToRoleOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what the customer's security team provisions: a role, or key policy statements.
 
     With --for, what it allows beside that for as long as an errand takes, over the connection that the tenant
-    has: json, or cli for a script that adds it and takes it back.
+    has: json, or cli for a script that adds it and takes it back. For a move: byok tenant migrate --policy.
     """
     form = PolicyFormat.JSON if as_json else form
-    asked = ErrandRequest(errand, key, to_kms_key_arn, to_role_arn)
+    asked = ErrandRequest(errand, key)
     asked.require_sense(other_options=kms_key_arn is not None or mode is not None)
     with open_runtime() as runtime:
         vendor = runtime.settings.vendor_role_arn

@@ -1,14 +1,14 @@
 """What ``byok tenant policy --for`` is asked for, and what ``byok key export`` says is missing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from byok.core.arns import KmsKeyArn, RoleArn
-from byok.core.errands import Errand, ErrandKind, export_errand, migration_errand
-from byok.core.model import Connection, Key, Tenant
+from byok.core.arns import RoleArn
+from byok.core.errands import Errand, ErrandKind, export_errand
+from byok.core.model import Key, Tenant
 from byok.errors import ConfigurationError, InvalidInput, NotReady, UnknownKey
 
 ErrandOption = Annotated[
@@ -18,18 +18,6 @@ ErrandOption = Annotated[
 ErrandKeyOption = Annotated[
     str | None, typer.Option("--key", metavar="NAME", help="With --for export: the key's name.")
 ]
-ToKmsKeyOption = Annotated[
-    str | None,
-    typer.Option("--to-kms-key-arn", metavar="ARN", help="With --for migration: the new KMS key."),
-]
-ToRoleOption = Annotated[
-    str | None,
-    typer.Option(
-        "--to-role-arn",
-        metavar="ARN",
-        help="With --for migration: the role for the new KMS key; left out: as before.",
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +26,6 @@ class ErrandRequest:
 
     kind: ErrandKind | None
     key: str | None
-    to_kms_key_arn: str | None
-    to_role_arn: str | None
 
     def require_sense(self, *, other_options: bool) -> None:
         """Let pass options that belong together; ``other_options``: --kms-key-arn or --mode was said.
@@ -47,11 +33,8 @@ class ErrandRequest:
         Raises:
             InvalidInput.
         """
-        is_export, is_migration = self.kind is ErrandKind.EXPORT, self.kind is ErrandKind.MIGRATION
-        if is_export is (self.key is None):
+        if (self.kind is ErrandKind.EXPORT) is (self.key is None):
             raise InvalidInput("--for export and --key belong together")
-        if is_migration is (self.to_kms_key_arn is None) or (self.to_role_arn and not is_migration):
-            raise InvalidInput("--for migration and --to-kms-key-arn (and --to-role-arn) belong together")
         if self.kind is not None and other_options:
             raise InvalidInput(
                 "an errand goes over the connection that the tenant has",
@@ -62,7 +45,7 @@ class ErrandRequest:
         """What the errand needs.
 
         Raises:
-            NotReady: the tenant has no KMS key yet; UnknownKey; InvalidArn; ConfigurationError: the vendor's
+            NotReady: the tenant has no KMS key yet; UnknownKey; ConfigurationError: the vendor's
                 role is needed and not set.
         """
         source = tenant.connection
@@ -70,21 +53,11 @@ class ErrandRequest:
             raise NotReady(
                 f"tenant {tenant.name!r} has no KMS key yet", remedy=f"first byok tenant verify {tenant.name}"
             )
-        if self.to_kms_key_arn is not None:
-            target = self._target(source, self.to_kms_key_arn)
-            return migration_errand(source, target, _vendor_role_for(target, vendor_role))
         key = next((one for one in keys if one.name == self.key), None)
         if key is None:
             raise UnknownKey(f"tenant {tenant.name!r} has no key {self.key!r}")
-        return export_errand(source, key, _vendor_role_for(source, vendor_role))
-
-    def _target(self, source: Connection, kms_key_arn: str) -> Connection:
-        role = source.role_arn if self.to_role_arn is None else RoleArn.parse(self.to_role_arn)
-        return replace(source, kms_key_arn=KmsKeyArn.parse(kms_key_arn), role_arn=role)
-
-
-def _vendor_role_for(connection: Connection, vendor_role: RoleArn | None) -> RoleArn | None:
-    return require_vendor_role(vendor_role) if connection.role_arn is None else vendor_role
+        needed = require_vendor_role(vendor_role) if source.role_arn is None else vendor_role
+        return export_errand(source, key, needed)
 
 
 def require_vendor_role(vendor_role: RoleArn | None) -> RoleArn:

@@ -96,7 +96,7 @@ def _require_room(folder: Path, stem: str) -> None:
 def _missing(runtime: "Runtime", tenant: str, key: str) -> str:
     """What the customer adds, as `byok tenant policy --for export` prints it."""
     vendor = runtime.settings.vendor_role_arn
-    request = ErrandRequest(ErrandKind.EXPORT, key, None, None)
+    request = ErrandRequest(ErrandKind.EXPORT, key)
     found, keys = runtime.services.registry.show_tenant(tenant)
     return render_errand(
         request.errand(found, keys, None if vendor is None else RoleArn.parse(vendor)), PolicyFormat.JSON

@@ -210,12 +210,13 @@ def _show_sealed(one: "Sealed") -> tuple[str, ...]:
 
 
 def _read(file: str) -> str:
-    if file == "-":
-        return sys.stdin.read()
     try:
-        return Path(file).read_text()
+        return sys.stdin.read() if file == "-" else Path(file).read_text()
     except OSError as error:
         raise InvalidInput(f"{file} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # from None: the cause holds what was read, which may be a key
+        raise InvalidInput(f"{file} is no text", remedy="decrypt the backup first: gpg -d FILE |") from None
 
 
 def _raise_unopened(reviewed: "Sequence[Sealed]") -> None:

@@ -17,7 +17,7 @@ from byok.cli.services import open_runtime
 from byok.core.arns import RoleArn
 from byok.core.moves import MoveState
 from byok.core.provisioning import AccessMode
-from byok.errors import InvalidInput
+from byok.errors import InvalidInput, LostRace
 
 if TYPE_CHECKING:
     from byok.services.moves import MoveStatus
@@ -78,12 +78,17 @@ def migrate(
         elif rollback:
             moves.roll_back(tenant, actor=actor())
         found = _look(runtime, tenant, wait=not (rollback or status))
+    was_given_up = found.move.state is MoveState.ROLLED_BACK
     if as_json:
         print_json(status_json(found))
-    elif status or found.move.state is MoveState.ROLLED_BACK:
+    elif status or was_given_up:
         print_status(found)
     else:
         print_end(found)
+    if was_given_up and not (rollback or status):
+        raise LostRace(
+            f"somebody rolled the move of tenant {tenant!r} back meanwhile", remedy="ask who, or again"
+        )
 
 
 def _look(runtime: "Runtime", tenant: str, *, wait: bool) -> "MoveStatus":

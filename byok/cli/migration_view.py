@@ -86,7 +86,7 @@ def print_end(found: "MoveStatus") -> None:
         soft_wrap=True,
     )
     console.print("the customer may remove now:")
-    for removal in removals(move):
+    for removal in removals(move, seen.sharing):
         console.print(f"  {removal}", soft_wrap=True)
     console.print(show_old_key(move, seen), soft_wrap=True)
     if seen.keys_to_rotate:
@@ -126,11 +126,11 @@ def show_old_key(move: KmsKeyMove, seen: MoveProgress) -> str:
     key = move.source.kms_key_arn
     if seen.old_key_may_go:
         return (
-            f"the old KMS key may go: no version rests on {key}; a backup of the database from before the"
-            " commit can't be read without it"
+            f"the old KMS key may go: no version rests on {key}; a backup of the database, or an export of a"
+            " key, from before the commit can't be read without it"
         )
-    if seen.others:
-        return f"keep the old KMS key: {', '.join(seen.others)} use {key}, too"
+    if seen.sharing.kms_key:
+        return f"keep the old KMS key: {', '.join(seen.sharing.kms_key)} use {key}, too"
     return f"keep the old KMS key: the tenant, and {seen.under_old + seen.under_both} versions, rest on {key}"
 
 
@@ -158,11 +158,12 @@ def status_json(found: "MoveStatus") -> dict[str, Any]:
         "versions_under_new": seen.under_new,
         "keys_to_rotate": seen.keys_to_rotate,
         "old_key_may_go": seen.old_key_may_go,
-        "old_key_used_by": list(seen.others),
+        "old_key_used_by": list(seen.sharing.kms_key),
+        "old_role_used_by": list(seen.sharing.role),
         "waits": wait and {"cause": wait.cause, "why": wait.why, "remedy": wait.remedy},
         "committed_at": move.committed_at,
         "finished_at": move.finished_at,
-        "customer_removes": list(removals(move)) if move.committed_at is not None else [],
+        "customer_removes": list(removals(move, seen.sharing)) if move.committed_at is not None else [],
     }
 
 

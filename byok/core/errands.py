@@ -1,7 +1,9 @@
-"""What a customer allows beside, for as long as an errand takes: an export, a move to a new KMS key. Pure.
+"""What a customer allows beside, for as long as an errand takes. Pure.
 
 In role mode it is an inline policy of its own beside what `byok.core.provisioning` prints, so that taking it
 back is one call; in key-policy mode it is statements with names of their own.
+
+A move to another KMS key is none: part of what it needs must stay afterwards (`byok.core.move_rights`).
 """
 
 import json
@@ -23,7 +25,6 @@ class ErrandKind(StrEnum):
     """The errands."""
 
     EXPORT = "export"
-    MIGRATION = "migration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,55 +66,28 @@ class Errand:
 
 
 def export_errand(connection: Connection, key: Key, vendor_role: RoleArn | None) -> Errand:
-    """What the export of a key needs. ``vendor_role``: see `migration_errand`."""
-    arn = connection.kms_key_arn
-    bound_to = export_associated_data(connection.tenant_id, key.id).encode()
-    statement = policies.export_statement(str(arn), bound_to)
-    return _errand(ErrandKind.EXPORT, connection, [(arn, statement)], [statement], vendor_role)
-
-
-def migration_errand(source: Connection, target: Connection, vendor_role: RoleArn | None) -> Errand:
-    """What it takes to move from one KMS key to another, under the connection of the new one.
-
-    Within one region and with one principal that may use both, KMS re-encrypts; else the new KMS key encrypts
-    what the old one decrypted, and the old one needs nothing beside.
+    """What the export of a key needs.
 
     ``vendor_role``: who uses the KMS key in key-policy mode; not needed in role mode.
+
+    Raises:
+        InvalidInput: it is needed, and not known.
     """
-    old, new = source.kms_key_arn, target.kms_key_arn
-    tenant_id = source.tenant_id
-    is_crossing = source.role_arn != target.role_arn or old.region != new.region
-    onto = policies.migration_target_statement(str(new), tenant_id, is_crossing=is_crossing)
-    places = [(new, onto)]
-    if not is_crossing:
-        places.insert(0, (old, policies.migration_source_statement(str(old), tenant_id)))
-    for_role = [statement for _, statement in places]
-    if source.role_arn == target.role_arn:
-        # The role goes on using the old KMS key meanwhile: what it needs of the new one always stands here.
-        for_role = [*policies.role_permissions(str(new), tenant_id)["Statement"], *for_role]
-    return _errand(ErrandKind.MIGRATION, target, places, for_role, vendor_role)
-
-
-def _errand(
-    kind: ErrandKind,
-    connection: Connection,
-    places: Sequence[tuple[KmsKeyArn, dict[str, Any]]],
-    for_role: Sequence[dict[str, Any]],
-    vendor_role: RoleArn | None,
-) -> Errand:
-    if connection.role_arn is None:
+    arn, role = connection.kms_key_arn, connection.role_arn
+    bound_to = export_associated_data(connection.tenant_id, key.id).encode()
+    statement = policies.export_statement(str(arn), bound_to)
+    if role is None:
         if vendor_role is None:
             raise InvalidInput("in key-policy mode the policy names the vendor's role: it is not known")
-        added = [KeyAddition(arn, [policies.for_vendor(statement, vendor_role)]) for arn, statement in places]
-        return Errand(kind, connection.tenant_name, None, added)
-    role = connection.role_arn
-    policy = {"Version": policies.POLICY_VERSION, "Statement": list(for_role)}
+        added = KeyAddition(arn, [policies.for_vendor(statement, vendor_role)])
+        return Errand(ErrandKind.EXPORT, connection.tenant_name, None, [added])
+    policy = {"Version": policies.POLICY_VERSION, "Statement": [statement]}
     return Errand(
-        kind,
+        ErrandKind.EXPORT,
         connection.tenant_name,
-        RoleAddition(role, f"byok-{kind}", policy, connection.kms_key_arn.region),
+        RoleAddition(role, f"byok-{ErrandKind.EXPORT}", policy, arn.region),
         [],
-        [KeyAddition(arn, [policies.for_role(statement, str(role))]) for arn, statement in places],
+        [KeyAddition(arn, [policies.for_role(statement, str(role))])],
     )
 
 
@@ -149,7 +123,7 @@ def _key_json(addition: KeyAddition) -> dict[str, Any]:
     return {"kms_key_arn": str(addition.kms_key_arn), "statements": list(addition.statements)}
 
 
-_ARTICLES = {ErrandKind.EXPORT: "an export", ErrandKind.MIGRATION: "a migration"}
+_ARTICLES = {ErrandKind.EXPORT: "an export"}
 
 
 def _script(errand: Errand) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 from byok.core.arns import RoleArn
 from byok.core.findings import Cause, Finding
 from byok.core.model import Connection
-from byok.core.moves import KmsKeyMove
+from byok.core.moves import KmsKeyMove, Sharing
 from byok.core.policies import (
     CROSSING_ACTION,
     UNNEEDED_ACTIONS,
+    for_vendor,
     key_policy_statements,
     migration_source_statement,
     migration_target_statement,
@@ -51,34 +52,53 @@ def provisions(move: KmsKeyMove, vendor_role: RoleArn | None) -> Sequence[Provis
         always = role_permissions(keys, tenant_id)["Statement"]
         return [Provision(_place(target), [*always, *errand], is_whole=True)]
     vendor = vendor_role or _SOME_ROLE
-    in_new = [*key_policy_statements(vendor, tenant_id), _in_key_policy(new, vendor)]
+    in_new = [*key_policy_statements(vendor, tenant_id), for_vendor(new, vendor)]
     found = [Provision(_place(target), in_new, is_whole=False)]
     if not move.is_crossing:
-        found.append(Provision(_place(source), [_in_key_policy(old, vendor)], is_whole=False))
+        found.append(Provision(_place(source), [for_vendor(old, vendor)], is_whole=False))
     return found
 
 
-def _in_key_policy(statement: dict[str, Any], vendor_role: RoleArn) -> dict[str, Any]:
-    principal = {"AWS": f"arn:{vendor_role.partition}:iam::{vendor_role.account}:root"}
-    only_worker = {"ArnEquals": {"aws:PrincipalArn": str(vendor_role)}}
-    condition = only_worker | statement["Condition"]
-    return {**statement, "Principal": principal, "Resource": "*", "Condition": condition}
+def command(move: KmsKeyMove) -> str:
+    """The command that asks for this move, and no other."""
+    role = move.target.role_arn
+    how = "--mode key-policy" if role is None else f"--role-arn {role}"
+    return f"byok tenant migrate {move.source.tenant_name} --kms-key-arn {move.target.kms_key_arn} {how}"
 
 
-def removals(move: KmsKeyMove) -> Sequence[str]:
-    """What the customer may take away once the move is committed, but for the old KMS key itself."""
+def removals(move: KmsKeyMove, sharing: Sharing) -> Sequence[str]:
+    """What the customer may take away once the move is committed, but for the old KMS key itself.
+
+    ``sharing`` is who has the old connection, too: what it needs stays.
+    """
     source, target = move.source, move.target
     errand = f"from {_place(target)}: the statement ByokMigrationTarget"
+    if not move.is_crossing:
+        own = f"from {_place(source)}: the statement ByokMigrationSource"
+        return [errand, own, _old_access(move, sharing)]
+    return [errand, _old_access(move, sharing)]
+
+
+def _old_access(move: KmsKeyMove, sharing: Sharing) -> str:
+    source = move.source
+    of_this_tenant = f"that names tenant {source.tenant_id}"
     if source.role_arn is None:
-        statements = "ByokUseWithContext and ByokLook" + ("" if move.is_crossing else ", ByokMigrationSource")
-        return [errand, f"from {_place(source)}: the statements {statements}"]
-    if source.role_arn != target.role_arn:
-        return [errand, f"the role {source.role_arn}"]
-    resource = f"{source.kms_key_arn} among the resources of ByokUseWithContext and ByokLook"
-    old = f"from {_place(source)}: {resource}"
-    if move.is_crossing:
-        return [errand, old]
-    return [errand, f"from {_place(source)}: the statement ByokMigrationSource", old]
+        if sharing.kms_key:
+            return f"from {_place(source)}: the statement ByokUseWithContext {of_this_tenant}, no other"
+        return f"from {_place(source)}: the statements ByokUseWithContext and ByokLook"
+    if source.role_arn != move.target.role_arn:
+        if sharing.role:
+            names = ", ".join(sharing.role)
+            return (
+                f"from {_place(source)}, which stays for {names}: the statement ByokUseWithContext"
+                f" {of_this_tenant}"
+            )
+        return f"the role {source.role_arn}"
+    if sharing.kms_key:
+        place = f"the resources of the statement ByokUseWithContext {of_this_tenant}, no other"
+    else:
+        place = "the resources of ByokUseWithContext and ByokLook"
+    return f"from {_place(source)}: {source.kms_key_arn} among {place}"
 
 
 def _place(connection: Connection) -> str:

@@ -5,6 +5,7 @@ second wrapping, all change over at once. Then each key is rotated, so that new 
 old KMS key never wrapped.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -127,9 +128,23 @@ class SecondWrapping:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """Other tenants that are connected to a connection's KMS key or role, or on their way to it, by name."""
+
+    kms_key: tuple[str, ...] = ()
+    role: tuple[str, ...] = ()
+
+
+def connections_of(current: Connection | None, moves: Sequence[KmsKeyMove]) -> Sequence[Connection]:
+    """All connections that a tenant ever had, or was on its way to: the current one first."""
+    named = [one for move in moves for one in (move.source, move.target)]
+    return list(dict.fromkeys([*([] if current is None else [current]), *named]))
+
+
+@dataclass(frozen=True, slots=True)
 class MoveProgress:
     """How many versions with a wrapped key are under which KMS key, not counting rejected ones, which were
-    never used; ``others`` are tenants that are connected to the old KMS key, too.
+    never used; ``sharing`` is who has the old connection, too.
 
     ``keys_to_rotate``: after the commit, keys that still encrypt under a secret that the old one wrapped.
     """
@@ -139,7 +154,7 @@ class MoveProgress:
     under_both: int
     under_new: int
     keys_to_rotate: int
-    others: tuple[str, ...] = ()
+    sharing: Sharing = Sharing()
 
     @property
     def versions(self) -> int:
@@ -149,4 +164,4 @@ class MoveProgress:
     @property
     def old_key_may_go(self) -> bool:
         """Whether nothing rests on the old KMS key any more."""
-        return self.is_committed and not (self.under_old or self.under_both or self.others)
+        return self.is_committed and not (self.under_old or self.under_both or self.sharing.kms_key)

@@ -21,6 +21,11 @@ def list_sealing(members: Iterable[Member], master_key_id: str) -> Sequence[str]
     return [str(member) for member in members if tuple(member.master_key_ids or ())[:1] == (master_key_id,)]
 
 
+def list_unsaid(members: Iterable[Member]) -> Sequence[str]:
+    """The processes that do not say what they seal under: those of an older release."""
+    return [str(member) for member in members if not member.master_key_ids]
+
+
 def free_of_leases_at(resealed_at: datetime, longest_lease: timedelta) -> datetime:
     """When Redis holds no lease any more under the keys that a reseal replaced: at its end every process
     sealed under the new one."""
@@ -33,14 +38,15 @@ def find_reason_to_keep(
     first: str,
     records: int,
     sealing: Sequence[str],
+    unsaid: Sequence[str],
     free_of_leases_at: datetime | None,
     now: datetime,
 ) -> str | None:
     """Why a master key can't be taken out of the rings yet; None: it can.
 
     ``first`` is the first key of the ring that asks, ``sealing`` are the processes that seal under the key
-    in question, and ``free_of_leases_at`` is when the last lease ends that was sealed before all records
-    were under the first key; None: they never were.
+    in question, ``unsaid`` those that may, and ``free_of_leases_at`` is when the last lease ends that was
+    sealed before all records were under the first key; None: they never were.
     """
     if master_key_id == first:
         return "it is the first: it seals"
@@ -48,6 +54,8 @@ def find_reason_to_keep(
         return f"records under it: {records}; byok master-key rotate"
     if sealing:
         return f"{sealing[0]} seals under it: restart it with {first} first"
+    if unsaid:
+        return f"{unsaid[0]} is of an older release, and may seal under it: restart it with {first} first"
     if free_of_leases_at is None:
         return "no rotation of the master key has ended: byok master-key rotate"
     if free_of_leases_at > now:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from byok.core.arns import KmsKeyArn
 from byok.core.audit import ChainPlace
 from byok.core.model import Check, Connection, Key, KeyVersion, Tenant
+from byok.core.moves import Sharing
 from byok.core.offboarding import Offboarding
 from byok.core.policies import EXPORT_ACTION, MIGRATION_SOURCE_ACTION, MIGRATION_TARGET_ACTION
 from byok.core.rotation_period import ROTATION_TAG
@@ -21,7 +23,10 @@ ACCESS_KIND = "access-statement"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a certificate rests on. ``stop`` is None for a tenant that never was active."""
+    """All that a certificate rests on. ``stop`` is None for a tenant that never was active.
+
+    ``connections``: all that the tenant ever had, or was on its way to, and which other tenants have them.
+    """
 
     tenant: Tenant
     offboarding: Offboarding
@@ -30,6 +35,7 @@ class Evidence:
     proofs: Sequence[Check]
     head: ChainPlace
     issued_at: datetime
+    connections: Sequence[tuple[Connection, Sharing]]
 
 
 def certificate_of(evidence: Evidence) -> dict[str, Any]:
@@ -40,6 +46,7 @@ def certificate_of(evidence: Evidence) -> dict[str, Any]:
         "tenant_id": str(tenant.id),
         "kms_key_arn": connection and str(connection.kms_key_arn),
         "role_arn": connection and connection.role_arn and str(connection.role_arn),
+        "other_connections": [_names(one) for one, _ in evidence.connections if one != connection],
         "requested_by": offboarding.requested_by,
         "requested_at": time_text(offboarding.requested_at),
         "reason": offboarding.reason,
@@ -57,8 +64,8 @@ def certificate_of(evidence: Evidence) -> dict[str, Any]:
             for key, versions in evidence.keys
         ],
         "audit_chain": {"sequence": evidence.head.sequence, "hash": evidence.head.hash.hex()},
-        "customer_removes": [] if connection is None else _removals(tenant, connection),
-        "remains": [] if connection is None else _remains(connection),
+        "customer_removes": _removals(tenant, evidence.connections),
+        "remains": _remains([one for one, _ in evidence.connections]),
     }
 
 
@@ -109,52 +116,89 @@ def _version(version: KeyVersion) -> dict[str, Any]:
     }
 
 
-def _removals(tenant: Tenant, connection: Connection) -> list[dict[str, str]]:
+def _names(connection: Connection) -> dict[str, str | None]:
+    role = connection.role_arn
+    return {"kms_key_arn": str(connection.kms_key_arn), "role_arn": None if role is None else str(role)}
+
+
+def _removals(tenant: Tenant, connections: Sequence[tuple[Connection, Sharing]]) -> list[dict[str, str]]:
     """What the customer takes away now, each with how."""
-    arn = connection.kms_key_arn
-    at_key = f"--region {arn.region} --key-id {arn.key_id}"
-    policy = f"aws kms get-key-policy {at_key} --policy-name default, then put-key-policy without them"
-    named = [
+    if not connections:
+        return []
+    of_connections = [
+        one
+        for connection, sharing in connections
+        for one in [*_access(connection, sharing), *_at_key(connection, sharing)]
+    ]
+    once = [
         ("the webhook's endpoint, and alarms about our calls, if there are any", "in your own systems"),
-        (
-            f"the tag {ROTATION_TAG} of the KMS key, if you set it",
-            f"aws kms untag-resource {at_key} --tag-keys {ROTATION_TAG}",
-        ),
         (
             f"rights for errands that are still there: {EXPORT_ACTION}, {MIGRATION_SOURCE_ACTION},"
             f" {MIGRATION_TARGET_ACTION}",
             "in the policies in which you put them for an export or a move",
         ),
-        (
-            "grants to the vendor's role, if you made any",
-            f"aws kms list-grants {at_key}, then revoke-grant",
-        ),
+        ("nothing more", f"ask the vendor for byok tenant offboard {tenant.name} --check-access"),
     ]
-    if (role := connection.role_arn) is not None:
-        name = str(role).rpartition("/")[2]
-        access = [
-            (
-                f"the role {role} with its policies",
-                "delete the stack or the Terraform module that made it; by hand: "
-                f"aws iam list-role-policies --role-name {name}, delete-role-policy for each, "
-                f"then delete-role --role-name {name}",
-            ),
-            (
-                "statements ByokRoleUseWithContext and ByokRoleLook of the key policy, if you added them",
-                policy,
-            ),
-        ]
+    return [{"what": what, "how": how} for what, how in dict.fromkeys([*of_connections, *once])]
+
+
+def _access(connection: Connection, sharing: Sharing) -> list[tuple[str, str]]:
+    """What lets us in. What another tenant of the customer's has, too, must stay for that."""
+    arn, role = connection.kms_key_arn, connection.role_arn
+    in_key_policy = (
+        f"aws kms get-key-policy {_key_options(arn)} --policy-name default, then put-key-policy without them"
+    )
+    of_this = (
+        f"those that name tenant {connection.tenant_id}, for another tenant of yours uses the KMS key, too"
+    )
+    if role is None:
+        which = of_this if sharing.kms_key else "of the key policy"
+        return [(f"statements ByokUseWithContext and ByokLook, {which}", in_key_policy)]
+    name = str(role).rpartition("/")[2]
+    by_hand = f"aws iam list-role-policies --role-name {name}, delete-role-policy for each"
+    if sharing.role:
+        access = (
+            f"what the policies of the role {role} say of tenant {connection.tenant_id}; the role stays, for"
+            " another tenant of yours uses it, too",
+            f"aws iam list-role-policies --role-name {name}, then put-role-policy without it",
+        )
     else:
-        access = [("statements ByokUseWithContext and ByokLook of the key policy", policy)]
-    check = ("nothing more", f"ask the vendor for byok tenant offboard {tenant.name} --check-access")
-    return [{"what": what, "how": how} for what, how in [*access, *named, check]]
+        access = (
+            f"the role {role} with its policies",
+            "delete the stack or the Terraform module that made it; by hand: "
+            f"{by_hand}, then delete-role --role-name {name}",
+        )
+    which = of_this if sharing.kms_key else "of the key policy, if you added them"
+    return [access, (f"statements ByokRoleUseWithContext and ByokRoleLook, {which}", in_key_policy)]
 
 
-def _remains(connection: Connection) -> list[dict[str, str]]:
+def _at_key(connection: Connection, sharing: Sharing) -> list[tuple[str, str]]:
+    """What else is set at a KMS key that no other tenant has."""
+    if sharing.kms_key:
+        return []
+    at_key = _key_options(connection.kms_key_arn)
+    return [
+        (
+            f"the tag {ROTATION_TAG} of the KMS key, if you set it",
+            f"aws kms untag-resource {at_key} --tag-keys {ROTATION_TAG}",
+        ),
+        ("grants to the vendor's role, if you made any", f"aws kms list-grants {at_key}, then revoke-grant"),
+    ]
+
+
+def _key_options(arn: KmsKeyArn) -> str:
+    return f"--region {arn.region} --key-id {arn.key_id}"
+
+
+def _remains(connections: Sequence[Connection]) -> list[dict[str, str]]:
     """What is not gone with the wrapped keys, and what makes it useless."""
+    if not connections:
+        return []
+    # Backups from before a move hold what the KMS key of that time opens.
+    keys = list(dict.fromkeys(one.kms_key_arn.key_id for one in connections))
+    which = f"the KMS key {keys[0]} is" if len(keys) == 1 else f"all of the KMS keys {', '.join(keys)} are"
     remedy = (
-        "useless at once when the KMS key is disabled or the access above is removed, "
-        f"for good when the KMS key {connection.kms_key_arn.key_id} is deleted"
+        f"useless at once when {which} disabled or the access above is removed, for good when {which} deleted"
     )
     return [
         {

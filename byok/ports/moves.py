@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from byok.core.model import Key, KeyVersion
-from byok.core.moves import KmsKeyMove, MoveEvent, MoveProgress, SecondWrapping, Wait
+from byok.core.model import Connection, Key, KeyVersion
+from byok.core.moves import KmsKeyMove, MoveEvent, MoveProgress, SecondWrapping, Sharing, Wait
 
 
 class Moves(Protocol):
@@ -20,6 +20,10 @@ class Moves(Protocol):
 
     def list(self, tenant_id: UUID) -> Sequence[KmsKeyMove]:
         """All moves of a tenant, the latest first."""
+
+    def sharing(self, connection: Connection) -> Sharing:
+        """Which other tenants have a connection's KMS key or role, or are on their way to it; not those that
+        have left. The first ten of each."""
 
     def lock(self, move_id: UUID) -> KmsKeyMove:
         """A move's row, locked until the transaction ends. Raises NotReady: there is none."""

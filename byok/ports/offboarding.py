@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from byok.core.model import Key
 from byok.core.offboarding import Offboarding, OffboardingEvent, Signed
 from byok.core.reencryption import Campaign
 
@@ -35,7 +36,7 @@ class Offboardings(Protocol):
         """Keep the latest statement of whether the customer has shut us out."""
 
     def list_due(self, now: datetime, limit: int) -> Sequence[Offboarding]:
-        """Those with something to do, the longest due first."""
+        """Those with something to do, whose day has come; which of them, is chance."""
 
 
 class Remains(Protocol):
@@ -46,6 +47,9 @@ class Remains(Protocol):
 
     def list_keys(self, tenant_id: UUID, limit: int) -> Sequence[UUID]:
         """Some keys with a wrapped key, an open rotation or a registered table."""
+
+    def is_left(self, key: Key) -> bool:
+        """Whether `list_keys` would have this key still."""
 
     def count_keys(self, tenant_id: UUID) -> int:
         """How many keys `list_keys` would have without a limit."""

@@ -7,7 +7,8 @@ from typing import Any
 import rfc8785
 
 from byok.core.encryption_context import probe_context
-from byok.core.model import Tenant
+from byok.core.model import Connection, Tenant
+from byok.core.moves import Sharing, connections_of
 from byok.core.offboarding import Offboarding, OffboardingEvent, Signed
 from byok.core.shred_certificate import ACCESS_KIND, KIND, access_statement_of, certificate_of
 from byok.crypto.keyring import MasterKeyRing
@@ -71,7 +72,8 @@ class Certification:
         return signed
 
     def check_access(self, tenant: Tenant, offboarding: Offboarding, actor: str) -> Signed:
-        """Try whether a customer that has left still lets us in; keep and return the signed statement.
+        """Try whether a customer that has left still lets us in, by any connection that it ever had; keep and
+        return the signed statement.
 
         Raises:
             NotReady: it has not left, or had no connection; KmsUnavailable: AWS did not say.
@@ -82,13 +84,10 @@ class Certification:
                 f"tenant {tenant.name!r} is {tenant.state}: access is tried once it has left, certified",
                 remedy=f"byok tenant offboard {tenant.name} --finish",
             )
-        calls = [
-            _tried(
-                "GenerateDataKeyWithoutPlaintext",
-                lambda: self._kms.generate_data_key(connection, probe_context(tenant.id)),
-            ),
-            _tried("DescribeKey", lambda: self._kms.describe_key(connection)),
-        ]
+        with self._store.transaction() as tx:
+            connections = connections_of(connection, tx.moves.list(tenant.id))
+            tries = [(one, tx.moves.sharing(one)) for one in connections]
+        calls = [call for one in tries for call in self._try_access(*one)]
         now = self._clock.now()
         report = access_statement_of(tenant, connection, calls, now)
         signed = sign_report(self._master_keys, ACCESS_KIND, report)
@@ -101,19 +100,30 @@ class Certification:
             )  # fmt: skip
         return signed
 
+    def _try_access(self, connection: Connection, sharing: Sharing) -> list[dict[str, Any]]:
+        context = probe_context(connection.tenant_id)
+        use = _tried(
+            connection,
+            "GenerateDataKeyWithoutPlaintext",
+            lambda: self._kms.generate_data_key(connection, context),
+        )
+        if sharing.kms_key or sharing.role:  # may look still, for another tenant of the customer's
+            return [use]
+        return [use, _tried(connection, "DescribeKey", lambda: self._kms.describe_key(connection))]
 
-def _tried(operation: str, call: Callable[[], object]) -> dict[str, Any]:
+
+def _tried(connection: Connection, operation: str, call: Callable[[], object]) -> dict[str, Any]:
     """A call that is to be refused, and how it was."""
+    named = {"operation": operation, "kms_key_arn": str(connection.kms_key_arn)}
     try:
         call()
     except KmsAccessRevoked as refusal:
-        return {
-            "operation": operation,
+        return named | {
             "refused": True,
             "aws_code": refusal.aws_code,
             "request_id": refusal.request_id,
         }
-    return {"operation": operation, "refused": False, "aws_code": "", "request_id": ""}
+    return named | {"refused": False, "aws_code": "", "request_id": ""}
 
 
 def _digest(signed: Signed) -> str:

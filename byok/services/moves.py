@@ -5,7 +5,7 @@ The row is the move. A message only wakes a worker up, and names the batch that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.findings import Finding, failed
@@ -27,7 +27,9 @@ from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Kms, Random, Store, TaskQueue, Transaction
 from byok.services.access import Access
+from byok.services.move_steps import append_step, steer
 from byok.services.records import require_connection
+from byok.services.releases import require_no_older_release
 from byok.services.suspension import Suspensions, require_active, require_unmoved
 
 log = get_logger(__name__)
@@ -122,9 +124,9 @@ class MoveRequests:
         Raises:
             as `plan`, and MoveOpen: to another one; KmsKeyTaken, RoleTaken, LostRace; ValidationFailed: the
             new connection does not pass its checks; KmsAccessRevoked: the old one refuses us; KmsUnavailable,
-            KmsIntegrityError.
+            KmsIntegrityError; NotReady: a process of an older release lives.
         """
-        if (committed := self._find_committed(tenant_name, kms_key_arn)) is not None:
+        if (committed := self._find_committed(tenant_name, kms_key_arn, role_arn, mode)) is not None:
             return committed
         move = self.plan(
             tenant_name, kms_key_arn=kms_key_arn, role_arn=role_arn, mode=mode, shared=shared, hold=hold,
@@ -133,6 +135,7 @@ class MoveRequests:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get_by_id(move.tenant_id)
             known = tx.moves.find_latest(tenant.id)
+            require_no_older_release(tx, move.requested_at)
         if known is not None and known.is_open:
             return self._join(known, move)
         self._check(move)
@@ -140,18 +143,23 @@ class MoveRequests:
         with self._store.transaction() as tx:
             require_unmoved(tx, tenant)
             tx.moves.add(move, move.requested_at + self._sweep_period)
-            _append(tx, move, actor, "requested", move.requested_at, hold=str(move.hold).lower())
+            append_step(tx, move, actor, "requested", move.requested_at, hold=str(move.hold).lower())
         reached(FailPoint.MOVE_RECORDED)
         self.publish(move)
         return move
 
-    def _find_committed(self, tenant_name: str, kms_key_arn: str) -> KmsKeyMove | None:
+    def _find_committed(
+        self, tenant_name: str, kms_key_arn: str, role_arn: str | None, mode: AccessMode | None
+    ) -> KmsKeyMove | None:
+        """The move that brought the tenant to where it is, if that is what is asked for."""
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
             move = tx.moves.find_latest(tenant.id)
-        if move is None or move.target != tenant.connection:
+        if move is None or move.target != tenant.connection or str(move.target.kms_key_arn) != kms_key_arn:
             return None
-        return move if str(move.target.kms_key_arn) == kms_key_arn else None
+        role = move.target.role_arn
+        is_mode = mode is None or (mode is AccessMode.KEY_POLICY) is (role is None)
+        return move if is_mode and role_arn in (None, role and str(role)) else None
 
     def _join(self, known: KmsKeyMove, wanted: KmsKeyMove) -> KmsKeyMove:
         if known.target != wanted.target or (
@@ -234,28 +242,7 @@ class MoveRequests:
                     f"the move of tenant {tenant_name!r} is {move.state}: there is no way back",
                     remedy="to go back, move to the old KMS key: byok tenant migrate",
                 )
-            return self.steer_in(tx, move, event, actor, action)
-
-    def steer_in(
-        self,
-        tx: Transaction,
-        move: KmsKeyMove,
-        event: MoveEvent,
-        actor: str,
-        action: str,
-        **details: str | int,
-    ) -> KmsKeyMove:
-        """Change a move's state within a transaction of the caller's, with its audit event.
-
-        Raises:
-            IllegalTransition, LostRace.
-        """
-        now = self._clock.now()
-        if event is MoveEvent.ROLL_BACK:
-            tx.moves.forget_wrappings(move)
-        steered = tx.moves.transition(move, event, now)
-        _append(tx, move, actor, action, now, **details)
-        return steered
+            return steer(tx, move, event, actor, action, self._clock.now())
 
     def status(self, tenant_name: str) -> MoveStatus:
         """The latest move of a tenant.
@@ -296,18 +283,6 @@ class MoveRequests:
             log.warning("move_not_published", move_id=str(move.id), error=error.message)
             return False
         return True
-
-
-def _append(
-    tx: Transaction, move: KmsKeyMove, actor: str, action: str, at: datetime, **details: str | int
-) -> None:
-    role = move.target.role_arn
-    tx.audit.append(
-        move.tenant_id, at, actor, f"move.{action}",
-        move=str(move.id), from_kms_key_arn=str(move.source.kms_key_arn),
-        to_kms_key_arn=str(move.target.kms_key_arn), to_role_arn=None if role is None else str(role),
-        **details,
-    )  # fmt: skip
 
 
 def _target(

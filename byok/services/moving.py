@@ -18,7 +18,7 @@ from byok.core.model import (
     Tenant,
     TenantState,
 )
-from byok.core.move_rights import provisions
+from byok.core.move_rights import command, provisions
 from byok.core.moves import (
     KmsKeyMove,
     MoveEvent,
@@ -27,11 +27,21 @@ from byok.core.moves import (
     Wait,
     WaitCause,
 )
-from byok.errors import ByokError, KmsAccessRevoked, LostRace, StoreUnavailable, TenantNotActive, failure_text
+from byok.errors import (
+    ByokError,
+    KmsAccessRevoked,
+    LostRace,
+    StoreBusy,
+    StoreUnavailable,
+    TenantNotActive,
+    failure_text,
+)
 from byok.failpoints import FailPoint, reached
 from byok.logs import bind, get_logger
 from byok.ports import Clock, Random, Store, Transaction
+from byok.services.move_steps import steer
 from byok.services.moves import MoveRequests
+from byok.services.releases import require_no_older_release
 from byok.services.requests import RotationRequests
 from byok.services.rewrapping import Rewrapper, SourceRefused
 from byok.services.suspension import Suspensions, require_active
@@ -92,8 +102,10 @@ class Moving:
         except SourceRefused as stop:
             self._suspensions.revoked(tenant, stop.refusal, _ACTOR)
             return self._give_back(move, Wait(WaitCause.STOP, failure_text(stop.refusal)))
-        except StoreUnavailable:
-            raise
+        except StoreUnavailable as error:
+            if not isinstance(error, StoreBusy):
+                raise
+            return self._give_back(move, _wait_for(move, error))
         except ByokError as error:
             return self._give_back(move, _wait_for(move, error))
         except Exception as bug:
@@ -148,7 +160,7 @@ class Moving:
 
     def _hold(self, move: KmsKeyMove) -> KmsKeyMove:
         with self._store.transaction() as tx:
-            return self._moves.steer_in(tx, move, MoveEvent.HOLD, _ACTOR, "held")
+            return steer(tx, move, MoveEvent.HOLD, _ACTOR, "held", self._clock.now())
 
     def _commit(self, move: KmsKeyMove) -> KmsKeyMove | None:
         """Change over to the new KMS key; None if there is a version again without a second wrapping.
@@ -159,15 +171,18 @@ class Moving:
         with self._store.transaction() as tx:
             # Against whoever inserts a version that it made by the old connection.
             tenant = tx.tenants.lock(move.tenant_id)
+            # Before its wrappings: who rolls the move back takes both in this order, too.
+            tx.moves.renew(move, self._clock.now() + self._claim_period)
+            # Before their versions, as rotations do, which take several at a time.
+            tx.keys.lock_all([key.id for key in tx.keys.list(tenant.id)])
             require_active(tenant)
             if self._unwrapped(tx, move, 1):
                 return None
             now = self._clock.now()
+            require_no_older_release(tx, now)
             moved = tx.tenants.move(tenant, move.target, now, shared=move.shared)
             versions = tx.moves.swap(move)
-            committed = self._moves.steer_in(
-                tx, move, MoveEvent.COMMIT, _ACTOR, "committed", versions=versions
-            )
+            committed = steer(tx, move, MoveEvent.COMMIT, _ACTOR, "committed", now, versions=versions)
             reached(FailPoint.MOVE_COMMITTING)
         reached(FailPoint.MOVE_COMMITTED)
         log.warning("kms_key_moved", kms_key_arn=str(move.target.kms_key_arn), versions=versions)
@@ -207,7 +222,7 @@ class Moving:
         if move.is_open:
             event, action = MoveEvent.ROLL_BACK, "rolled-back"
         with self._store.transaction() as tx:
-            return self._moves.steer_in(tx, move, event, _ACTOR, action)
+            return steer(tx, move, event, _ACTOR, action, self._clock.now())
 
     # --- what comes next --------------------------------------------------------------------------
 
@@ -222,8 +237,11 @@ class Moving:
         """Leave a move to the sweeper. Nothing fails it: it waits, or somebody rolls it back."""
         delay = min(retry_delay(move.failures + 1, self._random.fraction()), _LONGEST_WAIT)
         log.warning("move_waits", cause=wait.cause.value, why=wait.why)
-        with self._store.transaction() as tx:
-            return tx.moves.release(move, self._clock.now() + delay, wait)
+        try:
+            with self._store.transaction() as tx:
+                return tx.moves.release(move, self._clock.now() + delay, wait)
+        except LostRace:  # somebody steered it meanwhile: it has nothing to wait for
+            return self._moves.status(move.source.tenant_name).move
 
 
 def _wait_for(move: KmsKeyMove, error: ByokError) -> Wait:
@@ -240,6 +258,6 @@ def _what_to_add(move: KmsKeyMove) -> str:
         f"{' and '.join(one.of_the_errand)} to {one.place}" for one in provisions(move, None)
     )  # fmt: skip
     return (
-        f"the customer adds {wanted}, or lets us use its new KMS key again; byok tenant migrate"
-        f" {move.source.tenant_name} --kms-key-arn {move.target.kms_key_arn} --policy prints what it takes"
+        f"the customer adds {wanted}, or lets us use its new KMS key again; {command(move)} --policy prints"
+        " what it takes"
     )

@@ -21,6 +21,7 @@ from byok.logs import get_logger
 from byok.ports import Clock, Random, Store, Transaction
 from byok.services.certification import Certification
 from byok.services.kill_switch import KillSwitch
+from byok.services.releases import require_no_older_release
 from byok.services.shredding import Progress, Shredding, end_tenant
 from byok.services.suspension import Suspensions, require_present
 
@@ -83,18 +84,20 @@ class Offboardings:
         nothing to keep: it has left at once.
 
         Raises:
-            UnknownTenant, OutOfBounds, LostRace; IllegalTransition, TenantNotActive: it leaves, or has left.
+            UnknownTenant, OutOfBounds, LostRace; IllegalTransition, TenantNotActive: it leaves, or has left;
+            NotReady: a process of an older release lives.
         """
         check_retention(retention)
+        now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)
+            require_no_older_release(tx, now)
             if (known := tx.offboardings.find(tenant.id)) is not None:
                 raise IllegalTransition(
                     f"tenant {tenant_name!r} leaves already: that is {known.state}",
                     remedy=f"byok tenant show {tenant_name} says how far it is",
                 )
         require_present(tenant)
-        now = self._clock.now()
         wanted = _Wanted(reason, retention, actor, now)
         suspension = Suspension(f"leaves: {reason}", now, SuspensionKind.LEAVING)
         beside = partial(self._record, wanted)  # in the transaction of the stop

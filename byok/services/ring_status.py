@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from byok.core.resealing import Reseal
-from byok.core.rings import find_reason_to_keep, free_of_leases_at, list_lacking, list_sealing
+from byok.core.rings import find_reason_to_keep, free_of_leases_at, list_lacking, list_sealing, list_unsaid
 from byok.core.stops import Member, alive_since
 from byok.crypto.keyring import MasterKeyRing
 from byok.ports import Clock, Store
@@ -69,6 +69,7 @@ class RingStatus:
                 first=first,
                 records=sealed.records,
                 sealing=list_sealing(members, key_id),
+                unsaid=list_unsaid(members),
                 free_of_leases_at=free_at,
                 now=now,
             )

@@ -6,6 +6,7 @@ from functools import partial
 
 from byok.core.audit import BEFORE_THE_FIRST, ChainPlace
 from byok.core.model import Check, Key, KeyVersion, Tenant, TenantState
+from byok.core.moves import connections_of
 from byok.core.offboarding import Offboarding
 from byok.core.shred_certificate import Evidence
 from byok.core.stops import StopReport
@@ -51,13 +52,15 @@ class ShredProofs:
             tenant = tx.tenants.get_by_id(offboarding.tenant_id)
             keys = [(key, tx.versions.list(key.id)) for key in tx.keys.list(tenant.id)]
             stop = None if offboarding.stop_id is None else tx.stops.report(offboarding.stop_id)
+            connections = connections_of(tenant.connection, tx.moves.list(tenant.id))
+            sharing = [(one, tx.moves.sharing(one)) for one in connections]
         now = self._clock.now()
         proofs = [
             self._no_wrapped_key(tenant, keys),
             self._records_are_gone(tenant, keys),
             self._canaries_are_refused(tenant, keys),
             self._cache_is_empty(tenant),
-            _no_lease_lives(stop, offboarding, now),
+            _no_lease_lives(stop, offboarding, now, had_keys=bool(keys)),
         ]
         if failed := [proof for proof in proofs if not proof.passed]:
             raise ValidationFailed(
@@ -66,7 +69,7 @@ class ShredProofs:
                 remedy="the sweeper tries again; find out what is left, and who wrote it",
             )
         intact, head = self._audit_chain(tenant)
-        return Evidence(tenant, offboarding, stop, keys, [*proofs, intact], head, now)
+        return Evidence(tenant, offboarding, stop, keys, [*proofs, intact], head, now, sharing)
 
     def _no_wrapped_key(self, tenant: Tenant, keys: _Keys) -> Check:
         with self._store.transaction() as tx:
@@ -134,13 +137,18 @@ def _all_refused(name: str, tried: Sequence[str], what: str, code: str) -> Check
     return Check(name, True, f"{what} tried: {len(tried)}, each refused: {code}")
 
 
-def _no_lease_lives(stop: StopReport | None, offboarding: Offboarding, now: datetime) -> Check:
+def _no_lease_lives(
+    stop: StopReport | None, offboarding: Offboarding, now: datetime, *, had_keys: bool
+) -> Check:
     """That every process dropped its leases, or can't serve them any more: their deadline is over."""
+    if stop is None and not had_keys:
+        return Check("no-lease-lives", True, "the tenant never had a key: no process had a lease")
     if stop is None:
-        return Check("no-lease-lives", True, "the tenant never was active: no process had a lease")
-    known, silent = len(stop.acknowledgements), stop.silent
-    detail = f"{known - len(silent)} of {known} processes dropped theirs and said so"
-    if silent:
-        detail += f"; not answered: {', '.join(silent)}"
+        detail = "which processes dropped theirs was not written down when it was stopped"
+    else:
+        known, silent = len(stop.acknowledgements), stop.silent
+        detail = f"{known - len(silent)} of {known} processes dropped theirs and said so"
+        if silent:
+            detail += f"; not answered: {', '.join(silent)}"
     detail += f"; the last lease anywhere ended by {offboarding.shred_after:%Y-%m-%d %H:%M:%SZ}"
     return Check("no-lease-lives", now >= offboarding.shred_after, detail)

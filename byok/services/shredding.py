@@ -19,12 +19,14 @@ from byok.core.model import (
     VersionEvent,
     VersionState,
 )
+from byok.core.moves import MoveEvent
 from byok.core.offboarding import Offboarding, OffboardingEvent, OffboardingState
 from byok.core.reencryption import CampaignEvent
 from byok.errors import InvariantBroken, LostRace, NotReady
 from byok.failpoints import FailPoint, reached
 from byok.logs import get_logger
 from byok.ports import Clock, Store, Transaction
+from byok.services.move_steps import steer
 
 log = get_logger(__name__)
 
@@ -114,6 +116,7 @@ class Shredding:
             tenant = tx.tenants.lock(current.tenant_id)
             _require_stopped(tenant)
             begun = tx.offboardings.transition(current, OffboardingEvent.BEGIN, now)
+            _give_up_move(tx, tenant, now, actor)
             forgotten = tx.remains.forget(tenant.id)
             tx.audit.append(
                 tenant.id, now, actor, "tenant.shredding-began",
@@ -132,6 +135,8 @@ class Shredding:
         with self._store.transaction() as tx:
             tenant = tx.tenants.get_by_id(tenant_id)
             key = tx.keys.lock(key_id)  # the lock that rotations take, too
+            if not tx.remains.is_left(key):
+                return  # another finisher was first
             events = _end_work(tx, key, now)
             tx.remains.retire_key(key.id)
             for shred in self._shredders:
@@ -176,6 +181,16 @@ def _end_work(tx: Transaction, key: Key, now: datetime) -> list[Event]:
         tx.targets.unregister(target, now)
         events.append(("target.unregistered", {"target": str(target.id), "table": target.shape.name}))
     return events
+
+
+def _give_up_move(tx: Transaction, tenant: Tenant, now: datetime, actor: str) -> None:
+    """A move that is not committed leads nowhere any more, and its KMS key is free for another tenant."""
+    latest = tx.moves.find_latest(tenant.id)
+    if latest is None:
+        return
+    move = tx.moves.lock(latest.id)
+    if move.is_open:
+        steer(tx, move, MoveEvent.ROLL_BACK, actor, "rolled-back", now)
 
 
 def end_tenant(tx: Transaction, tenant: Tenant, at: datetime, actor: str) -> None:

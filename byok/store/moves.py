@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from byok.core.arns import KmsKeyArn, RoleArn
-from byok.core.model import Connection, Key, KeyVersion, VersionState
+from byok.core.model import Connection, Key, KeyVersion, TenantState, VersionState
 from byok.core.moves import (
     MOVE_LIFECYCLE,
     WORKING_STATES,
@@ -18,6 +18,7 @@ from byok.core.moves import (
     MoveProgress,
     MoveState,
     SecondWrapping,
+    Sharing,
     Wait,
     WaitCause,
 )
@@ -66,6 +67,29 @@ class MoveTable:
     def list(self, tenant_id: UUID) -> Sequence[KmsKeyMove]:
         return [_to_move(row) for row in self._connection.execute(_latest_first(tenant_id))]
 
+    def sharing(self, connection: Connection) -> Sharing:
+        role = connection.role_arn
+        return Sharing(
+            self._who_has("kms_key_arn", connection.kms_key_arn, connection.tenant_id),
+            () if role is None else self._who_has("role_arn", role, connection.tenant_id),
+        )
+
+    def _who_has(self, column: str, arn: KmsKeyArn | RoleArn, but: UUID) -> tuple[str, ...]:
+        on_its_way = sa.exists().where(
+            _moves.c.tenant_id == _tenants.c.id, _moves.c[f"to_{column}"] == str(arn), schema.OPEN_MOVE
+        )
+        found = (
+            sa.select(_tenants.c.name)
+            .where(
+                _tenants.c.id != but,
+                _tenants.c.state != TenantState.OFFBOARDED,
+                sa.or_(_tenants.c[column] == str(arn), on_its_way),
+            )
+            .order_by(_tenants.c.name)
+            .limit(_NAMED)
+        )
+        return tuple(self._connection.execute(found).scalars())
+
     def lock(self, move_id: UUID) -> KmsKeyMove:
         query = _with_tenant().where(_moves.c.id == move_id).with_for_update(of=_moves)
         row = self._connection.execute(query).one_or_none()
@@ -82,12 +106,6 @@ class MoveTable:
             sa.func.count().filter(is_new).label("under_new"),
         ).where(_is_of(move), _LIVING)
         row = self._connection.execute(counted.join_from(_versions, _keys, _IN_KEY)).one()
-        others = (
-            sa.select(_tenants.c.name)
-            .where(_tenants.c.kms_key_arn == str(move.source.kms_key_arn), _tenants.c.id != move.tenant_id)
-            .order_by(_tenants.c.name)
-            .limit(_NAMED)
-        )
         to_rotate = sa.select(sa.func.count()).select_from(_to_rotate(move).subquery())
         return MoveProgress(
             move.committed_at is not None,
@@ -95,7 +113,7 @@ class MoveTable:
             keys_to_rotate=(
                 self._connection.execute(to_rotate).scalar_one() if move.state is MoveState.COMMITTED else 0
             ),
-            others=tuple(self._connection.execute(others).scalars()),
+            sharing=self.sharing(move.source),
         )
 
     def claim(

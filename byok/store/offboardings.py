@@ -94,7 +94,7 @@ class OffboardingTable:
         query = (
             sa.select(_offboardings)
             .where(schema.UNFINISHED, _offboardings.c.shred_after <= now)
-            .order_by(_offboardings.c.shred_after)
+            .order_by(sa.func.random())  # some may fail each time: they are not to stand before the others
             .limit(limit)
         )
         return [_to_offboarding(row) for row in self._connection.execute(query)]

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from byok.core.model import Key
 from byok.core.reencryption import Campaign
 from byok.store import schema
 from byok.store.campaign_rows import to_campaign
@@ -44,6 +45,10 @@ class RemainsTable:
     def list_keys(self, tenant_id: UUID, limit: int) -> Sequence[UUID]:
         some = _keys_left(tenant_id).order_by(_keys.c.id).limit(limit)
         return [row.id for row in self._connection.execute(some)]
+
+    def is_left(self, key: Key) -> bool:
+        of_key = _keys_left(key.tenant_id).where(_keys.c.id == key.id)
+        return self._connection.execute(of_key).one_or_none() is not None
 
     def count_keys(self, tenant_id: UUID) -> int:
         left = _keys_left(tenant_id).subquery()

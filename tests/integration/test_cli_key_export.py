@@ -5,7 +5,6 @@ import json
 import stat
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import pytest
 
 from byok.cli.files import create_private
 from byok.core import policies
-from byok.core.arns import KmsKeyArn
-from byok.core.encryption_context import version_context
 from byok.core.model import RotationReason, TenantState
 from byok.crypto.hazmat import SecretBytes
 from byok.embedded.stack import Stack
@@ -286,9 +283,6 @@ def test_in_key_policy_mode_the_script_adds_a_statement_and_takes_it_back(
     [
         (["--for", "export"], "--for export and --key belong together"),
         (["--key", "pii"], "--for export and --key belong together"),
-        (["--for", "migration"], "--for migration and --to-kms-key-arn"),
-        (["--to-kms-key-arn", "arn"], "--for migration and --to-kms-key-arn"),
-        (["--for", "export", "--key", "pii", "--to-role-arn", "arn"], "--for migration and --to-kms-key-arn"),
         (["--for", "export", "--key", "pii", "--mode", "role"], "over the connection that the tenant has"),
     ],
 )
@@ -303,7 +297,6 @@ def test_what_there_is_not_is_one_line(byok: Byok) -> None:
     for options, wrong in (
         (["--for", "export", "--key", "pii", "--format", "terraform"], "is not printed as terraform"),
         (["--for", "export", "--key", "nothing"], "has no key 'nothing'"),
-        (["--for", "migration", "--to-kms-key-arn", "alias"], "'alias' is not the ARN of a KMS key"),
     ):
         refused = policy(byok, *options)
         assert refused.exit_code in (2, 3)
@@ -315,31 +308,3 @@ def test_a_pending_tenant_has_no_errand(byok: Byok) -> None:
     byok("tenant", "add", "acme")
     refused = policy(byok, "--for", "export", "--key", "pii")
     assert "[not-ready]" in refused.err
-
-
-def test_what_a_migration_prints_lets_kms_re_encrypt(
-    byok: Byok, runtime: Runtime, acme: Customer, admin: Callable[..., str]
-) -> None:
-    source, new = acme.tenant.connection, acme.account.create_key()
-    assert source is not None
-    target = replace(source, kms_key_arn=KmsKeyArn.parse(new))
-    context = version_context(acme.tenant.id, acme.tenant.id, 1)
-    wrapped = runtime.kms.generate_data_key(source, context)
-    errand = ("--for", "migration", "--to-kms-key-arn", new)
-    script = policy(byok, *errand, "--format", "cli").out
-
-    def moves() -> bool:
-        try:
-            runtime.kms.re_encrypt(source, target, wrapped.ciphertext, context)
-            runtime.kms.generate_data_key(target, context)
-        except KmsAccessRevoked:
-            return False
-        return True
-
-    assert not moves()
-    admin(script, "add")
-    assert moves()
-    admin(script, "remove")
-    assert not moves()
-    printed = policy(byok, *errand, "--json").json()
-    assert printed["inline_policy_name"] == "byok-migration"

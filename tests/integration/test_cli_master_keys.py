@@ -197,6 +197,24 @@ def test_doctor_tells_of_rings_that_differ(
     service.close()
 
 
+def test_a_ring_that_is_no_text_is_told_in_one_line(
+    byok: Byok,  # noqa: F811  # a fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encrypted = tmp_path / "ring.gpg"
+    encrypted.write_bytes(bytes(range(128, 160)))
+    refused = byok("master-key", "check", str(encrypted))
+    assert (refused.exit_code, refused.err.count("\n")) == (2, 1)
+    assert "gpg -d" in refused.err
+    monkeypatch.delenv("BYOK_MASTER_KEYS")
+    monkeypatch.setenv("BYOK_MASTER_KEYS_FILE", str(encrypted))
+    encrypted.chmod(0o400)
+    refused = byok("master-key", "status")
+    assert (refused.exit_code, refused.err.count("\n")) == (78, 1)
+    assert "is no text" in refused.err
+
+
 def test_introductions_are_files_that_the_customer_checks(
     byok: Byok,  # noqa: F811  # a fixture
     put: Put,

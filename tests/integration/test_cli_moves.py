@@ -16,6 +16,7 @@ from byok.core.moves import MoveState
 from byok.core.reconciliation import Reconciliation
 from byok.embedded.stack import Stack
 from byok.errors import TenantNotActive
+from byok.services.moves import MoveStatus
 from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
@@ -257,6 +258,20 @@ def test_a_move_is_rolled_back_by_command(byok: Byok, stack: Stack, runtime: Run
     assert rolled_back.exit_code == 0
     assert "rolled-back" in rolled_back.out
     assert byok("tenant", "migrate", "acme", "--rollback").exit_code == 4
+
+
+def test_who_waits_for_a_move_that_somebody_rolls_back_is_told(
+    byok: Byok, stack: Stack, runtime: Runtime, acme: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def roll_back(look: Callable[[], MoveStatus]) -> MoveStatus:
+        runtime.services.moves.roll_back("acme", actor="somebody")
+        return look()
+
+    monkeypatch.setattr("byok.cli.migration.wait_for", roll_back)
+    ended = byok("tenant", "migrate", "acme", *same_role(stack, acme).options)
+    assert ended.exit_code == 4
+    assert "rolled the move of tenant 'acme' back meanwhile" in ended.err
+    assert "rolled-back" in ended.out
 
 
 @pytest.mark.parametrize(

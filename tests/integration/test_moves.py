@@ -27,6 +27,7 @@ from byok.errors import (
     KmsUnavailable,
     MoveOpen,
     NotReady,
+    StoreBusy,
     TenantNotActive,
     ValidationFailed,
 )
@@ -34,6 +35,7 @@ from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import WrappedKey
 from byok.services.moves import MoveStatus
 from byok.store import schema
+from byok.store.moves import MoveTable
 from byok.store.postgres import PostgresStore
 from byok.store.registry import TenantTable
 from byok.store.versions import VersionTable
@@ -633,14 +635,21 @@ def second_wrappings(world: World, version: KeyVersion) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def test_a_tenant_that_has_left_for_good_moves_nowhere(world: World, tokens: list[bytes]) -> None:
+def test_the_rotations_after_a_move_end_with_the_tenant(world: World, tokens: list[bytes]) -> None:
     begin(world)
     retention = timedelta(days=1)
     world.services.offboardings.begin("acme", "contract ended", retention=retention, actor="test")
     world.clock.advance(days=2)
     world.services.offboardings.finish("acme", actor="test")
     run(world)
-    assert status(world).move.state is MoveState.ROLLED_BACK
+    offboardings = world.services.offboardings
+    offboardings.begin("acme", "contract ended", retention=timedelta(days=1), actor="test")
+    world.clock.advance(seconds=2 * 86400)
+    offboardings.finish("acme", actor="test")
+    assert status(world).move.state is MoveState.COMMITTED
+    world.services.scheduling.sweep()
+    run(world)
+    assert status(world).move.state is MoveState.DONE
 
 
 # --- readers whose look the commit falls into -----------------------------------------------------
@@ -698,3 +707,100 @@ def test_a_lease_from_before_is_used_no_more_once_the_process_has_heard(
     before = world.kms.count("Decrypt")
     cipher.decrypt(tokens[0], context=CONTEXT)
     assert world.kms.count("Decrypt") == before + 1
+
+
+def test_who_rolls_back_while_it_is_being_committed_waits_and_is_not_waited_for(
+    world: World, tokens: list[bytes], engine: sa.Engine
+) -> None:
+    begin(world, hold=True)
+    run(world)
+    released = world.services.moves.release("acme", actor="test")
+    with world.store.transaction() as tx:
+        move = tx.moves.claim(released.id, released.batch, world.clock.now(), timedelta(minutes=1))
+    assert move is not None
+    committing = threading.Thread(target=world.services.moving._commit, args=(move,))
+    with world.store.transaction() as tx:
+        tx.moves.lock(move.id)
+        committing.start()
+        wait_for_lock(engine)
+        tx.moves.forget_wrappings(move)  # of two that wait for each other PostgreSQL ends one
+    committing.join(timeout=30)
+    assert not committing.is_alive()
+    assert status(world).move.state is MoveState.WRAPPING
+
+
+def wait_for_lock(engine: sa.Engine) -> None:
+    """Until some transaction waits for another."""
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(200):
+        with engine.connect() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
+        threading.Event().wait(0.02)
+    raise AssertionError("nobody waits")
+
+
+def test_another_role_for_the_kms_key_in_use_is_no_move_that_was_made(
+    world: World, tokens: list[bytes]
+) -> None:
+    begin(world)
+    run(world)
+    role = f"arn:aws:iam::{NEW.split(':')[4]}:role/another"
+    with pytest.raises(InvalidInput, match="connected to this KMS key already"):
+        world.services.moves.request("acme", actor="test", kms_key_arn=NEW, role_arn=role)
+    assert begin(world).committed_at is not None
+
+
+def test_a_call_that_fails_for_a_move_that_is_rolled_back_meanwhile_is_nobodys_error(
+    world: World, tokens: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def roll_back_and_fail(*_: object) -> WrappedKey:
+        world.services.moves.roll_back("acme", actor="test")
+        raise KmsUnavailable("no answer")
+
+    monkeypatch.setattr(world.kms, "re_encrypt", roll_back_and_fail)
+    begin(world)
+    (ended,) = run(world)
+    assert ended is not None
+    assert (ended.state, ended.wait) == (MoveState.ROLLED_BACK, None)
+
+
+@pytest.mark.parametrize("order", [("pii", "notes"), ("notes", "pii")])
+def test_rotations_of_several_keys_and_a_commit_do_not_wait_for_each_other(
+    world: World, tokens: list[bytes], engine: sa.Engine, order: tuple[str, str]
+) -> None:
+    begin(world, hold=True)
+    run(world)
+    released = world.services.moves.release("acme", actor="test")
+    with world.store.transaction() as tx:
+        move = tx.moves.claim(released.id, released.batch, world.clock.now(), timedelta(minutes=1))
+    assert move is not None
+    committed: list[KmsKeyMove | None] = []
+    committing = threading.Thread(target=lambda: committed.append(world.services.moving._commit(move)))
+    newest = [world.versions(key=key)[-1] for key in order]
+    with world.store.transaction() as tx:  # as a batch of rotations: the keys, then version after version
+        tx.keys.lock_all([one.key_id for one in newest])
+        tx.versions.set_checks(newest[0], ())
+        committing.start()
+        wait_for_lock(engine)
+        tx.versions.set_checks(newest[1], ())
+    committing.join(timeout=30)
+    assert [one and one.state for one in committed] == [MoveState.COMMITTED]
+
+
+def test_a_commit_that_waited_too_long_for_others_is_tried_again_soon(
+    world: World, tokens: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*_: object) -> int:
+        raise StoreBusy("PostgreSQL gave up a statement")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MoveTable, "swap", give_up)
+        begin(world)
+        run(world)
+    waiting = status(world).move
+    assert (waiting.state, waiting.wait and waiting.wait.cause) == (MoveState.WRAPPING, WaitCause.OUTAGE)
+    pass_time(world, sweeps=1.1)
+    world.services.scheduling.sweep()
+    run(world)
+    assert status(world).move.committed_at is not None

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from byok.core.lifecycle import check_versions
 from byok.core.model import RotationReason, RotationState, SuspensionKind, TenantState, VersionState
-from byok.core.offboarding import DEFAULT_RETENTION, OffboardingState
+from byok.core.offboarding import DEFAULT_RETENTION, Offboarding, OffboardingState, Signed
 from byok.core.reencryption import TargetColumn
 from byok.core.shred_certificate import ACCESS_KIND, KIND
 from byok.crypto.reports import PURPOSE, verify_report
@@ -32,6 +32,7 @@ from byok.errors import (
 )
 from byok.failpoints import FailPoint, arm, disarm
 from byok.ports import LeaseId
+from byok.services.certification import Certification
 from byok.services.offboarding import Departure
 from byok.services.shredding import end_tenant
 from byok.store import schema
@@ -771,6 +772,7 @@ def test_whether_the_customer_has_shut_us_out_is_tried_and_signed(world: World, 
     assert (signed["kind"], report["shut_out"]) == (ACCESS_KIND, True)
     assert report["calls"][0] == {
         "operation": "GenerateDataKeyWithoutPlaintext",
+        "kms_key_arn": kms_key_arn(),
         "refused": True,
         "aws_code": "AccessDenied",
         "request_id": "r-1",
@@ -778,3 +780,38 @@ def test_whether_the_customer_has_shut_us_out_is_tried_and_signed(world: World, 
     last = world.services.registry.audit_log("acme")[-1]
     assert (last.action, last.details["request_id"]) == ("tenant.access-checked", "r-1")
     assert world.services.offboardings.show("acme").offboarding.access_statement == signed
+
+
+def test_who_can_not_be_certified_does_not_stand_before_the_others(
+    world: World, key: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add_tenant("globex")
+    for tenant in ("acme", "globex"):
+        leave(world, tenant)
+        world.clock.advance(seconds=1)
+    wait(world)
+    acme, certify = world.tenant().id, Certification.certify
+
+    def fail_one(of: Certification, offboarding: Offboarding, actor: str) -> Signed:
+        if offboarding.tenant_id == acme:
+            raise ValidationFailed("something still decrypts")
+        return certify(of, offboarding, actor)
+
+    monkeypatch.setattr(Certification, "certify", fail_one)
+    monkeypatch.setattr("byok.services.offboarding._TENANTS_A_SWEEP", 1)
+    assert any(world.services.offboardings.finish_due() for _ in range(30))
+    assert world.services.offboardings.show("globex").offboarding.certificate is not None
+
+
+def test_who_was_stopped_before_stops_were_written_down_is_not_said_to_have_had_no_lease(
+    world: World, token: bytes, engine: sa.Engine
+) -> None:
+    world.services.kill_switch.suspend("acme", "by hand", actor="test")
+    with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM acknowledgements; DELETE FROM stops"))
+    leave(world)
+    wait(world)
+    report = finish(world)
+    assert report["stop"] is None
+    (told,) = [one["detail"] for one in report["proofs"] if one["name"] == "no-lease-lives"]
+    assert told.startswith("which processes dropped theirs was not written down")

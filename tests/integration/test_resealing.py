@@ -359,6 +359,23 @@ def test_a_process_of_an_older_release_counts_as_lacking_it(
         fleet.reseals.start(requested_by="operator")
 
 
+def test_no_key_may_go_while_a_process_does_not_say_what_it_seals_under(
+    world: World, fleet: Services, engine: sa.Engine
+) -> None:
+    fleet.reseals.start(requested_by="operator")
+    run_published(world, fleet)
+    world.clock.advance(seconds=40 * 86400)
+    fleet.watch.look()
+    assert kept(fleet) == {"mk-1": False, "mk-2": True}
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE members SET master_key_ids = NULL"))
+    assert kept(fleet) == {"mk-1": True, "mk-2": True}
+
+
+def kept(fleet: Services) -> dict[str, bool]:
+    return {one.sealed.master_key_id: one.keep is not None for one in fleet.ring_status.read().keys}
+
+
 def test_it_goes_on_while_a_process_seals_under_the_old_key(world: World, fleet: Services) -> None:
     straggler = process(world, "mk-1", "mk-2")
     straggler.watch.join()

@@ -15,11 +15,9 @@ from byok.core.errands import (
     ErrandKind,
     errand_documents,
     export_errand,
-    migration_errand,
     render_errand,
 )
 from byok.core.model import Connection, Key
-from byok.core.policies import role_permissions
 from byok.core.provisioning import PolicyFormat
 from byok.errors import InvalidInput
 from tests.world import kms_key_arn
@@ -50,10 +48,6 @@ def errands() -> dict[str, Errand]:
     return {
         "export by role": export_errand(BY_ROLE, KEY, None),
         "export by key policy": export_errand(BY_KEY_POLICY, KEY, VENDOR),
-        "migration by role": migration_errand(BY_ROLE, replace(BY_ROLE, kms_key_arn=NEW), None),
-        "migration by key policy": migration_errand(
-            BY_KEY_POLICY, replace(BY_KEY_POLICY, kms_key_arn=NEW), VENDOR
-        ),
     }
 
 
@@ -90,64 +84,6 @@ def test_an_export_by_key_policy_is_a_statement_that_names_the_worker_role() -> 
             "Condition": {"ArnEquals": {"aws:PrincipalArn": str(VENDOR)}} | EXPORT_CONDITION,
         }
     ]
-
-
-def test_a_migration_by_one_role_re_encrypts_and_uses_both_kms_keys_meanwhile() -> None:
-    documents = errand_documents(ERRANDS["migration by role"])
-    statements = documents["inline_policy"]["Statement"]
-    assert documents["inline_policy_name"] == "byok-migration"
-    assert statements[:2] == role_permissions(str(NEW), TENANT)["Statement"]
-    assert [(one["Action"], one["Resource"]) for one in statements[2:]] == [
-        ("kms:ReEncryptFrom", str(OLD)),
-        ("kms:ReEncryptTo", str(NEW)),
-    ]
-    assert len({one["Sid"] for one in statements}) == 4
-    without_iam = documents["key_policy_statements_without_iam"]
-    assert [(one["kms_key_arn"], actions(one["statements"])) for one in without_iam] == [
-        (str(OLD), ["kms:ReEncryptFrom"]),
-        (str(NEW), ["kms:ReEncryptTo"]),
-    ]
-
-
-def test_a_migration_by_key_policy_adds_to_both_kms_keys() -> None:
-    added = errand_documents(ERRANDS["migration by key policy"])["key_policy_statements"]
-    assert [(one["kms_key_arn"], actions(one["statements"])) for one in added] == [
-        (str(OLD), ["kms:ReEncryptFrom"]),
-        (str(NEW), ["kms:ReEncryptTo"]),
-    ]
-    for one in added:
-        (statement,) = one["statements"]
-        assert statement["Condition"]["ArnEquals"] == {"aws:PrincipalArn": str(VENDOR)}
-        assert statement["Condition"]["StringEquals"]["kms:EncryptionContext:byok-tenant"] == str(TENANT)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        replace(BY_ROLE, kms_key_arn=NEW, role_arn=RoleArn.parse("arn:aws:iam::222222222001:role/new")),
-        replace(BY_ROLE, kms_key_arn=replace(NEW, region="eu-west-1")),
-        replace(BY_ROLE, kms_key_arn=NEW, role_arn=None),
-    ],
-    ids=["another role", "another region", "to key-policy mode"],
-)
-def test_where_no_principal_may_use_both_the_new_kms_key_encrypts_and_the_old_one_needs_nothing(
-    target: Connection,
-) -> None:
-    documents = errand_documents(migration_errand(BY_ROLE, target, VENDOR))
-    if target.role_arn is None:
-        (added,) = documents["key_policy_statements"]
-        assert added["kms_key_arn"] == str(NEW)
-        statements = added["statements"]
-    else:
-        assert documents["role_name"] == target.role_arn.name.rpartition("/")[2]
-        (of_key,) = documents["key_policy_statements_without_iam"]
-        assert of_key["kms_key_arn"] == str(target.kms_key_arn)
-        statements = documents["inline_policy"]["Statement"]
-    assert statements[-1]["Action"] == "kms:Encrypt"
-    assert "kms:ReEncryptFrom" not in actions(statements)
-    assert {one["Resource"] for one in statements} <= {str(target.kms_key_arn), "*"}
-    # The same role goes on using the old one; another role was provisioned for the new one as any is.
-    assert (len(statements) == 3) is (target.role_arn == ROLE)
 
 
 def test_in_key_policy_mode_the_vendors_role_must_be_known() -> None:

@@ -10,7 +10,7 @@ import pytest
 from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.findings import Cause, Finding, Verdict
 from byok.core.model import Connection
-from byok.core.move_rights import is_of_the_errand, provisions, removals
+from byok.core.move_rights import command, is_of_the_errand, provisions, removals
 from byok.core.moves import (
     MOVE_LIFECYCLE,
     OPEN_STATES,
@@ -19,6 +19,7 @@ from byok.core.moves import (
     MoveEvent,
     MoveProgress,
     MoveState,
+    Sharing,
 )
 from byok.errors import IllegalTransition
 from tests.world import kms_key_arn
@@ -118,16 +119,33 @@ def test_a_role_that_is_kept_keeps_the_old_kms_key_until_the_commit() -> None:
     assert all(one["Resource"] == str(ELSEWHERE.kms_key_arn) for one in provision.statements)
 
 
+def test_the_command_of_a_move_says_how_the_new_kms_key_is_reached() -> None:
+    assert command(move(OLD, ELSEWHERE)).endswith(f"{ELSEWHERE.kms_key_arn} --role-arn {OTHER_ROLE}")
+    assert command(move(OLD, by_key_policy(NEW))).endswith(f"{NEW.kms_key_arn} --mode key-policy")
+
+
 def test_what_is_left_to_remove() -> None:
-    assert len(removals(move())) == 3
-    assert removals(move(OLD, ELSEWHERE)) == [
+    alone = Sharing()
+    assert len(removals(move(), alone)) == 3
+    assert removals(move(OLD, ELSEWHERE), alone) == [
         f"from the policy of the role {OTHER_ROLE}: the statement ByokMigrationTarget",
         f"the role {ROLE}",
     ]
-    in_key_policies = removals(move(by_key_policy(OLD), by_key_policy(ELSEWHERE)))
-    assert "ByokUseWithContext and ByokLook, ByokMigrationSource" in in_key_policies[1]
+    in_key_policies = removals(move(by_key_policy(OLD), by_key_policy(ELSEWHERE)), alone)
+    assert "ByokMigrationSource" in in_key_policies[1]
+    assert "ByokUseWithContext and ByokLook" in in_key_policies[2]
     west = replace(NEW, kms_key_arn=replace(NEW.kms_key_arn, region="eu-west-1"))
-    assert str(OLD.kms_key_arn) in removals(move(OLD, west))[1]
+    assert str(OLD.kms_key_arn) in removals(move(OLD, west), alone)[1]
+
+
+@pytest.mark.parametrize(
+    "one", [move(), move(OLD, ELSEWHERE), move(by_key_policy(OLD), by_key_policy(ELSEWHERE))]
+)
+def test_what_another_tenant_uses_stays(one: KmsKeyMove) -> None:
+    told = removals(one, Sharing(("globex",), ("globex",)))[-1]
+    assert str(TENANT) in told
+    assert "ByokLook" not in told
+    assert told != f"the role {ROLE}"
 
 
 def test_only_the_right_that_the_move_needs_is_no_excess() -> None:
@@ -147,4 +165,4 @@ def test_the_old_kms_key_may_go_when_nothing_rests_on_it() -> None:
     assert not MoveProgress(False, 0, 0, 0, 0).old_key_may_go  # of a tenant without any version
     assert not MoveProgress(True, 1, 0, 6, 0).old_key_may_go
     assert not MoveProgress(True, 0, 7, 0, 0).old_key_may_go
-    assert not MoveProgress(True, 0, 0, 7, 0, others=("globex",)).old_key_may_go
+    assert not MoveProgress(True, 0, 0, 7, 0, sharing=Sharing(("globex",))).old_key_may_go

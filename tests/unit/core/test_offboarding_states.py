@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from byok.core.arns import KmsKeyArn, RoleArn
 from byok.core.audit import ChainPlace
 from byok.core.model import Check, Connection, Tenant, TenantState
+from byok.core.moves import Sharing
 from byok.core.offboarding import (
     OFFBOARDING_LIFECYCLE,
     UNDER_WAY,
@@ -59,26 +61,61 @@ def test_retentions_have_bounds() -> None:
             check_retention(timedelta(days=days))
 
 
-def removals(role_arn: RoleArn | None, passed: bool = True) -> str:
-    tenant_id = UUID(int=1)
-    connection = Connection(tenant_id, KmsKeyArn.parse(kms_key_arn()), "x", role_arn, tenant_name="acme")
-    tenant = Tenant(tenant_id, "acme", TenantState.OFFBOARDED, "x", NOW, connection=connection)
-    offboarding = Offboarding(UUID(int=2), tenant_id, OffboardingState.SHREDDED, "a", NOW, "x", NOW)
+TENANT, ALONE = UUID(int=1), Sharing()
+KMS_KEY = KmsKeyArn.parse(kms_key_arn())
+
+
+def connection_by(role_arn: RoleArn | None, kms_key: KmsKeyArn = KMS_KEY) -> Connection:
+    return Connection(TENANT, kms_key, "x", role_arn, tenant_name="acme")
+
+
+def certificate(*connections: Connection, sharing: Sharing = ALONE, passed: bool = True) -> dict[str, Any]:
+    """The report for a tenant that had these connections, the last one first."""
+    tenant = Tenant(TENANT, "acme", TenantState.OFFBOARDED, "x", NOW, connection=connections[0])
+    offboarding = Offboarding(UUID(int=2), TENANT, OffboardingState.SHREDDED, "a", NOW, "x", NOW)
     proofs = [Check("one", True), Check("other", passed)]
-    told = certificate_of(Evidence(tenant, offboarding, None, [], proofs, ChainPlace(7, bytes(32)), NOW))
+    had = [(one, sharing) for one in connections]
+    head = ChainPlace(7, bytes(32))
+    told = certificate_of(Evidence(tenant, offboarding, None, [], proofs, head, NOW, had))
     assert told["passed"] is passed
+    return told
+
+
+def removals(*connections: Connection, sharing: Sharing = ALONE) -> str:
+    told = certificate(*connections, sharing=sharing)
     return " ".join(one["what"] + " " + one["how"] for one in told["customer_removes"])
 
 
 def test_what_the_customer_removes_is_what_its_mode_has() -> None:
-    key = KmsKeyArn.parse(kms_key_arn())
-    with_role = removals(RoleArn("aws", key.account, "path/byok-acme"))
+    with_role = removals(connection_by(RoleArn("aws", KMS_KEY.account, "path/byok-acme")))
     assert "delete-role --role-name byok-acme" in with_role, "the name, without the path"
     assert "ByokRoleUseWithContext" in with_role
-    without = removals(None)
+    without = removals(connection_by(None))
     assert "ByokUseWithContext and ByokLook" in without
     assert "delete-role" not in without
 
 
 def test_one_check_that_failed_is_told_at_the_top() -> None:
-    removals(None, passed=False)
+    certificate(connection_by(None), passed=False)
+
+
+def test_who_moved_is_told_of_every_kms_key_and_role_that_it_ever_gave() -> None:
+    older = KmsKeyArn.parse(kms_key_arn(7))
+    role = RoleArn("aws", older.account, "byok-before")
+    moved = connection_by(None), connection_by(role, older)
+    told = certificate(*moved)
+    assert told["other_connections"] == [{"kms_key_arn": str(older), "role_arn": str(role)}]
+    assert f"the role {role}" in removals(*moved)
+    assert older.key_id in removals(*moved), "its grants and tag"
+    backups = told["remains"][0]["remedy"]
+    assert f"all of the KMS keys {KMS_KEY.key_id}, {older.key_id} are" in backups
+    assert removals(*moved).count("webhook") == 1
+
+
+@pytest.mark.parametrize("role", [None, RoleArn("aws", KMS_KEY.account, "byok")])
+def test_what_another_tenant_of_the_customers_needs_is_not_removed(role: RoleArn | None) -> None:
+    told = removals(connection_by(role), sharing=Sharing(("globex",), ("globex",)))
+    for whole in ("delete-role", "the stack", "untag", "revoke-grant", "of the key policy"):
+        assert whole not in told
+    assert str(TENANT) in told
+    assert "globex" not in told, "who else is a customer is nobody's business"

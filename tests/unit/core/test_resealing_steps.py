@@ -18,7 +18,13 @@ from byok.core.resealing import (
     next_kind,
     next_pass,
 )
-from byok.core.rings import find_reason_to_keep, list_lacking, list_sealing, list_sealing_elsewhere
+from byok.core.rings import (
+    find_reason_to_keep,
+    list_lacking,
+    list_sealing,
+    list_sealing_elsewhere,
+    list_unsaid,
+)
 from byok.core.stops import Member
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -75,23 +81,43 @@ def test_who_says_nothing_of_its_ring_counts_as_lacking_every_key() -> None:
     assert list_lacking(members, "new") == ["worker 3@a", "worker 4@a"]
     assert list_sealing_elsewhere(members, "new") == ["worker 2@a", "worker 3@a", "worker 4@a"]
     assert list_sealing(members, "old") == ["worker 2@a", "worker 3@a"]
+    assert list_unsaid(members) == ["worker 4@a"]
 
 
 @pytest.mark.parametrize(
-    ("key", "records", "sealing", "free_at", "reason"),
+    ("key", "records", "sealing", "unsaid", "free_at", "reason"),
     [
-        ("old", 0, [], NOW, None),
-        ("old", 0, [], NOW + timedelta(hours=1), "leases under it may live until 2026-11-28 01:00:00Z"),
-        ("old", 0, [], None, "no rotation of the master key has ended: byok master-key rotate"),
-        ("old", 0, ["worker 2@a"], NOW, "worker 2@a seals under it: restart it with new first"),
-        ("old", 4, [], NOW, "records under it: 4; byok master-key rotate"),
-        ("new", 0, [], NOW, "it is the first: it seals"),
+        ("old", 0, [], [], NOW, None),
+        ("old", 0, [], [], NOW + timedelta(hours=1), "leases under it may live until 2026-11-28 01:00:00Z"),
+        ("old", 0, [], [], None, "no rotation of the master key has ended: byok master-key rotate"),
+        ("old", 0, ["worker 2@a"], [], NOW, "worker 2@a seals under it: restart it with new first"),
+        (
+            "old",
+            0,
+            [],
+            ["worker 4@a"],
+            NOW,
+            "worker 4@a is of an older release, and may seal under it: restart it with new first",
+        ),
+        ("old", 4, [], [], NOW, "records under it: 4; byok master-key rotate"),
+        ("new", 0, [], [], NOW, "it is the first: it seals"),
     ],
 )
 def test_why_a_key_is_to_be_kept(
-    key: str, records: int, sealing: list[str], free_at: datetime | None, reason: str | None
+    key: str,
+    records: int,
+    sealing: list[str],
+    unsaid: list[str],
+    free_at: datetime | None,
+    reason: str | None,
 ) -> None:
     found = find_reason_to_keep(
-        key, first="new", records=records, sealing=sealing, free_of_leases_at=free_at, now=NOW
+        key,
+        first="new",
+        records=records,
+        sealing=sealing,
+        unsaid=unsaid,
+        free_of_leases_at=free_at,
+        now=NOW,
     )
     assert found == reason
