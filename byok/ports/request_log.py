@@ -34,6 +34,9 @@ class RequestSpool(Protocol):
         """What was sealed, and what processes left that are dead, in batches, oldest first. A batch is
         forgotten when the next one is asked for."""
 
+    def unsealed(self) -> Iterator[Sequence[LoggedRequest]]:
+        """What living processes wrote and did not seal yet, in batches. It stays where it is."""
+
     def backlog_bytes(self) -> int:
         """How much waits, of all processes."""
 
