@@ -67,8 +67,9 @@ class CustomerAccount:
         self.iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(trust_policy))
 
     def delete_role(self, role_name: str) -> None:
-        """Delete the role and its policy."""
-        self.delete_role_policy(role_name)
+        """Delete the role and its inline policies."""
+        for name in self.iam.list_role_policies(RoleName=role_name)["PolicyNames"]:
+            self.iam.delete_role_policy(RoleName=role_name, PolicyName=name)
         self.iam.delete_role(RoleName=role_name)
 
     def put_key_policy(self, arn: str, policy: dict[str, Any]) -> None:
