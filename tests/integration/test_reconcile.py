@@ -87,7 +87,7 @@ class Case:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "empty.json").write_text('{"Records": []}')
         command = ["audit", "reconcile", "acme", "--cloudtrail", str(self.folder), "--delivery-delay", "0s"]
-        return CliRunner().invoke(app, [*command, *options], env={"COLUMNS": "300"})
+        return CliRunner().invoke(app, [*command, *options], env={"COLUMNS": "80"})
 
     def found(self, *trails: list[dict[str, Any]], options: tuple[str, ...] = ()) -> dict[str, Any]:
         """What the comparison says to machines."""
@@ -208,7 +208,9 @@ def test_a_call_that_is_not_ours_is_found(
     assert (stranger["concern"], stranger["operation"]) == (concern, operation)
     shown = case.reconcile()
     assert shown.exit_code == 20
-    assert "AWS saw, and we did not log" in shown.stdout
+    assert "AWS saw, and we did not log: 1" in shown.stdout
+    assert f"by       {stranger['principal']}\n" in shown.stdout
+    assert f"request  {stranger['request_id']}\n" in shown.stdout
 
 
 def test_a_decrypt_replayed_by_the_vendors_principal_is_found(case: Case) -> None:
@@ -454,7 +456,7 @@ def test_broken_files_are_named_and_make_the_comparison_incomplete(case: Case) -
     ]
     shown = case.reconcile()
     assert shown.exit_code == 23
-    assert "cut.json.gz" in shown.stdout
+    assert f"{case.folder}/cut.json.gz: " in shown.stdout
 
 
 def test_files_may_be_named_one_by_one_and_unpacked(case: Case) -> None:
