@@ -132,9 +132,11 @@ def audit_verify(
             }
         )
         return
-    counted = _counted(verified.last.sequence, verified.checkpoints)
-    compared = f"{counted}, {len(kept)} from outside" if kept else counted
-    console.print(f"{compared}, [green]the chain is intact[/]")
+    agrees = f" and agrees with {', '.join(one.name for one in kept)}" if kept else ""
+    console.print(
+        f"{counted(verified.last.sequence, verified.checkpoints)}, [green]the chain is intact[/]{agrees}",
+        soft_wrap=True,
+    )
     _warn_of_unknown(verified.unknown_signers)
 
 
@@ -148,14 +150,16 @@ def _read_kept(file: Path, found: AuditChain, trusted: Collection[bytes]) -> Kep
     return kept
 
 
-def _counted(events: int, checkpoints: int) -> str:
-    return f"{events} events, {checkpoints} checkpoints" if checkpoints else f"{events} events"
+def counted(events: int, checkpoints: int) -> str:
+    """How much a log holds, in words."""
+    told = f"{events} events"
+    return f"{told}, {checkpoints} checkpoint{'s' if checkpoints > 1 else ''}" if checkpoints else told
 
 
 def _warn_of_unknown(count: int) -> None:
     if count:
         console.print(
-            f"{count} checkpoints are by keys that the ring has no more: --trust PUBLIC-KEY, if you kept it",
+            f"of the checkpoints, {count} by keys that left the ring: --trust PUBLIC-KEY, if you kept it",
             style="yellow",
         )
 
@@ -193,7 +197,7 @@ def _verify_all(services: "Services", trusted: Collection[bytes], *, as_json: bo
             }
         )
         return
-    console.print(f"{tenants} tenants, {_counted(events, checkpoints)}, [green]all chains are intact[/]")
+    console.print(f"{tenants} tenants, {counted(events, checkpoints)}, [green]all chains are intact[/]")
     _warn_of_unknown(unknown)
 
 
