@@ -18,6 +18,8 @@ def main() -> None:
     actions.add_parser("create-key", help="make a KMS key").add_argument("account", help="12 digits")
     role = actions.add_parser("create-role", help="make the role that `byok tenant policy --json` prints")
     role.add_argument("account", help="12 digits")
+    renewed = actions.add_parser("renew-role", help="put what it prints in place of the role's policies")
+    renewed.add_argument("account", help="12 digits")
     errand = actions.add_parser("add-policy", help="allow a role what `byok tenant policy --for` prints")
     errand.add_argument("account", help="12 digits")
     for name in ("disable-key", "enable-key", "delete-role"):
@@ -43,6 +45,11 @@ def _act(arguments: argparse.Namespace) -> str:
             return account.create_role(
                 printed["role_name"], printed["role_trust_policy"], printed["role_permissions_policy"]
             )
+        case "renew-role":
+            printed = json.load(sys.stdin)
+            role_name: str = printed["role_name"]
+            account.renew_role_policies(role_name, printed["role_permissions_policy"])
+            return role_name
         case "add-policy":
             printed = json.load(sys.stdin)
             name: str = printed["inline_policy_name"]

@@ -38,6 +38,14 @@ def test_a_role_goes_with_all_that_it_was_allowed(setup: Setup) -> None:
     assert code_of(setup.assume) == "AccessDenied"
 
 
+def test_one_policy_takes_the_place_of_all(setup: Setup) -> None:
+    errand = {"role_name": "byok", "inline_policy_name": "byok-export", "inline_policy": setup.permissions}
+    provision(setup, "add-policy", setup.account.account_id, printed=errand)
+    nothing = {"role_name": "byok", "role_permissions_policy": policies.role_permissions("*", uuid4())}
+    provision(setup, "renew-role", setup.account.account_id, printed=nothing)
+    assert code_of(lambda: setup.kms.describe_key(KeyId=setup.key)) == "AccessDeniedException"
+
+
 def test_a_trail_is_written_as_aws_delivers_it(
     setup: Setup, tmp_path: Path, simulator: SimulatorControl
 ) -> None:
