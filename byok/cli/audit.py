@@ -18,7 +18,6 @@ from byok.cli.output import (
     print_json,
     print_json_list,
     show_time,
-    table,
 )
 from byok.cli.reports import decode_public_key
 from byok.cli.services import open_runtime
@@ -60,10 +59,10 @@ def audit_log(
         if as_json:
             print_json_list(_event_json(event) for page in pages for event in page)
             return
-        title = f"audit log of {tenant}"
-        for page in pages:  # a table for each: one over all would be in memory as a whole
-            console.print(table(title, ("#", "when", "who", "what", "details"), map(_row, page)))
-            title = ""
+        console.print(f"audit log of {tenant}", style="bold")
+        for page in pages:
+            for event in page:
+                _print_event(event)
 
 
 def parse_since(text: str, now: datetime) -> datetime:
@@ -79,9 +78,13 @@ def parse_since(text: str, now: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _row(event: AuditEvent) -> tuple[str, ...]:
+def _print_event(event: AuditEvent) -> None:
+    """In lines instead of columns, so that ids and ARNs stay whole: they are looked for elsewhere."""
     details = ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in (None, ""))
-    return str(event.sequence), show_time(event.at), event.actor, event.action, details
+    heading = f"{event.sequence:>4}  {show_time(event.at)}  {event.action}  by {event.actor}"
+    console.print(heading, markup=False, soft_wrap=True)
+    if details:
+        console.print(f"      {details}", style="dim", markup=False, soft_wrap=True)
 
 
 @audit_app.command(

@@ -76,9 +76,14 @@ def removals(move: KmsKeyMove) -> Sequence[str]:
         return [errand, f"the role {source.role_arn}"]
     resource = f"{source.kms_key_arn} among the resources of ByokUseWithContext and ByokLook"
     old = f"from {_place(source)}: {resource}"
+    # Who added a policy for the move must not just delete it: the new KMS key may stand there alone.
+    at_once = (
+        f"or all of it at once: what byok tenant policy {source.tenant_name} --kms-key-arn"
+        f" {target.kms_key_arn} prints takes the place of all policies of the role"
+    )
     if move.is_crossing:
-        return [errand, old]
-    return [errand, f"from {_place(source)}: the statement ByokMigrationSource", old]
+        return [errand, old, at_once]
+    return [errand, f"from {_place(source)}: the statement ByokMigrationSource", old, at_once]
 
 
 def _place(connection: Connection) -> str:

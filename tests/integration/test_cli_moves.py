@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from byok.simulator.customer import CustomerAccount
 from byok.wiring import Runtime
 from tests.customers import VENDOR, Customer, add_key, new_account
 from tests.integration.test_cli import Byok, acme, byok
+from tests.integration.test_customer_provisions import shell_of
 
 __all__ = ["acme", "byok"]
 
@@ -151,6 +153,26 @@ def test_a_customer_moves_and_the_old_side_may_go(
     assert runtime.services.checkups.probe("acme") is TenantState.SUSPENDED
     with pytest.raises(TenantNotActive):
         cipher.decrypt(token, context=CONTEXT)
+
+
+def test_the_script_of_a_move_leaves_the_role_the_new_kms_key_alone(
+    byok: Byok, stack: Stack, runtime: Runtime, acme: Customer, tmp_path: Path
+) -> None:
+    """Just to delete what was added would take the new KMS key away as well, which revokes access."""
+    run = shell_of(stack, acme.account, tmp_path)
+    new = acme.account.create_key()
+    errand = ("--for", "migration", "--to-kms-key-arn", new, "--format", "cli")
+    script = byok("tenant", "policy", "acme", *errand).out
+    run(script, "add")
+    with working(runtime):
+        assert byok("tenant", "migrate", "acme", "--kms-key-arn", new).exit_code == 0
+    run(script, "finish")
+    iam = acme.account.iam
+    assert iam.list_role_policies(RoleName="byok")["PolicyNames"] == ["byok"]
+    allowed = iam.get_role_policy(RoleName="byok", PolicyName="byok")["PolicyDocument"]
+    assert allowed == policies.role_permissions(new, acme.tenant.id)
+    runtime.services.desk.forget()
+    assert runtime.services.checkups.probe("acme") is TenantState.ACTIVE
 
 
 def test_between_two_key_policies_of_one_account(byok: Byok, stack: Stack, runtime: Runtime) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from byok.core import policies
 from byok.embedded.stack import Stack
 from byok.settings import child_environment
 from byok.simulator.control import SimulatorControl
@@ -41,8 +42,9 @@ def test_a_role_goes_with_all_that_it_was_allowed(setup: Setup) -> None:
 def test_one_policy_takes_the_place_of_all(setup: Setup) -> None:
     errand = {"role_name": "byok", "inline_policy_name": "byok-export", "inline_policy": setup.permissions}
     provision(setup, "add-policy", setup.account.account_id, printed=errand)
-    nothing = {"role_name": "byok", "role_permissions_policy": policies.role_permissions("*", uuid4())}
-    provision(setup, "renew-role", setup.account.account_id, printed=nothing)
+    other = policies.role_permissions(setup.account.create_key(), setup.tenant_id)
+    printed = {"role_name": "byok", "role_permissions_policy": other}
+    provision(setup, "renew-role", setup.account.account_id, printed=printed)
     assert code_of(lambda: setup.kms.describe_key(KeyId=setup.key)) == "AccessDeniedException"
 
 

@@ -102,6 +102,7 @@ def test_a_migration_by_one_role_re_encrypts_and_uses_both_kms_keys_meanwhile() 
         ("kms:ReEncryptTo", str(NEW)),
     ]
     assert len({one["Sid"] for one in statements}) == 4
+    assert documents["role_permissions_policy_after_commit"] == role_permissions(str(NEW), TENANT)
     without_iam = documents["key_policy_statements_without_iam"]
     assert [(one["kms_key_arn"], actions(one["statements"])) for one in without_iam] == [
         (str(OLD), ["kms:ReEncryptFrom"]),
@@ -166,6 +167,11 @@ def test_the_script_is_bash_and_holds_the_same_statements(name: str) -> None:
     assert wanted
     assert all(json.dumps(one, indent=2) in script for one in wanted)
     assert all('--region "$region"' in line or "--region eu-central-1" in line for line in calls(script))
+
+
+def test_only_a_move_of_one_role_is_finished_otherwise_than_undone() -> None:
+    scripts = {name: render_errand(errand, PolicyFormat.CLI) for name, errand in ERRANDS.items()}
+    assert [name for name, script in scripts.items() if "finish" in script] == ["migration by role"]
 
 
 def calls(script: str) -> list[str]:

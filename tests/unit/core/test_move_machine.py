@@ -119,7 +119,8 @@ def test_a_role_that_is_kept_keeps_the_old_kms_key_until_the_commit() -> None:
 
 
 def test_what_is_left_to_remove() -> None:
-    assert len(removals(move())) == 3
+    assert len(removals(move())) == 4
+    assert "takes the place of all policies of the role" in removals(move())[-1]
     assert removals(move(OLD, ELSEWHERE)) == [
         f"from the policy of the role {OTHER_ROLE}: the statement ByokMigrationTarget",
         f"the role {ROLE}",
