@@ -85,9 +85,7 @@ def print_end(found: "MoveStatus") -> None:
         f"tenant [bold]{name}[/] is under {move.target.kms_key_arn}: {seen.under_new} versions",
         soft_wrap=True,
     )
-    console.print("the customer may remove now:")
-    for removal in removals(move):
-        console.print(f"  {removal}", soft_wrap=True)
+    _print_removals(move)
     console.print(show_old_key(move, seen), soft_wrap=True)
     if seen.keys_to_rotate:
         console.print(
@@ -95,6 +93,12 @@ def print_end(found: "MoveStatus") -> None:
             " key never wrapped",
             soft_wrap=True,
         )
+
+
+def _print_removals(move: KmsKeyMove) -> None:
+    console.print("the customer may remove now:")
+    for removal in removals(move):
+        console.print(f"  {removal}", soft_wrap=True)
 
 
 def print_status(found: "MoveStatus") -> None:
@@ -122,6 +126,8 @@ def print_status(found: "MoveStatus") -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console.print(f"{name:<{width}}  {value}", soft_wrap=True)
+    if move.committed_at is not None:
+        _print_removals(move)
 
 
 def show_old_key(move: KmsKeyMove, seen: MoveProgress) -> str:
