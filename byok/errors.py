@@ -405,6 +405,11 @@ class AuditChainBroken(IntegrityError):
 
     code = "audit-chain-broken"
 
+    def __init__(
+        self, message: str, *, remedy: str = "keep the database as it is, and compare it with a restored copy"
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+
 
 class InvariantBroken(IntegrityError):
     """The stored versions of a key contradict each other."""

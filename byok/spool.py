@@ -9,7 +9,7 @@ lock moves it to PostgreSQL.
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -127,6 +127,15 @@ class FileSpool:
                 yield merged(requests)
                 _forget(path, unreadable)
 
+    def unsealed(self) -> Iterator[Sequence[LoggedRequest]]:
+        for path in self._files():
+            try:
+                written = path.read_bytes()
+            except OSError:  # another moved it, or it is another user's
+                continue
+            whole = written[: written.rfind(b"\n") + 1]  # its process may be at a line just now
+            yield merged(_read(whole.splitlines(keepends=True))[0])
+
     def backlog_bytes(self) -> int:
         return sum(_size(path) for path in self._files())
 
@@ -153,11 +162,11 @@ def _owned(path: Path) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def _read(file: BinaryIO) -> tuple[list[LoggedRequest], int]:
+def _read(lines: Iterable[bytes]) -> tuple[list[LoggedRequest], int]:
     """The requests of a file, and how many whole lines are none. A full disk cuts a line short, and the
     request of that line was not sent."""
     requests, unreadable = [], 0
-    for line in file:
+    for line in lines:
         try:
             requests.append(parse_line(line))
         except ValueError:

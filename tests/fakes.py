@@ -476,6 +476,9 @@ class MemorySpool:
         taken, self.requests = merged(self.requests), []
         yield taken
 
+    def unsealed(self) -> Iterator[Sequence[LoggedRequest]]:
+        return iter(())
+
     def backlog_bytes(self) -> int:
         return len(self.requests)
 

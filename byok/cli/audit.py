@@ -19,7 +19,6 @@ from byok.cli.output import (
     print_json_list,
     show_foreign,
     show_time,
-    table,
 )
 from byok.cli.reports import decode_public_key
 from byok.cli.services import open_runtime
@@ -61,10 +60,10 @@ def audit_log(
         if as_json:
             print_json_list(_event_json(event) for page in pages for event in page)
             return
-        title = f"audit log of {tenant}"
-        for page in pages:  # a table for each: one over all would be in memory as a whole
-            console.print(table(title, ("#", "when", "who", "what", "details"), map(_row, page)))
-            title = ""
+        console.print(f"audit log of {tenant}", style="bold")
+        for page in pages:
+            for event in page:
+                _print_event(event)
 
 
 def parse_since(text: str, now: datetime) -> datetime:
@@ -80,10 +79,14 @@ def parse_since(text: str, now: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _row(event: AuditEvent) -> tuple[str, ...]:
+def _print_event(event: AuditEvent) -> None:
+    """In lines instead of columns, so that ids and ARNs stay whole: they are looked for elsewhere."""
     details = ", ".join(f"{name} {value}" for name, value in event.details.items() if value not in (None, ""))
-    told = (event.actor, event.action, details)
-    return (str(event.sequence), show_time(event.at), *map(show_foreign, told))
+    told = f"{event.action}  by {event.actor}"
+    heading = f"{event.sequence:>4}  {show_time(event.at)}  {show_foreign(told)}"
+    console.print(heading, soft_wrap=True)
+    if details:
+        console.print(f"      {show_foreign(details)}", style="dim", soft_wrap=True)
 
 
 @audit_app.command(
@@ -134,9 +137,11 @@ def audit_verify(
             }
         )
         return
-    counted = _counted(verified.last.sequence, verified.checkpoints)
-    compared = f"{counted}, {len(kept)} from outside" if kept else counted
-    console.print(f"{compared}, [green]the chain is intact[/]")
+    agrees = f" and agrees with {', '.join(one.name for one in kept)}" if kept else ""
+    console.print(
+        f"{counted(verified.last.sequence, verified.checkpoints)}, [green]the chain is intact[/]{agrees}",
+        soft_wrap=True,
+    )
     _warn_of_unknown(verified.unknown_signers)
 
 
@@ -150,14 +155,16 @@ def _read_kept(file: Path, found: AuditChain, trusted: Collection[bytes]) -> Kep
     return kept
 
 
-def _counted(events: int, checkpoints: int) -> str:
-    return f"{events} events, {checkpoints} checkpoints" if checkpoints else f"{events} events"
+def counted(events: int, checkpoints: int) -> str:
+    """How much a log holds, in words."""
+    told = f"{events} events"
+    return f"{told}, {checkpoints} checkpoint{'s' if checkpoints > 1 else ''}" if checkpoints else told
 
 
 def _warn_of_unknown(count: int) -> None:
     if count:
         console.print(
-            f"{count} checkpoints are by keys that the ring has no more: --trust PUBLIC-KEY, if you kept it",
+            f"of the checkpoints, {count} by keys that left the ring: --trust PUBLIC-KEY, if you kept it",
             style="yellow",
         )
 
@@ -195,7 +202,7 @@ def _verify_all(services: "Services", trusted: Collection[bytes], *, as_json: bo
             }
         )
         return
-    console.print(f"{tenants} tenants, {_counted(events, checkpoints)}, [green]all chains are intact[/]")
+    console.print(f"{tenants} tenants, {counted(events, checkpoints)}, [green]all chains are intact[/]")
     _warn_of_unknown(unknown)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from byok.cli.audit import progress_bar
+from byok.cli.audit import counted, progress_bar
 from byok.cli.files import writing
 from byok.cli.output import AsJson, TenantName, actor, console, print_json, show_time
 from byok.cli.services import open_services
@@ -64,6 +64,4 @@ def export(tenant: TenantName, output: _Output = None, as_json: AsJson = False) 
             }
         )
         return
-    console.print(
-        f"{output}: {chain.length} events, {chain.checkpoints} checkpoints of {tenant}", soft_wrap=True
-    )
+    console.print(f"{output}: {counted(chain.length, chain.checkpoints)} of {tenant}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from byok.cli.output import console, error_console, print_json, show_state, show_time, table
+from byok.cli.output import console, error_console, print_json, show_state, show_time
 from byok.core.arns import RoleArn
 from byok.core.model import Connection
 from byok.core.move_rights import provisions, removals
@@ -85,9 +85,7 @@ def print_end(found: "MoveStatus") -> None:
         f"tenant [bold]{name}[/] is under {move.target.kms_key_arn}: {seen.under_new} versions",
         soft_wrap=True,
     )
-    console.print("the customer may remove now:")
-    for removal in removals(move, seen.sharing):
-        console.print(f"  {removal}", soft_wrap=True)
+    _print_removals(move, seen)
     console.print(show_old_key(move, seen), soft_wrap=True)
     if seen.keys_to_rotate:
         console.print(
@@ -97,8 +95,14 @@ def print_end(found: "MoveStatus") -> None:
         )
 
 
+def _print_removals(move: KmsKeyMove, seen: MoveProgress) -> None:
+    console.print("the customer may remove now:")
+    for removal in removals(move, seen.sharing):
+        console.print(f"  {removal}", soft_wrap=True)
+
+
 def print_status(found: "MoveStatus") -> None:
-    """A move as a table."""
+    """A move, a line for each thing: ARNs stay whole."""
     move, seen = found.move, found.progress
     how = (
         "Decrypt and Encrypt: no one principal may use both" if move.is_crossing else "ReEncrypt, within KMS"
@@ -118,7 +122,12 @@ def print_status(found: "MoveStatus") -> None:
     ]
     if move.wait is not None:
         rows.append((f"waits ({move.wait.cause})", f"{move.wait.why} → {move.wait.remedy}"))
-    console.print(table(f"move of {move.source.tenant_name}", ("what", "how it stands"), rows))
+    console.print(f"move of {move.source.tenant_name}", style="bold")
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(f"{name:<{width}}  {value}", soft_wrap=True)
+    if move.committed_at is not None:
+        _print_removals(move, seen)
 
 
 def show_old_key(move: KmsKeyMove, seen: MoveProgress) -> str:

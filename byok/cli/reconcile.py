@@ -1,6 +1,6 @@
 """``byok audit reconcile``: the customer's CloudTrail beside our log of requests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import IntEnum
@@ -148,16 +148,14 @@ def _print(tenant: str, found: Reconciliation, files: TrailFiles, outcome: Outco
     console.print(table(title, ("account", "records", "taken for complete"), rows))
     console.print(table("compared", ("requests", "number"), _counts(found)))
     if found.stranger_count:
-        columns = ("when", "call", "by", "from", "why ours", "request id")
-        shown = [_stranger_row(call) for call in found.strangers[:_SHOWN]]
-        console.print(table(_title("AWS saw, and we did not log", found.stranger_count), columns, shown))
+        title = _title("AWS saw, and we did not log", found.stranger_count)
+        _print_lines(title, map(_stranger_lines, found.strangers[:_SHOWN]))
     if found.missing_count:
-        requests = [_missing_row(request) for request in found.missing[:_SHOWN]]
         title = _title("we logged, and AWS did not see", found.missing_count)
-        console.print(table(title, ("when", "call", "on", "request id"), requests))
+        _print_lines(title, map(_missing_lines, found.missing[:_SHOWN]))
     if files.broken:
-        unread = [(show_foreign(one.why), show_foreign(str(one.path))) for one in files.broken[:_SHOWN]]
-        console.print(table(_title("not compared", len(files.broken)), ("why", "file"), unread))
+        unread = [(f"{one.path}: {one.why}",) for one in files.broken[:_SHOWN]]
+        _print_lines(_title("not compared", len(files.broken)), unread)
     console.print(_VERDICTS[outcome])
 
 
@@ -195,16 +193,32 @@ def _counts(found: Reconciliation) -> list[tuple[str, str]]:
     return [(name, f"{number:,}") for name, number in told]
 
 
-def _stranger_row(call: TrailCall) -> tuple[str, ...]:
+def _print_lines(title: str, items: Iterable[Sequence[str]]) -> None:
+    """In lines instead of columns, so that ids and names stay whole: they are looked for in files."""
+    console.print(title, style="bold")
+    for first, *others in items:
+        console.print(show_foreign(first), soft_wrap=True)
+        for line in others:
+            console.print(f"  {show_foreign(line)}", soft_wrap=True)
+
+
+def _stranger_lines(call: TrailCall) -> tuple[str, ...]:
     said = f"{call.service} {call.operation}" + (f" ({call.code})" if call.code else "")
-    source = f"{call.source_ip} {call.user_agent[:60]}"
-    told = (said, call.principal, source, call.concern.value, call.call_id)
-    return (show_time(call.at), *map(show_foreign, told))
+    return (
+        f"{show_time(call.at)}  {said}, {call.concern.value}",
+        f"by       {call.principal}",
+        f"from     {call.source_ip} {call.user_agent[:60]}",
+        f"request  {call.call_id}",
+    )
 
 
-def _missing_row(request: LoggedRequest) -> tuple[str, ...]:
+def _missing_lines(request: LoggedRequest) -> tuple[str, ...]:
     said = request.operation + (f" ({request.code})" if request.code else "")
-    return (show_time(request.began_at), *map(show_foreign, (said, request.subject, request.request_id)))
+    return (
+        f"{show_time(request.began_at)}  {said}",
+        f"on       {request.subject}",
+        f"request  {request.request_id}",
+    )
 
 
 # --- for machines ---------------------------------------------------------------------------------

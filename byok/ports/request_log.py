@@ -38,6 +38,9 @@ class RequestSpool(Protocol):
             ConfigurationError: it can't be forgotten.
         """
 
+    def unsealed(self) -> Iterator[Sequence[LoggedRequest]]:
+        """What living processes wrote and did not seal yet, in batches. It stays where it is."""
+
     def backlog_bytes(self) -> int:
         """How much waits, of all processes."""
 

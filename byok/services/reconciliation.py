@@ -59,7 +59,7 @@ class Reconciler:
             ConfigurationError: it takes our own account to tell our calls, and that is not known.
             InvalidInput: the records say nothing of the tenant's account and region.
         """
-        self._mover.move_all()  # what dead processes of this host left belongs to the log
+        self._mover.move_all()  # what processes of this host, living or dead, wrote down belongs to the log
         now = self._clock.now()
         with self._store.transaction() as tx:
             tenant = tx.tenants.get(tenant_name)

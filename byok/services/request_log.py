@@ -1,7 +1,9 @@
 """Moves the log of requests from the spool of this host to PostgreSQL, and forgets what is old there."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
+from byok.core.request_log import LoggedRequest
 from byok.core.usage import FLUSH_PERIOD
 from byok.errors import ConfigurationError, StoreUnavailable
 from byok.logs import get_logger
@@ -55,13 +57,15 @@ class RequestMover:
         return moved + self._move_sealed(until_ticks)
 
     def move_all(self) -> None:
-        """Move what waits, however long it takes.
+        """Move what waits, however long it takes, and copy what living processes have not moved yet.
 
         Raises:
             StoreUnavailable, ConfigurationError: the rest stays where it is.
         """
         while self.move():
             pass
+        for batch in self._spool.unsealed():
+            self._add(batch)
 
     def _move_sealed(self, until_ticks: float) -> int:
         moved = 0
@@ -71,11 +75,14 @@ class RequestMover:
             if moved and self._clock.ticks() >= until_ticks:
                 self._next_ticks = 0.0
                 break
-            if batch:
-                with self._store.transaction() as tx:
-                    tx.request_log.add(batch)
-                moved += len(batch)
+            self._add(batch)
+            moved += len(batch)
         return moved
+
+    def _add(self, batch: Sequence[LoggedRequest]) -> None:
+        if batch:
+            with self._store.transaction() as tx:
+                tx.request_log.add(batch)
 
     def remove_old(self) -> int:
         """Remove some of what is older than it is kept; how many it were.

@@ -58,6 +58,13 @@ class CustomerAccount:
         """Put or replace an inline policy of the role."""
         self.iam.put_role_policy(RoleName=role_name, PolicyName=name, PolicyDocument=json.dumps(permissions))
 
+    def renew_role_policies(self, role_name: str, permissions: dict[str, Any]) -> None:
+        """Put one inline policy in place of all that there are, at no moment without its rights."""
+        self.put_role_policy(role_name, permissions)
+        for name in self.iam.list_role_policies(RoleName=role_name)["PolicyNames"]:
+            if name != "byok":
+                self.iam.delete_role_policy(RoleName=role_name, PolicyName=name)
+
     def delete_role_policy(self, role_name: str) -> None:
         """Take the role's rights away."""
         self.iam.delete_role_policy(RoleName=role_name, PolicyName="byok")
@@ -67,8 +74,9 @@ class CustomerAccount:
         self.iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(trust_policy))
 
     def delete_role(self, role_name: str) -> None:
-        """Delete the role and its policy."""
-        self.delete_role_policy(role_name)
+        """Delete the role and its inline policies."""
+        for name in self.iam.list_role_policies(RoleName=role_name)["PolicyNames"]:
+            self.iam.delete_role_policy(RoleName=role_name, PolicyName=name)
         self.iam.delete_role(RoleName=role_name)
 
     def put_key_policy(self, arn: str, policy: dict[str, Any]) -> None:

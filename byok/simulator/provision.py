@@ -4,21 +4,29 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
+from byok.simulator import cloudtrail
+from byok.simulator.control import SimulatorControl
 from byok.simulator.customer import CustomerAccount
 
 
 def main() -> None:
-    """Do one thing in a customer's simulated account; print the ARN or the name of what it is about."""
+    """Do one thing in a customer's simulated account; print its ARN or name, or how much it was."""
     parser = argparse.ArgumentParser(prog="python -m byok.simulator.provision", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("create-key", help="make a KMS key").add_argument("account", help="12 digits")
     role = actions.add_parser("create-role", help="make the role that `byok tenant policy --json` prints")
     role.add_argument("account", help="12 digits")
+    renewed = actions.add_parser("renew-role", help="put what it prints in place of the role's policies")
+    renewed.add_argument("account", help="12 digits")
     errand = actions.add_parser("add-policy", help="allow a role what `byok tenant policy --for` prints")
     errand.add_argument("account", help="12 digits")
-    for name in ("disable-key", "enable-key"):
+    for name in ("disable-key", "enable-key", "delete-role"):
         actions.add_parser(name, help=f"{name.replace('-', ' the ')}").add_argument("arn")
+    trail = actions.add_parser("cloudtrail", help="write the account's trail as AWS delivers it to S3")
+    trail.add_argument("account", help="12 digits")
+    trail.add_argument("folder", type=Path, help="where AWSLogs/ACCOUNT/CloudTrail/… goes")
     arguments = parser.parse_args()
     sys.stdout.write(_act(arguments) + "\n")
 
@@ -37,6 +45,11 @@ def _act(arguments: argparse.Namespace) -> str:
             return account.create_role(
                 printed["role_name"], printed["role_trust_policy"], printed["role_permissions_policy"]
             )
+        case "renew-role":
+            printed = json.load(sys.stdin)
+            role_name: str = printed["role_name"]
+            account.renew_role_policies(role_name, printed["role_permissions_policy"])
+            return role_name
         case "add-policy":
             printed = json.load(sys.stdin)
             name: str = printed["inline_policy_name"]
@@ -46,6 +59,12 @@ def _act(arguments: argparse.Namespace) -> str:
             account.disable_key(arn)
         case "enable-key":
             account.enable_key(arn)
+        case "delete-role":
+            account.delete_role(arn.rpartition("/")[2])
+        case "cloudtrail":
+            trail = SimulatorControl(endpoint_url).cloudtrail(account.account_id)
+            cloudtrail.deliver(trail, arguments.folder)
+            return f"{len(trail)} records"
     return arn
 
 

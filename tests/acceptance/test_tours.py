@@ -17,6 +17,7 @@ from tests.acceptance.tour import (
     tour_environment,
 )
 from tests.conftest import empty
+from tests.leaving import let_the_day_come
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -32,5 +33,7 @@ def test_every_command_prints_what_the_page_shows(
     empty(engine)
     with fleet(stack, engine):
         for step in steps:
+            if "--finish" in step.command:
+                let_the_day_come(engine)  # which a reader waits for
             printed = run(step, tmp_path, tour_environment(stack), engine)
             assert normalise(printed) == normalise(step.output), step.command

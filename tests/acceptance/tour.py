@@ -21,13 +21,15 @@ from byok.store import migrate
 from byok.store.postgres import create_engine
 
 _ROOT = Path(__file__).parents[2]
-PAGES = (_ROOT / "README.md", _ROOT / "docs" / "operations.md", _ROOT / "docs" / "export.md")
+_DOCS = _ROOT / "docs"
+PAGES = (_ROOT / "README.md", _DOCS / "operations.md", _DOCS / "export.md", _DOCS / "evidence.md")
 _PACE = {
     # Every job is to have ticked before the first command: so a page begins sooner.
     "BYOK_DISPATCH_INTERVAL_SECONDS": "5",
     # What the customer does is noticed by the command that follows, and by no probe in between.
     "BYOK_PROBE_INTERVAL_SECONDS": "3600",
 }
+_REMEMBERED = "KEY|NEW_KEY|ROLE|BOUND_TO|PUBLIC_KEY"
 _BLOCK = re.compile(r"(?<=```console\n)(.*?)(?=```)", re.DOTALL)
 # What a page has its reader save: its first line says the file's name.
 _SCRIPT = re.compile(r"^```python\n(# (\w+\.py): .*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,7 +65,7 @@ def run(step: Step, folder: Path, environment: dict[str, str], engine: sa.Engine
         wait_for_probes(engine)
     memory = folder / "memory.sh"
     memory.touch()
-    remember = f"status=$?; set | grep -E '^(KEY|ROLE|BOUND_TO)=' > {memory}; exit $status"
+    remember = f"status=$?; set | grep -E '^({_REMEMBERED})=' > {memory}; exit $status"
     script = f". {memory}; {step.command}\n{remember}"
     ended = subprocess.run(
         ["bash", "-c", script],
@@ -119,6 +121,7 @@ def normalise(text: str) -> str:
     text = re.sub(r"cli:\S+", "cli:you", text)
     text = re.sub(r"worker@\S+", "worker@host", text)
     text = re.sub(r"(worker|service|command) \d+@\S+", r"\1 PID@host", text)
+    text = re.sub(r"(from +\S+ Boto3).*", r"\1", text)
     text = re.sub(r"byok-[\w-]{32}", "EXTERNAL-ID", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "UUID", text)
     text = re.sub(r"dev-[0-9a-f]{8}", "MASTER-KEY", text)
@@ -128,7 +131,8 @@ def normalise(text: str) -> str:
 
 
 def save_scripts(text: str, folder: Path) -> None:
-    """Save the scripts that a page has its reader save."""
+    """Save the scripts that a page has its reader save, beside the documentation of the checkout."""
+    (folder / "docs").symlink_to(_DOCS)
     for script, name in _SCRIPT.findall(text):
         (folder / name).write_text(script)
 
@@ -156,7 +160,11 @@ def _renew(page: Path, folder: Path, environment: dict[str, str], engine: sa.Eng
             printed = run(step, folder, environment, engine).strip("\n")
             lines += [f"$ {step.command}", *([line.rstrip() for line in printed.splitlines()])]
         text = "\n".join(lines) + "\n"
-        return re.sub(r"cli:\S+", "cli:you ", text).replace("cli:you  ", "cli:you ")
+        return (
+            re.sub(r"cli:\S+", "cli:you ", text)
+            .replace("cli:you  ", "cli:you ")
+            .replace("cli:you \n", "cli:you\n")
+        )
 
     text = page.read_text()
     save_scripts(text, folder)

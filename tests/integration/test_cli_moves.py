@@ -141,6 +141,7 @@ def test_a_customer_moves_and_the_old_side_may_go(
     assert moved.exit_code == 0, moved.err
     assert "the old KMS key may go" in moved.out
     assert "ByokMigrationTarget" in moved.out
+    assert "ByokMigrationTarget" in byok("tenant", "migrate", "acme", "--status").out, "who lost the first"
     assert byok("tenant", "show", "acme", "--json").json()["kms_key_arn"] == side.kms_key
     acme.account.disable_key(acme.kms_key)
     runtime.services.desk.forget()

@@ -83,14 +83,13 @@ class Case:
         return self.simulator.cloudtrail(account or self.customer.account.account_id)
 
     def reconcile(self, *trails: list[dict[str, Any]], options: tuple[str, ...] = ()) -> Result:
-        """Deliver trails, and compare."""
-        self.runtime.services.request_mover.move()
+        """Deliver trails, and compare, while the process that sent the requests goes on."""
         for trail in trails or (self.trail(),):
             deliver(trail, self.folder, records_a_file=7)
         self.folder.mkdir(exist_ok=True)
         (self.folder / "empty.json").write_text('{"Records": []}')
         command = ["audit", "reconcile", "acme", "--cloudtrail", str(self.folder), "--delivery-delay", "0s"]
-        return CliRunner().invoke(app, [*command, *options], env={"COLUMNS": "300"})
+        return CliRunner().invoke(app, [*command, *options], env={"COLUMNS": "80"})
 
     def found(self, *trails: list[dict[str, Any]], options: tuple[str, ...] = ()) -> dict[str, Any]:
         """What the comparison says to machines."""
@@ -211,7 +210,9 @@ def test_a_call_that_is_not_ours_is_found(
     assert (stranger["concern"], stranger["operation"]) == (concern, operation)
     shown = case.reconcile()
     assert shown.exit_code == 20
-    assert "AWS saw, and we did not log" in shown.stdout
+    assert "AWS saw, and we did not log: 1" in shown.stdout
+    assert f"by       {stranger['principal']}\n" in shown.stdout
+    assert f"request  {stranger['request_id']}\n" in shown.stdout
 
 
 def test_a_decrypt_replayed_by_the_vendors_principal_is_found(case: Case) -> None:
@@ -499,12 +500,11 @@ def test_broken_files_are_named_and_make_the_comparison_incomplete(case: Case) -
     ]
     shown = case.reconcile()
     assert shown.exit_code == 23
-    assert "cut.json.gz" in shown.stdout
+    assert f"{case.folder}/cut.json.gz: " in shown.stdout
 
 
 def test_files_may_be_named_one_by_one_and_unpacked(case: Case) -> None:
     case.ask()
-    case.runtime.services.request_mover.move()
     files = deliver(case.trail(), case.folder, records_a_file=7)
     plain = case.folder / "plain.json"
     plain.write_bytes(gzip.decompress(files[0].read_bytes()))

@@ -74,6 +74,20 @@ def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
     assert sorted(one.request_id for one in found) == ["", "aws-1"]
 
 
+def test_what_a_living_process_wrote_can_be_read_without_taking_it(tmp_path: Path) -> None:
+    writer, reader = spool(tmp_path), spool(tmp_path)
+    first, second = begin(writer), begin(writer)
+    writer.end(first, "aws-1", "")
+    (file,) = tmp_path.glob("*.requests")
+    with file.open("ab") as at_a_line_just_now:
+        at_a_line_just_now.write(b'{"id": "')
+    (found,) = reader.unsealed()
+    assert {one.id: one.request_id for one in found} == {first.id: "aws-1", second.id: ""}
+    assert read(reader) == []
+    writer.seal()
+    assert len(read(reader)) == 2, "it is still there"
+
+
 def test_what_could_not_be_moved_stays(tmp_path: Path) -> None:
     writer = spool(tmp_path)
     begin(writer)
