@@ -94,6 +94,7 @@ READS = (
     "find",
     "first",
     "get",
+    "is_",
     "list",
     "lock",
     "longest",
@@ -102,6 +103,7 @@ READS = (
     "read",
     "report",
     "sample",
+    "sharing",
     "state",
 )
 _APPENDING = ("audit.append", "audit.append_all")

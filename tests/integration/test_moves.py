@@ -637,10 +637,6 @@ def second_wrappings(world: World, version: KeyVersion) -> int:
 
 def test_the_rotations_after_a_move_end_with_the_tenant(world: World, tokens: list[bytes]) -> None:
     begin(world)
-    retention = timedelta(days=1)
-    world.services.offboardings.begin("acme", "contract ended", retention=retention, actor="test")
-    world.clock.advance(days=2)
-    world.services.offboardings.finish("acme", actor="test")
     run(world)
     offboardings = world.services.offboardings
     offboardings.begin("acme", "contract ended", retention=timedelta(days=1), actor="test")
