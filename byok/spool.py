@@ -8,6 +8,7 @@ lock moves it to PostgreSQL.
 
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,7 +95,7 @@ class FileSpool:
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._must_own and self._folder.stat().st_uid != os.getuid():
+        if self._is_foreign():
             raise PermissionError(None, "another user's folder")
         name = str(self._random.uuid())  # later ones sort behind earlier ones
         scratch = self._folder / f"{name}.new"
@@ -108,6 +109,9 @@ class FileSpool:
             os.close(descriptor)
             raise
         self._descriptor, self._size = descriptor, 0
+
+    def _is_foreign(self) -> bool:
+        return self._must_own and self._folder.exists() and self._folder.stat().st_uid != os.getuid()
 
     def _close(self) -> None:
         descriptor, self._descriptor, self._size = self._descriptor, None, 0
@@ -140,7 +144,8 @@ class FileSpool:
         return sum(_size(path) for path in self._files())
 
     def _files(self) -> Sequence[Path]:
-        return sorted(self._folder.glob(f"*{_SUFFIX}"))
+        # What another user put there is no evidence: it could make a thief's calls look like ours.
+        return [] if self._is_foreign() else sorted(self._folder.glob(f"*{_SUFFIX}"))
 
 
 @contextmanager
@@ -154,12 +159,22 @@ def _owned(path: Path) -> Iterator[BinaryIO | None]:
         return
     file = os.fdopen(descriptor, "rb")
     with file:
+        if not _is_of_fleet(file, path):
+            log.warning("request_log_file_of_another_user", file=str(path))
+            yield None
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield None
             return
         yield file
+
+
+def _is_of_fleet(file: BinaryIO, path: Path) -> bool:
+    """Whether we wrote a file, or whoever the folder belongs to: root moves what the workers' user left."""
+    status = os.fstat(file.fileno())
+    return stat.S_ISREG(status.st_mode) and status.st_uid in (os.getuid(), path.parent.stat().st_uid)
 
 
 def _read(lines: Iterable[bytes]) -> tuple[list[LoggedRequest], int]:

@@ -102,10 +102,17 @@ MUTANTS = (
         f"{_IN}/test_reconcile.py::test_both_sides_agree_on_a_preflight_and_on_each_call_after_it",
     ),
     Mutant(
+        "that files which span too little make a comparison incomplete",
+        "byok/cli/reconcile.py",
+        "found.is_covered and not",
+        "not",
+        f"{_IN}/test_reconcile.py::test_the_vendors_trail_alone_says_nothing_of_what_was_done_in_a_session",
+    ),
+    Mutant(
         "that files which can't be read make a comparison incomplete",
         "byok/cli/reconcile.py",
-        "Outcome.INCOMPLETE if files.broken or found.too_old else Outcome.AGREE",
-        "Outcome.AGREE",
+        " and not files.broken and",
+        " and",
         f"{_IN}/test_reconcile.py::test_broken_files_are_named_and_make_the_comparison_incomplete",
     ),
     Mutant(
@@ -434,15 +441,15 @@ MUTANTS = (
     Mutant(
         "the sweeper",
         "byok/services/scheduling.py",
-        "found = self._republish() + self._reject_orphans()",
-        "found = 0",
+        "found = self._republish() + self._reject_orphans()\n",
+        "found = 0\n",
         f"{_IN}/test_deaths.py::test_a_worker_that_dies_is_followed_by_another_within_two_sweeps",
     ),
     Mutant(
         "the sweeper, seen by real processes",
         "byok/services/scheduling.py",
-        "found = self._republish() + self._reject_orphans()",
-        "found = 0",
+        "found = self._republish() + self._reject_orphans()\n",
+        "found = 0\n",
         "tests/chaos/test_chaos.py::test_nothing_is_lost_and_nothing_doubled[SIGKILL of a requester]",
     ),
     Mutant(

@@ -166,9 +166,10 @@ def _script_for_keys(keys: Sequence[KeyAddition]) -> str:
         f"change {one.kms_key_arn} '{json.dumps(list(one.statements), indent=2)}'" for one in keys
     )
     return f"""
+without='.Statement |= map(select(.Sid as $sid | all($ours[]; .Sid != $sid)))'
 case "$step" in
-add) filter='.Statement += $ours' ;;
-remove) filter='.Statement |= map(select(.Sid as $sid | all($ours[]; .Sid != $sid)))' ;;
+add) filter="$without | .Statement += \\$ours" ;;
+remove) filter=$without ;;
 *)
   echo "usage: $0 add|remove" >&2
   exit 2

@@ -6,6 +6,7 @@ from byok.core.model import Tenant
 from byok.core.webhooks import WebhookMessage, body_of_checkpoint
 from byok.crypto.checkpoints import document_of, sign_checkpoint
 from byok.crypto.keyring import MasterKeyRing
+from byok.errors import AuditChainBroken
 from byok.ports import Clock, Random, Store, Transaction
 from byok.services.auditing import Auditor
 
@@ -60,6 +61,8 @@ class Checkpoints:
         latest = tx.signed_checkpoints.find_latest(tenant.id)
         if latest is not None and latest.checkpoint.place.sequence > place.sequence:
             return None
+        if latest is not None:
+            _require_no_contradiction(latest.checkpoint, place)
         number = 1 if latest is None else latest.checkpoint.number + 1
         now = self._clock.now()
         signed = sign_checkpoint(self._master_keys, Checkpoint(tenant.id, number, place, now))
@@ -69,3 +72,9 @@ class Checkpoints:
             body = body_of_checkpoint(document_of(signed), now)
             tx.outbox.add([WebhookMessage(self._random.uuid(), tenant.id, body)], now)
         return signed
+
+
+def _require_no_contradiction(signed: Checkpoint, place: ChainPlace) -> None:
+    """Two of one event that differ are proof against us (A-9)."""
+    if signed.place.sequence == place.sequence and signed.place.hash != place.hash:
+        raise AuditChainBroken(f"event {place.sequence} is not what checkpoint {signed.number} signed")

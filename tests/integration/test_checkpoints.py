@@ -113,6 +113,15 @@ def test_a_chain_without_an_event_is_not_signed(world: World, engine: sa.Engine)
         sign(world)
 
 
+def test_an_event_is_never_signed_in_two_ways(acme: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that differ are proof that the vendor rewrote the log: whoever does that while one is signed."""
+    signed = sign(acme).checkpoint
+    anew = ChainPlace(signed.place.sequence, bytes(32))
+    monkeypatch.setattr(acme.services.auditor, "walk", lambda *_: anew)
+    with pytest.raises(AuditChainBroken, match="is not what checkpoint 1 signed"):
+        sign(acme)
+
+
 def test_a_checkpoint_says_what_the_chain_has(acme: World) -> None:
     head = chain(acme).head
     signed = sign(acme)

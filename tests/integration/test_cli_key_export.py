@@ -272,6 +272,10 @@ def test_in_key_policy_mode_the_script_adds_a_statement_and_takes_it_back(
     script = policy(byok, "--for", "export", "--key", "pii", "--format", "cli").out
     run = shell_of(stack, account, tmp_path)
     run(script, "add")
+    once = account.kms.get_key_policy(KeyId=kms_key, PolicyName="default")["Policy"]
+    run(script, "add")  # by somebody who isn't sure
+    twice = account.kms.get_key_policy(KeyId=kms_key, PolicyName="default")["Policy"]
+    assert json.loads(twice) == json.loads(once)
     assert byok("key", "export", "acme", "pii").exit_code == 0
     run(script, "remove")
     after = account.kms.get_key_policy(KeyId=kms_key, PolicyName="default")["Policy"]

@@ -237,6 +237,32 @@ def test_a_folder_of_another_users_is_refused_where_anybody_could_make_it(
         begin(FileSpool(tmp_path, FakeClock(), SystemRandom(), must_own=True))
 
 
+def test_what_waits_in_a_folder_of_another_users_is_no_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes the folder before us could have its own calls logged as ours."""
+    writer = spool(tmp_path)
+    begin(writer)
+    writer.seal()
+    reader = FileSpool(tmp_path, FakeClock(), SystemRandom(), must_own=True)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert read(reader) == []
+    monkeypatch.undo()
+    assert len(read(reader)) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_users_is_no_evidence(tmp_path: Path) -> None:
+    writer = spool(tmp_path)
+    begin(writer)
+    writer.seal()
+    [file] = tmp_path.glob("*.requests")
+    os.chown(file, 12345, -1)
+    assert read(writer) == []
+    os.chown(tmp_path, 12345, -1)
+    assert len(read(writer)) == 1, "root's processes move what the workers' user left"
+
+
 @pytest.mark.parametrize(
     "line", [b"", b"[]\n", b"nothing\n", b"[1,2,3,4,5,6,7,8,9,10]\n", b"{}\n", b"\xff\n", NUL]
 )

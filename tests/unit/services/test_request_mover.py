@@ -55,7 +55,7 @@ def test_a_postgresql_that_is_slower_than_a_round_gets_each_file_once(
         spool.seal()
     for _ in range(4):
         mover.move()
-    assert [one.id for one in store.added] == ids
+    assert sorted(one.id for one in store.added) == sorted(ids)
     assert spool.backlog_bytes() == 0
 
 
