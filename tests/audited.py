@@ -95,6 +95,7 @@ READS = (
     "find",
     "first",
     "get",
+    "is_",
     "list",
     "lock",
     "longest",

@@ -71,7 +71,7 @@ class MoveTable:
         query = _with_tenant().where(_moves.c.tenant_id == tenant_id).order_by(*in_order)
         return [_to_move(row) for row in self._connection.execute(query)]
 
-    def sharing(self, connection: Connection) -> Sharing:
+    def find_sharing(self, connection: Connection) -> Sharing:
         role = connection.role_arn
         return Sharing(
             self._who_has("kms_key_arn", connection.kms_key_arn, connection.tenant_id),
@@ -117,7 +117,7 @@ class MoveTable:
             keys_to_rotate=(
                 self._connection.execute(to_rotate).scalar_one() if move.state is MoveState.COMMITTED else 0
             ),
-            sharing=self.sharing(move.source),
+            sharing=self.find_sharing(move.source),
         )
 
     def claim(
