@@ -33,6 +33,7 @@ _EXPORT = f"{_IN}/test_key_export.py"
 _DISPATCH = f"{_IN}/test_dispatching.py"
 _LEAVING = f"{_IN}/test_offboarding.py"
 _MOVES = f"{_IN}/test_moves.py"
+_TOGETHER = f"{_IN}/test_errands_together.py"
 _RESEALING = f"{_IN}/test_resealing.py"
 _REDACTION = "tests/unit/logs/test_redaction.py"
 _LEASES = "tests/property/test_lease_schedules.py::test_no_schedule_serves_past_deadline_or_stop"
@@ -1343,6 +1344,27 @@ MUTANTS = (
         "self._connection.execute(query.with_for_update(read=True))",
         "self._connection.execute(query)",
         f"{_MOVES}::test_the_commit_waits_for_whoever_inserts_a_version",
+    ),
+    Mutant(
+        "that who leaves gives up a move that is not committed",
+        "byok/services/shredding.py",
+        "            _give_up_move(tx, tenant, now, actor)\n",
+        "",
+        f"{_TOGETHER}::test_who_leaves_gives_its_open_move_up_and_the_new_kms_key_free",
+    ),
+    Mutant(
+        "that no move is committed beside an older release",
+        "byok/services/moving.py",
+        "            require_no_older_release(tx, now)\n",
+        "",
+        f"{_TOGETHER}::test_no_move_begins_or_is_committed_while_a_process_is_of_an_older_release",
+    ),
+    Mutant(
+        "that who has left uses no KMS key",
+        "byok/store/moves.py",
+        "                _tenants.c.state != TenantState.OFFBOARDED,\n",
+        "",
+        f"{_TOGETHER}::test_a_kms_key_stays_while_a_tenant_has_it_or_moves_to_it_and_not_for_one_that_left",
     ),
     Mutant(
         "the fence of second wrappings against a roll-back",

@@ -21,7 +21,7 @@ class Moves(Protocol):
     def list(self, tenant_id: UUID) -> Sequence[KmsKeyMove]:
         """All moves of a tenant, the latest first."""
 
-    def sharing(self, connection: Connection) -> Sharing:
+    def find_sharing(self, connection: Connection) -> Sharing:
         """Which other tenants have a connection's KMS key or role, or are on their way to it; not those that
         have left. The first ten of each."""
 

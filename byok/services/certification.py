@@ -86,7 +86,7 @@ class Certification:
             )
         with self._store.transaction() as tx:
             connections = connections_of(connection, tx.moves.list(tenant.id))
-            tries = [(one, tx.moves.sharing(one)) for one in connections]
+            tries = [(one, tx.moves.find_sharing(one)) for one in connections]
         calls = [call for one in tries for call in self._try_access(*one)]
         now = self._clock.now()
         report = access_statement_of(tenant, connection, calls, now)

@@ -53,7 +53,7 @@ class ShredProofs:
             keys = [(key, tx.versions.list(key.id)) for key in tx.keys.list(tenant.id)]
             stop = None if offboarding.stop_id is None else tx.stops.report(offboarding.stop_id)
             connections = connections_of(tenant.connection, tx.moves.list(tenant.id))
-            sharing = [(one, tx.moves.sharing(one)) for one in connections]
+            sharing = [(one, tx.moves.find_sharing(one)) for one in connections]
         now = self._clock.now()
         proofs = [
             self._no_wrapped_key(tenant, keys),

@@ -67,7 +67,7 @@ class MoveTable:
     def list(self, tenant_id: UUID) -> Sequence[KmsKeyMove]:
         return [_to_move(row) for row in self._connection.execute(_latest_first(tenant_id))]
 
-    def sharing(self, connection: Connection) -> Sharing:
+    def find_sharing(self, connection: Connection) -> Sharing:
         role = connection.role_arn
         return Sharing(
             self._who_has("kms_key_arn", connection.kms_key_arn, connection.tenant_id),
@@ -113,7 +113,7 @@ class MoveTable:
             keys_to_rotate=(
                 self._connection.execute(to_rotate).scalar_one() if move.state is MoveState.COMMITTED else 0
             ),
-            sharing=self.sharing(move.source),
+            sharing=self.find_sharing(move.source),
         )
 
     def claim(
