@@ -55,8 +55,7 @@ class Errand:
     """All that a customer adds.
 
     ``without_iam`` is needed beside ``role``, and only where the policy of the KMS key leaves nothing to the
-    account's IAM. ``lasting`` is the role's own policy once a move is committed, where the role is kept:
-    without it the new KMS key goes with what was added.
+    account's IAM.
     """
 
     kind: ErrandKind
@@ -64,7 +63,6 @@ class Errand:
     role: RoleAddition | None
     keys: Sequence[KeyAddition]
     without_iam: Sequence[KeyAddition] = ()
-    lasting: policies.PolicyDocument | None = None
 
 
 def export_errand(connection: Connection, key: Key, vendor_role: RoleArn | None) -> Errand:
@@ -113,15 +111,12 @@ def errand_documents(errand: Errand) -> Mapping[str, Any]:
     """The policy documents by name."""
     if errand.role is None:
         return {"key_policy_statements": [_key_json(one) for one in errand.keys]}
-    documents = {
+    return {
         "role_name": errand.role.role_name,
         "inline_policy_name": errand.role.policy_name,
         "inline_policy": errand.role.policy,
         "key_policy_statements_without_iam": [_key_json(one) for one in errand.without_iam],
     }
-    if errand.lasting is not None:
-        documents["role_permissions_policy_after_commit"] = errand.lasting
-    return documents
 
 
 def _key_json(addition: KeyAddition) -> dict[str, Any]:
@@ -134,16 +129,12 @@ _ARTICLES = {ErrandKind.EXPORT: "an export"}
 def _script(errand: Errand) -> str:
     needs_jq = "" if errand.role is not None else "# It needs jq.\n"
     body = _script_for_role(errand) if errand.role is not None else _script_for_keys(errand.keys)
-    steps, told = "add|remove", '"add" before it, "remove" after.'
-    if errand.lasting is not None:
-        steps = "add|finish|remove"
-        told = '"add" before it, "finish" after its commit, "remove" after its rollback.'
     return f"""\
 #!/usr/bin/env bash
-# Allows {_ARTICLES[errand.kind]} for tenant {errand.tenant_name}: {told}
+# Allows {_ARTICLES[errand.kind]} for tenant {errand.tenant_name}: "add" before it, "remove" after.
 {needs_jq}# Read it, then run it with an administrator's credentials of your account.
 set -euo pipefail
-step="${{1:?usage: $0 {steps}}}"
+step="${{1:?usage: $0 add|remove}}"
 {body}"""
 
 
@@ -151,17 +142,6 @@ def _script_for_role(errand: Errand) -> str:
     assert errand.role is not None
     where = f"--region {errand.role.region} --role-name {shlex.quote(errand.role.role_name)}"
     without_iam = [_key_json(one) for one in errand.without_iam]
-    delete = f"aws iam delete-role-policy {where} --policy-name {errand.role.policy_name}"
-    finish, steps = "", "add|remove"
-    if errand.lasting is not None:
-        steps = "add|finish|remove"
-        finish = f"""\
-finish)
-  aws iam put-role-policy {where} --policy-name byok \\
-    --policy-document '{json.dumps(errand.lasting, indent=2)}'
-  {delete}
-  ;;
-"""
     return f"""
 case "$step" in
 add)
@@ -170,11 +150,11 @@ add)
   echo "Only if the policy of the KMS key leaves nothing to the account's IAM, add to it for as long:"
   echo '{json.dumps(without_iam, indent=2)}'
   ;;
-{finish}remove)
-  {delete}
+remove)
+  aws iam delete-role-policy {where} --policy-name {errand.role.policy_name}
   ;;
 *)
-  echo "usage: $0 {steps}" >&2
+  echo "usage: $0 add|remove" >&2
   exit 2
   ;;
 esac

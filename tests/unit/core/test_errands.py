@@ -104,11 +104,6 @@ def test_the_script_is_bash_and_holds_the_same_statements(name: str) -> None:
     assert all('--region "$region"' in line or "--region eu-central-1" in line for line in calls(script))
 
 
-def test_only_a_move_of_one_role_is_finished_otherwise_than_undone() -> None:
-    scripts = {name: render_errand(errand, PolicyFormat.CLI) for name, errand in ERRANDS.items()}
-    assert [name for name, script in scripts.items() if "finish" in script] == ["migration by role"]
-
-
 def calls(script: str) -> list[str]:
     return [line for line in script.splitlines() if "aws iam " in line or "aws kms " in line]
 
