@@ -17,7 +17,7 @@ from byok.core.request_log import LoggedRequest
 from byok.errors import ConfigurationError
 
 _TABLE = """
-CREATE TABLE calls (call_id TEXT PRIMARY KEY, mark TEXT, at TEXT, told TEXT, agreed INT) WITHOUT ROWID;
+CREATE TABLE calls (call_id TEXT PRIMARY KEY, mark TEXT, at TEXT, told TEXT, agreed INT);
 CREATE INDEX ix_calls_mark ON calls (mark) WHERE mark IS NOT NULL;
 """
 
@@ -65,9 +65,9 @@ class TrailShelf:
         return count
 
     def strangers(self, limit: int) -> Sequence[TrailCall]:
-        """Calls that agree with nothing of ours, the oldest first."""
+        """Calls that agree with nothing of ours, the oldest first; those of one second as they came."""
         found = self._database.execute(
-            "SELECT told FROM calls WHERE NOT agreed ORDER BY at, call_id LIMIT ?", (limit,)
+            "SELECT told FROM calls WHERE NOT agreed ORDER BY at, rowid LIMIT ?", (limit,)
         )
         return [_call(told) for (told,) in found]
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from byok.simulator import cloudtrail
 from byok.simulator.control import SimulatorControl
@@ -18,8 +19,8 @@ def main() -> None:
     actions.add_parser("create-key", help="make a KMS key").add_argument("account", help="12 digits")
     role = actions.add_parser("create-role", help="make the role that `byok tenant policy --json` prints")
     role.add_argument("account", help="12 digits")
-    renewed = actions.add_parser("renew-role", help="put what it prints in place of the role's policies")
-    renewed.add_argument("account", help="12 digits")
+    renewed = actions.add_parser("renew-role", help="put what is printed in place of the role's policies")
+    renewed.add_argument("arn", help="of a role; `byok tenant policy --json` or `migrate --policy --json`")
     errand = actions.add_parser("add-policy", help="allow a role what `byok tenant policy --for` prints")
     errand.add_argument("account", help="12 digits")
     for name in ("disable-key", "enable-key", "delete-role"):
@@ -47,9 +48,9 @@ def _act(arguments: argparse.Namespace) -> str:
             )
         case "renew-role":
             printed = json.load(sys.stdin)
-            role_name: str = printed["role_name"]
-            account.renew_role_policies(role_name, printed["role_permissions_policy"])
-            return role_name
+            whole = printed[0]["statements"] if isinstance(printed, list) else None
+            permissions = printed["role_permissions_policy"] if whole is None else _document(whole)
+            account.renew_role_policies(arn.rpartition("/")[2], permissions)
         case "add-policy":
             printed = json.load(sys.stdin)
             name: str = printed["inline_policy_name"]
@@ -66,6 +67,10 @@ def _act(arguments: argparse.Namespace) -> str:
             cloudtrail.deliver(trail, arguments.folder)
             return f"{len(trail)} records"
     return arn
+
+
+def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.acceptance.tour import (
 from tests.conftest import empty
 from tests.leaving import let_the_day_come
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))

@@ -215,6 +215,15 @@ def test_a_call_that_is_not_ours_is_found(
     assert f"request  {stranger['request_id']}\n" in shown.stdout
 
 
+def test_strangers_of_one_second_are_listed_as_they_came(case: Case) -> None:
+    """AWS's times are whole seconds, and who assumed the role comes before what was done with it."""
+    planted = [
+        case.trail()[-1] | {"requestID": f"{99 - number}", "eventID": f"{number}"} for number in range(9)
+    ]
+    found = case.found([*case.trail(), *planted])
+    assert [one["request_id"] for one in found["first_strangers"]] == [one["requestID"] for one in planted]
+
+
 def test_a_decrypt_replayed_by_the_vendors_principal_is_found(case: Case) -> None:
     """In key-policy mode there is no session: whoever is the vendor may call."""
     blob = case.ask()

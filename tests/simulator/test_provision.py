@@ -4,7 +4,6 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,10 @@ def setup(stack: Stack) -> Setup:
     return Setup(stack)
 
 
-def provision(setup: Setup, *arguments: str, printed: Mapping[str, object] | None = None) -> str:
+def provision(setup: Setup, *arguments: str, printed: object = None) -> str:
     command = [sys.executable, "-m", "byok.simulator.provision", *arguments]
     environment = child_environment(setup.stack.environment)
-    text = json.dumps(printed or {})
+    text = json.dumps(printed)
     ended = subprocess.run(
         command, env=environment, input=text, capture_output=True, text=True, check=False, timeout=60
     )
@@ -43,9 +42,11 @@ def test_one_policy_takes_the_place_of_all(setup: Setup) -> None:
     errand = {"role_name": "byok", "inline_policy_name": "byok-export", "inline_policy": setup.permissions}
     provision(setup, "add-policy", setup.account.account_id, printed=errand)
     other = policies.role_permissions(setup.account.create_key(), setup.tenant_id)
-    printed = {"role_name": "byok", "role_permissions_policy": other}
-    provision(setup, "renew-role", setup.account.account_id, printed=printed)
+    provision(setup, "renew-role", setup.role, printed={"role_permissions_policy": other})
     assert code_of(lambda: setup.kms.describe_key(KeyId=setup.key)) == "AccessDeniedException"
+    moving = [{"place": "the role", "whole": True, "statements": setup.permissions["Statement"]}]
+    provision(setup, "renew-role", setup.role, printed=moving)
+    assert code_of(lambda: setup.kms.describe_key(KeyId=setup.key)) == "ok"
 
 
 def test_a_trail_is_written_as_aws_delivers_it(
