@@ -133,10 +133,10 @@ class FileSpool:
 
     def unsealed(self) -> Iterator[Sequence[LoggedRequest]]:
         for path in self._files():
-            try:
-                written = path.read_bytes()
-            except OSError:  # another moved it, or it is another user's
-                continue
+            with _opened(path) as file:
+                if file is None:
+                    continue
+                written = file.read()
             whole = written[: written.rfind(b"\n") + 1]  # its process may be at a line just now
             yield merged(_read(whole.splitlines(keepends=True))[0])
 
@@ -149,18 +149,27 @@ class FileSpool:
 
 
 @contextmanager
-def _owned(path: Path) -> Iterator[BinaryIO | None]:
-    """The file, if nobody else has it."""
+def _opened(path: Path) -> Iterator[BinaryIO | None]:
+    """The file, if it is one of the fleet's."""
     try:
         # Whoever may write to the folder may put a link or a pipe there, which would be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # another moved it, or it is another user's
         yield None
         return
-    file = os.fdopen(descriptor, "rb")
-    with file:
-        if not _is_of_fleet(file, path):
+    with os.fdopen(descriptor, "rb") as file:
+        if _is_of_fleet(file, path):
+            yield file
+        else:
             log.warning("request_log_file_of_another_user", file=str(path))
+            yield None
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[BinaryIO | None]:
+    """The file, if it is one of the fleet's and nobody else has it."""
+    with _opened(path) as file:
+        if file is None:
             yield None
             return
         try:
