@@ -1,5 +1,6 @@
 """The command line over real servers: one line for each mistake, and exit codes that mean something."""
 
+import base64
 import io
 import json
 import re
@@ -522,8 +523,10 @@ def test_a_drill_writes_a_report_that_others_can_check(
     forged = byok("report", "verify", str(file))
     assert forged.exit_code == 7
     assert "[report-not-authentic]" in forged.err
-    assert byok("report", "verify", str(file), "--public-key", "AAAA").exit_code == 7
-    assert byok("report", "verify", str(file), "--public-key", "not base64").exit_code == 2
+    somebody_elses = base64.b64encode(bytes(32)).decode()
+    assert byok("report", "verify", str(file), "--public-key", somebody_elses).exit_code == 7
+    for no_key in ("AAAA", "not base64"):
+        assert byok("report", "verify", str(file), "--public-key", no_key).exit_code == 2
     for no_report in ("no JSON", "[" * 100_000, json.dumps(told)[:-1] + ', "kind": "drill"}'):
         file.write_text(no_report)
         refused = byok("report", "verify", str(file))
