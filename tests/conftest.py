@@ -90,6 +90,7 @@ def settings(environment: Mapping[str, str]) -> Settings:
 def runtime(settings: Settings, engine: sa.Engine) -> Iterator[Runtime]:
     """Services over the real adapters, on empty tables."""
     empty(engine)
+    SimulatorControl(settings.kms_endpoint_url or "").set_clock_right()
     runtime = build(settings)
     yield runtime
     runtime.close()

@@ -58,8 +58,12 @@ class SimulatorControl:
         self._ask("DELETE", "faults")
 
     def advance_clock(self, seconds: float) -> None:
-        """Let the simulator's time jump ahead: sessions expire, changes propagate. It never goes back."""
+        """Let the simulator's time jump ahead: sessions expire, changes propagate."""
         self._ask("POST", "clock", {"seconds": seconds})
+
+    def set_clock_right(self) -> None:
+        """Let the simulator's time be everybody's again: a trail is compared by its times."""
+        self._ask("DELETE", "clock")
 
     def delay_propagation(self, seconds: float) -> None:
         """From now on changes of roles and key policies are seen after ``seconds`` only; 0: at once."""

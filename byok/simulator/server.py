@@ -63,6 +63,7 @@ class Simulator:
                 "Records": cloudtrail.records(self._log.list(), asked["account"])
             },
             "POST clock": self._advance_clock,
+            "DELETE clock": self._set_clock_right,
             "POST propagation": self._delay_propagation,
             "POST key-state": self._put_key_in_state,
             "POST key-material": self._import_material,
@@ -246,6 +247,9 @@ class Simulator:
 
     def _advance_clock(self, order: dict[str, Any]) -> None:
         self._clock_offset += timedelta(seconds=order["seconds"])
+
+    def _set_clock_right(self, _: dict[str, Any]) -> None:
+        self._clock_offset = timedelta(0)
 
     def _delay_propagation(self, order: dict[str, Any]) -> None:
         self._propagation.delay_seconds = order["seconds"]

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from byok.embedded.stack import Stack
+from byok.simulator.control import SimulatorControl
 from tests.acceptance.tour import (
     PAGES,
     blocks,
@@ -31,6 +32,7 @@ def test_every_command_prints_what_the_page_shows(
     save_scripts(text, tmp_path)
     assert len(steps) >= 10
     empty(engine)
+    SimulatorControl(stack.simulator.url).set_clock_right()
     with fleet(stack, engine):
         for step in steps:
             if "--finish" in step.command:
