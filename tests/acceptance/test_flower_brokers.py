@@ -25,12 +25,12 @@ from tests.tls import PrivateCa, TlsProxy
 pytestmark = pytest.mark.slow
 
 PASSWORD = "not-to-be-shown"
-TASKS = {"draw": 1, "start": 0, "length": 100, "order[0][column]": 0, "columns[0][data]": "name"}
+TASKS = {"draw": 1, "start": 0, "length": 10_000, "order[0][column]": 0, "columns[0][data]": "name"}
 
 
 @pytest.fixture(autouse=True)
 def nothing_seen_before(stack: Stack) -> None:
-    """Flower remembers what other tests had done, and shows the first hundred tasks."""
+    """Flower remembers what other tests had done."""
     shutil.rmtree(stack.home.path / "flower", ignore_errors=True)
 
 
