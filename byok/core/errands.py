@@ -54,15 +54,14 @@ class KeyAddition:
 class Errand:
     """All that a customer adds.
 
-    ``without_iam`` is needed beside ``role``, and only where the policy of the KMS key leaves nothing to the
-    account's IAM.
+    Beside a ``role``, ``key`` is needed only where the policy of the KMS key leaves nothing to the account's
+    IAM; in key-policy mode it is all there is.
     """
 
     kind: ErrandKind
     tenant_name: str
     role: RoleAddition | None
-    keys: Sequence[KeyAddition]
-    without_iam: Sequence[KeyAddition] = ()
+    key: KeyAddition
 
 
 def export_errand(connection: Connection, key: Key, vendor_role: RoleArn | None) -> Errand:
@@ -80,14 +79,13 @@ def export_errand(connection: Connection, key: Key, vendor_role: RoleArn | None)
         if vendor_role is None:
             raise InvalidInput("in key-policy mode the policy names the vendor's role: it is not known")
         added = KeyAddition(arn, [policies.for_vendor(statement, vendor_role)])
-        return Errand(ErrandKind.EXPORT, connection.tenant_name, None, [added])
+        return Errand(ErrandKind.EXPORT, connection.tenant_name, None, added)
     policy = {"Version": policies.POLICY_VERSION, "Statement": [statement]}
     return Errand(
         ErrandKind.EXPORT,
         connection.tenant_name,
         RoleAddition(role, f"byok-{ErrandKind.EXPORT}", policy, arn.region),
-        [],
-        [KeyAddition(arn, [policies.for_role(statement, str(role))])],
+        KeyAddition(arn, [policies.for_role(statement, str(role))]),
     )
 
 
@@ -109,13 +107,14 @@ def render_errand(errand: Errand, form: PolicyFormat) -> str:
 
 def errand_documents(errand: Errand) -> Mapping[str, Any]:
     """The policy documents by name."""
+    of_key = [_key_json(errand.key)]
     if errand.role is None:
-        return {"key_policy_statements": [_key_json(one) for one in errand.keys]}
+        return {"key_policy_statements": of_key}
     return {
         "role_name": errand.role.role_name,
         "inline_policy_name": errand.role.policy_name,
         "inline_policy": errand.role.policy,
-        "key_policy_statements_without_iam": [_key_json(one) for one in errand.without_iam],
+        "key_policy_statements_without_iam": of_key,
     }
 
 
@@ -127,8 +126,10 @@ _ARTICLES = {ErrandKind.EXPORT: "an export"}
 
 
 def _script(errand: Errand) -> str:
-    needs_jq = "" if errand.role is not None else "# It needs jq.\n"
-    body = _script_for_role(errand) if errand.role is not None else _script_for_keys(errand.keys)
+    if errand.role is None:
+        needs_jq, body = "# It needs jq.\n", _script_for_key(errand.key)
+    else:
+        needs_jq, body = "", _script_for_role(errand.role, errand.key)
     return f"""\
 #!/usr/bin/env bash
 # Allows {_ARTICLES[errand.kind]} for tenant {errand.tenant_name}: "add" before it, "remove" after.
@@ -138,20 +139,18 @@ step="${{1:?usage: $0 add|remove}}"
 {body}"""
 
 
-def _script_for_role(errand: Errand) -> str:
-    assert errand.role is not None
-    where = f"--region {errand.role.region} --role-name {shlex.quote(errand.role.role_name)}"
-    without_iam = [_key_json(one) for one in errand.without_iam]
+def _script_for_role(role: RoleAddition, without_iam: KeyAddition) -> str:
+    where = f"--region {role.region} --role-name {shlex.quote(role.role_name)}"
     return f"""
 case "$step" in
 add)
-  aws iam put-role-policy {where} --policy-name {errand.role.policy_name} \\
-    --policy-document '{json.dumps(errand.role.policy, indent=2)}'
+  aws iam put-role-policy {where} --policy-name {role.policy_name} \\
+    --policy-document '{json.dumps(role.policy, indent=2)}'
   echo "Only if the policy of the KMS key leaves nothing to the account's IAM, add to it for as long:"
-  echo '{json.dumps(without_iam, indent=2)}'
+  echo '{json.dumps([_key_json(without_iam)], indent=2)}'
   ;;
 remove)
-  aws iam delete-role-policy {where} --policy-name {errand.role.policy_name}
+  aws iam delete-role-policy {where} --policy-name {role.policy_name}
   ;;
 *)
   echo "usage: $0 add|remove" >&2
@@ -161,10 +160,7 @@ esac
 """
 
 
-def _script_for_keys(keys: Sequence[KeyAddition]) -> str:
-    calls = "\n".join(
-        f"change {one.kms_key_arn} '{json.dumps(list(one.statements), indent=2)}'" for one in keys
-    )
+def _script_for_key(addition: KeyAddition) -> str:
     return f"""
 without='.Statement |= map(select(.Sid as $sid | all($ours[]; .Sid != $sid)))'
 case "$step" in
@@ -185,5 +181,5 @@ change() {{
   aws kms put-key-policy --region "$region" --key-id "$1" --policy-name default --policy "$after"
 }}
 
-{calls}
+change {addition.kms_key_arn} '{json.dumps(list(addition.statements), indent=2)}'
 """
